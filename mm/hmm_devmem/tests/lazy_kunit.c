@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit suite hmm_devmem_lazy: struct pages that come and go with the pages in
+ * use.
+ */
+
+#include <kunit/device.h>
+#include <kunit/resource.h>
+#include <kunit/test.h>
+#include <linux/completion.h>
+#include <linux/delay.h>
+#include <linux/jiffies.h>
+#include <linux/kthread.h>
+#include <linux/memremap.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/pagemap.h>
+#include <linux/sizes.h>
+
+#include "../internal.h"
+
+/* Three segments on x86, the last one not whole. */
+#define SEGMENT_SIZE	((unsigned long)PAGES_PER_SECTION << PAGE_SHIFT)
+#define TEST_SIZE	(2 * SEGMENT_SIZE + SEGMENT_SIZE / 2)
+#define BLOCK_BYTES	((unsigned long)HMM_DEVMEM_BLOCK_NR << PAGE_SHIFT)
+#define NR_THREADS	4
+/* Longer than it takes until an empty segment is given back. */
+#define SHRINK_SECONDS	30
+
+static int no_copy(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
+{
+	return -EIO;
+}
+
+static const struct hmm_devmem_ops managed_ops = {
+	.copy_to_device = no_copy,
+	.copy_to_ram = no_copy,
+};
+
+static void no_free(struct hmm_devmem *devmem, struct page *page)
+{
+}
+
+static vm_fault_t no_fault(struct hmm_devmem *devmem, struct vm_area_struct *vma,
+			   unsigned long addr, const struct page *page,
+			   unsigned int flags, pmd_t *pmdp)
+{
+	return VM_FAULT_SIGBUS;
+}
+
+static const struct hmm_devmem_ops classic_ops = {
+	.free = no_free,
+	.fault = no_fault,
+};
+
+static int lazy_init(struct kunit *test)
+{
+	test->priv = kunit_device_register(test, "hmm_devmem_lazy");
+	return PTR_ERR_OR_ZERO(test->priv);
+}
+
+static struct hmm_devmem *add_lazy(struct kunit *test, unsigned long size)
+{
+	const struct hmm_devmem_desc desc = {
+		.ops = &managed_ops,
+		.size = size,
+		.type = MEMORY_DEVICE_PRIVATE,
+		.flags = HMM_DEVMEM_LAZY,
+		.nid = NUMA_NO_NODE,
+	};
+	struct hmm_devmem *devmem = hmm_devmem_add_desc(test->priv, &desc);
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, devmem);
+	return devmem;
+}
+
+static void free_folio(struct folio *folio)
+{
+	folio_unlock(folio);
+	folio_put(folio);
+}
+
+/* Take blocks until there are no more; they hang together by their index. */
+static unsigned long take_all_blocks(struct kunit *test,
+				     struct hmm_devmem *devmem,
+				     struct folio ***folios)
+{
+	const unsigned long max = (devmem->pfn_last - devmem->pfn_first) /
+				  HMM_DEVMEM_BLOCK_NR;
+	unsigned long nr;
+
+	*folios = kunit_kcalloc(test, max + 1, sizeof(**folios), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, *folios);
+	for (nr = 0; nr <= max; nr++) {
+		(*folios)[nr] = hmm_devmem_alloc_folio(devmem,
+						       HMM_DEVMEM_BLOCK_ORDER,
+						       NULL);
+		if (!(*folios)[nr])
+			break;
+	}
+	return nr;
+}
+
+static void free_blocks(struct folio **folios, unsigned long nr)
+{
+	while (nr)
+		free_folio(folios[--nr]);
+}
+
+static bool wait_for_populated(struct hmm_devmem *devmem, unsigned int nr)
+{
+	unsigned long timeout = jiffies + SHRINK_SECONDS * HZ;
+
+	while (READ_ONCE(devmem->nr_populated) != nr &&
+	       time_before(jiffies, timeout))
+		msleep(100);
+	return READ_ONCE(devmem->nr_populated) == nr;
+}
+
+static void add_creates_no_struct_pages(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
+
+	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 0);
+	KUNIT_EXPECT_EQ(test, devmem->nr_segments, 3);
+	KUNIT_EXPECT_FALSE(test, hmm_devmem_pfn_populated(devmem, devmem->pfn_first));
+	KUNIT_EXPECT_FALSE(test, hmm_devmem_pfn_populated(devmem, devmem->pfn_last - 1));
+	KUNIT_EXPECT_EQ(test, devmem->pfn_last - devmem->pfn_first,
+			TEST_SIZE >> PAGE_SHIFT);
+	hmm_devmem_remove(devmem);
+}
+
+/* Struct pages for this would take more memory than there is. */
+static void add_larger_than_memory_works(struct kunit *test)
+{
+	const unsigned long size = ALIGN(64 * PFN_PHYS(totalram_pages()),
+					 SEGMENT_SIZE);
+	struct hmm_devmem *devmem;
+	struct folio *folio;
+
+	devmem = hmm_devmem_add(&managed_ops, test->priv, size);
+	KUNIT_EXPECT_PTR_EQ(test, (void *)devmem, ERR_PTR(-ENOMEM));
+
+	devmem = add_lazy(test, size);
+	folio = hmm_devmem_alloc_folio(devmem, 0, NULL);
+	KUNIT_EXPECT_NOT_NULL(test, folio);
+	if (folio)
+		free_folio(folio);
+	hmm_devmem_remove(devmem);
+}
+
+static void first_allocation_populates_one_segment(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
+	struct folio *folio = hmm_devmem_alloc_folio(devmem, 0, NULL);
+
+	KUNIT_ASSERT_NOT_NULL(test, folio);
+	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 1);
+	KUNIT_EXPECT_TRUE(test, hmm_devmem_pfn_populated(devmem, folio_pfn(folio)));
+	KUNIT_EXPECT_FALSE(test, hmm_devmem_pfn_populated(devmem, devmem->pfn_last - 1));
+	KUNIT_EXPECT_PTR_EQ(test, hmm_devmem_from_page(&folio->page), devmem);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_page_offset(&folio->page),
+			PFN_PHYS(folio_pfn(folio) - devmem->pfn_first));
+	free_folio(folio);
+	hmm_devmem_remove(devmem);
+}
+
+static void every_block_can_be_had(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
+	struct folio **folios;
+	unsigned long nr;
+
+	nr = take_all_blocks(test, devmem, &folios);
+	KUNIT_EXPECT_EQ(test, nr, TEST_SIZE / BLOCK_BYTES);
+	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 3);
+	free_blocks(folios, nr);
+
+	/* What was freed can be had again. */
+	nr = take_all_blocks(test, devmem, &folios);
+	KUNIT_EXPECT_EQ(test, nr, TEST_SIZE / BLOCK_BYTES);
+	free_blocks(folios, nr);
+	hmm_devmem_remove(devmem);
+}
+
+static void every_page_can_be_had(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_lazy(test, SEGMENT_SIZE + BLOCK_BYTES);
+	struct folio *folio, *list = NULL;
+	unsigned long nr = 0;
+
+	/* The context word of a page that nobody maps serves as a link. */
+	while ((folio = hmm_devmem_alloc_folio(devmem, 0, NULL))) {
+		folio->page.zone_device_data = list;
+		list = folio;
+		nr++;
+	}
+	KUNIT_EXPECT_EQ(test, nr, (SEGMENT_SIZE + BLOCK_BYTES) >> PAGE_SHIFT);
+	while (list) {
+		folio = list;
+		list = folio->page.zone_device_data;
+		folio->page.zone_device_data = NULL;
+		free_folio(folio);
+	}
+	KUNIT_EXPECT_EQ(test, hmm_devmem_alloc_used(devmem->alloc), 0);
+	hmm_devmem_remove(devmem);
+}
+
+static void empty_segments_are_given_back(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
+	struct folio **folios, *folio;
+	unsigned long nr;
+
+	nr = take_all_blocks(test, devmem, &folios);
+	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 3);
+	/* All but one page, which keeps its segment. */
+	free_blocks(folios + 1, nr - 1);
+	KUNIT_EXPECT_TRUE(test, wait_for_populated(devmem, 1));
+	KUNIT_EXPECT_TRUE(test, hmm_devmem_pfn_populated(devmem, folio_pfn(folios[0])));
+	free_folio(folios[0]);
+	KUNIT_EXPECT_TRUE(test, wait_for_populated(devmem, 0));
+
+	/* They come again when they are needed. */
+	folio = hmm_devmem_alloc_folio(devmem, 0, NULL);
+	KUNIT_EXPECT_NOT_NULL(test, folio);
+	if (folio)
+		free_folio(folio);
+	hmm_devmem_remove(devmem);
+}
+
+/* Somebody who frees and allocates all the time does not make them flap. */
+static void segments_in_use_now_and_then_stay(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_lazy(test, SEGMENT_SIZE);
+	struct hmm_devmem_segment *segment;
+	struct folio *folio;
+	unsigned int i;
+
+	folio = hmm_devmem_alloc_folio(devmem, 0, NULL);
+	KUNIT_ASSERT_NOT_NULL(test, folio);
+	segment = READ_ONCE(devmem->segments[0]);
+	for (i = 0; i < 100 && folio; i++) {
+		msleep(100);
+		free_folio(folio);
+		folio = hmm_devmem_alloc_folio(devmem, 0, NULL);
+		KUNIT_EXPECT_NOT_NULL(test, folio);
+		KUNIT_EXPECT_PTR_EQ(test, READ_ONCE(devmem->segments[0]), segment);
+	}
+	if (folio)
+		free_folio(folio);
+	hmm_devmem_remove(devmem);
+}
+
+struct taker {
+	struct kunit *test;
+	struct hmm_devmem *devmem;
+	struct folio **folios;
+	unsigned long nr;
+	struct completion done;
+};
+
+static int take_blocks_thread(void *data)
+{
+	struct taker *taker = data;
+
+	taker->nr = take_all_blocks(taker->test, taker->devmem, &taker->folios);
+	complete(&taker->done);
+	return 0;
+}
+
+static void racing_allocators_share_segments(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
+	struct task_struct *task;
+	struct taker takers[NR_THREADS] = { };
+	unsigned long nr = 0;
+	unsigned int i;
+
+	for (i = 0; i < NR_THREADS; i++) {
+		takers[i].test = test;
+		takers[i].devmem = devmem;
+		init_completion(&takers[i].done);
+		task = kthread_run(take_blocks_thread, &takers[i],
+				   "hmm_lazy/%u", i);
+		KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
+	}
+	for (i = 0; i < NR_THREADS; i++) {
+		wait_for_completion(&takers[i].done);
+		nr += takers[i].nr;
+	}
+	KUNIT_EXPECT_EQ(test, nr, TEST_SIZE / BLOCK_BYTES);
+	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 3);
+	for (i = 0; i < NR_THREADS; i++)
+		free_blocks(takers[i].folios, takers[i].nr);
+	hmm_devmem_remove(devmem);
+}
+
+static void remove_with_all_populated(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
+	struct resource *resource = devmem->resource;
+	struct folio **folios;
+	u64 start = resource->start;
+	unsigned long nr;
+
+	nr = take_all_blocks(test, devmem, &folios);
+	free_blocks(folios, nr);
+	hmm_devmem_remove(devmem);
+
+	/* The range is free again: the next one gets it. */
+	devmem = add_lazy(test, TEST_SIZE);
+	KUNIT_EXPECT_EQ(test, devmem->resource->start, start);
+	hmm_devmem_remove(devmem);
+}
+
+static void flags_are_checked(struct kunit *test)
+{
+	struct hmm_devmem_desc desc = {
+		.ops = &classic_ops,
+		.size = SEGMENT_SIZE,
+		.type = MEMORY_DEVICE_PRIVATE,
+		.flags = HMM_DEVMEM_LAZY,
+		.nid = NUMA_NO_NODE,
+	};
+
+	KUNIT_EXPECT_PTR_EQ(test, (void *)hmm_devmem_add_desc(test->priv, &desc),
+			    ERR_PTR(-EINVAL));
+	desc.ops = &managed_ops;
+	desc.flags = ~0UL;
+	KUNIT_EXPECT_PTR_EQ(test, (void *)hmm_devmem_add_desc(test->priv, &desc),
+			    ERR_PTR(-EOPNOTSUPP));
+}
+
+static struct kunit_case lazy_cases[] = {
+	KUNIT_CASE(add_creates_no_struct_pages),
+	KUNIT_CASE(add_larger_than_memory_works),
+	KUNIT_CASE(first_allocation_populates_one_segment),
+	KUNIT_CASE(every_block_can_be_had),
+	KUNIT_CASE(every_page_can_be_had),
+	KUNIT_CASE_SLOW(empty_segments_are_given_back),
+	KUNIT_CASE_SLOW(segments_in_use_now_and_then_stay),
+	KUNIT_CASE(racing_allocators_share_segments),
+	KUNIT_CASE(remove_with_all_populated),
+	KUNIT_CASE(flags_are_checked),
+	{ }
+};
+
+static struct kunit_suite lazy_suite = {
+	.name = "hmm_devmem_lazy",
+	.init = lazy_init,
+	.test_cases = lazy_cases,
+};
+
+kunit_test_suite(lazy_suite);
+
+MODULE_DESCRIPTION("KUnit suite for struct pages on demand");
+MODULE_LICENSE("GPL");
+MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
