@@ -1,0 +1,491 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the device does with the memory of a process: one function an ioctl.
+ */
+
+#include <linux/cleanup.h>
+#include <linux/errno.h>
+#include <linux/highmem.h>
+#include <linux/jiffies.h>
+#include <linux/mm.h>
+#include <linux/mmap_lock.h>
+#include <linux/pagemap.h>
+#include <linux/rmap.h>
+#include <linux/sched/signal.h>
+#include <linux/uaccess.h>
+
+#include "test_hmm_devmem.h"
+
+/* Pages that are accessed without dropping the lock in between. */
+#define THD_TRANSFER_PAGES	64
+
+/*
+ * Reads and writes.
+ */
+
+/**
+ * struct thd_transfer - a copy between a mirrored process and a user buffer
+ * @addr: Address in the mirrored process of the next page.
+ * @end: Where it ends.
+ * @buffer: Where its data goes, or comes from.
+ * @access: How @addr is accessed.
+ */
+struct thd_transfer {
+	unsigned long addr;
+	unsigned long end;
+	char __user *buffer;
+	enum thd_access access;
+};
+
+static unsigned long cmd_end(const struct hmm_devmem_test_cmd *cmd)
+{
+	return cmd->addr + (cmd->npages << PAGE_SHIFT);
+}
+
+static bool may_access(const struct thd_mirror *mirror, enum thd_access access,
+		       void *entry)
+{
+	const struct page *page = xa_untag_pointer(entry);
+
+	if (!page)
+		return false;
+	if (access == THD_WRITE && xa_pointer_tag(entry) != THD_TAG_WRITE)
+		return false;
+	/* A page can outlive its device memory; then there is nothing to read. */
+	if (access == THD_READ_LOCAL || is_device_private_page(page))
+		return thd_mirror_is_local(mirror, page);
+	return true;
+}
+
+static int transfer_data(const struct thd_transfer *transfer, void *data)
+{
+	if (transfer->access == THD_WRITE)
+		return copy_from_user_nofault(data, transfer->buffer, PAGE_SIZE);
+	return copy_to_user_nofault(transfer->buffer, data, PAGE_SIZE);
+}
+
+/* What the CPU's page table does for its own writes. */
+static void finish_write(struct page *page)
+{
+	flush_dcache_page(page);
+	/* Of a file, pages that can be written are dirty already. */
+	if (PageAnon(page))
+		set_page_dirty(page);
+}
+
+/* -ENOENT: not in the device's page table, -EFAULT: nor the buffer in ours. */
+static int transfer_page(struct thd_mirror *mirror,
+			 const struct thd_transfer *transfer)
+{
+	struct thd_device *tdev = mirror->tdev;
+	struct page *page;
+	void *entry, *data;
+	int ret;
+
+	lockdep_assert_held(&mirror->lock);
+
+	entry = xa_load(&mirror->table, transfer->addr >> PAGE_SHIFT);
+	if (!may_access(mirror, transfer->access, entry))
+		return -ENOENT;
+	page = xa_untag_pointer(entry);
+	if (is_device_private_page(page))
+		return transfer_data(transfer, tdev->kind->page_data(tdev, page));
+
+	data = kmap_local_page(page);
+	ret = transfer_data(transfer, data);
+	kunmap_local(data);
+	if (!ret && transfer->access == THD_WRITE)
+		finish_write(page);
+	return ret;
+}
+
+static int transfer_some(struct thd_mirror *mirror,
+			 struct thd_transfer *transfer)
+{
+	unsigned int i;
+	int ret = 0;
+
+	guard(mutex)(&mirror->lock);
+	for (i = 0; i < THD_TRANSFER_PAGES; i++) {
+		if (transfer->addr == transfer->end)
+			break;
+		ret = transfer_page(mirror, transfer);
+		if (ret)
+			break;
+		transfer->addr += PAGE_SIZE;
+		transfer->buffer += PAGE_SIZE;
+	}
+	return ret;
+}
+
+/* Get everything that is left into the device's page table, or a part. */
+static int transfer_fault(struct thd_mirror *mirror,
+			  const struct thd_transfer *transfer)
+{
+	unsigned long addr = transfer->addr;
+	struct thd_walk walk;
+	int ret;
+
+	thd_walk_init(&walk, mirror, transfer->access);
+	do {
+		ret = thd_walk_some(mirror, &walk, addr, transfer->end);
+		addr = walk.range.end;
+	} while (!ret && addr < transfer->end &&
+		 transfer->access != THD_READ_LOCAL);
+	return ret;
+}
+
+static int transfer_fault_in_buffer(const struct thd_transfer *transfer)
+{
+	size_t left;
+
+	if (transfer->access == THD_WRITE)
+		left = fault_in_readable(transfer->buffer, PAGE_SIZE);
+	else
+		left = fault_in_writeable(transfer->buffer, PAGE_SIZE);
+	return left ? -EFAULT : 0;
+}
+
+static int transfer_resolve(struct thd_mirror *mirror,
+			    const struct thd_transfer *transfer, int ret,
+			    u64 *faults)
+{
+	if (ret == -EFAULT)
+		return transfer_fault_in_buffer(transfer);
+	if (ret != -ENOENT || transfer->access == THD_READ_MAPPED)
+		return ret;
+	if (transfer->access != THD_READ_LOCAL)
+		++*faults;
+	return transfer_fault(mirror, transfer);
+}
+
+/*
+ * Access the range of @cmd. All pages that could be accessed before an error
+ * were. The device counts one fault however many pages it needed.
+ */
+static int transfer_cmd(struct thd_mirror *mirror,
+			struct hmm_devmem_test_cmd *cmd, enum thd_access access)
+{
+	struct thd_transfer transfer = {
+		.addr = cmd->addr,
+		.end = cmd_end(cmd),
+		.buffer = u64_to_user_ptr(cmd->ptr),
+		.access = access,
+	};
+	u64 faults = 0;
+	int ret = 0;
+
+	while (!ret && transfer.addr < transfer.end) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		ret = transfer_some(mirror, &transfer);
+		if (ret)
+			ret = transfer_resolve(mirror, &transfer, ret, &faults);
+		cond_resched();
+	}
+	cmd->cpages = (transfer.addr - cmd->addr) >> PAGE_SHIFT;
+	cmd->faults = faults;
+	return ret;
+}
+
+static int cmd_read(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
+{
+	/* The classic device cannot take page faults. */
+	return transfer_cmd(mirror, cmd, mirror->tdev->kind->classic ?
+					 THD_READ_LOCAL : THD_READ);
+}
+
+static int cmd_read_unlocked(struct thd_mirror *mirror,
+			     struct hmm_devmem_test_cmd *cmd)
+{
+	return transfer_cmd(mirror, cmd, THD_READ_UNLOCKED);
+}
+
+static int cmd_write(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
+{
+	return transfer_cmd(mirror, cmd, THD_WRITE);
+}
+
+/*
+ * Migration.
+ */
+
+/* The library passes over gaps; lib/test_hmm.c refuses them. */
+static int check_readable(struct mm_struct *mm, unsigned long addr,
+			  unsigned long end)
+{
+	VMA_ITERATOR(vmi, mm, addr);
+	struct vm_area_struct *vma;
+
+	if (mmap_read_lock_killable(mm))
+		return -EINTR;
+	for_each_vma_range(vmi, vma, end) {
+		if (vma->vm_start > addr || !(vma->vm_flags & VM_READ))
+			break;
+		addr = vma->vm_end;
+	}
+	mmap_read_unlock(mm);
+	return addr < end ? -EINVAL : 0;
+}
+
+/* Gaps are passed over, but not if there is nothing else. */
+static int cmd_to_device_only(struct thd_mirror *mirror,
+			      struct hmm_devmem_test_cmd *cmd)
+{
+	struct thd_device *tdev = mirror->tdev;
+	struct hmm_devmem *devmem;
+	long ret;
+
+	devmem = thd_enter(tdev);
+	if (IS_ERR(devmem))
+		return PTR_ERR(devmem);
+	thd_mirror_begin_migration(mirror);
+	ret = tdev->kind->to_device(devmem, mirror->notifier.mm, cmd->addr,
+				    cmd_end(cmd), &mirror->context);
+	thd_mirror_end_migration(mirror);
+	thd_leave(tdev);
+	if (ret < 0)
+		return ret == -EFAULT ? -EINVAL : ret;
+	cmd->cpages = ret;
+	return 0;
+}
+
+static int cmd_to_device(struct thd_mirror *mirror,
+			 struct hmm_devmem_test_cmd *cmd)
+{
+	int ret;
+
+	ret = check_readable(mirror->notifier.mm, cmd->addr, cmd_end(cmd));
+	if (!ret)
+		ret = cmd_to_device_only(mirror, cmd);
+	return ret ?: transfer_cmd(mirror, cmd, THD_READ_LOCAL);
+}
+
+static int cmd_to_ram(struct thd_mirror *mirror,
+		      struct hmm_devmem_test_cmd *cmd)
+{
+	struct mm_struct *mm = mirror->notifier.mm;
+	struct thd_device *tdev = mirror->tdev;
+	struct hmm_devmem *devmem;
+	long ret;
+
+	ret = check_readable(mm, cmd->addr, cmd_end(cmd));
+	if (ret)
+		return ret;
+	devmem = thd_enter(tdev);
+	if (IS_ERR(devmem))
+		return PTR_ERR(devmem);
+	ret = tdev->kind->to_ram(devmem, mm, cmd->addr, cmd_end(cmd));
+	thd_leave(tdev);
+	if (ret < 0)
+		return ret;
+	cmd->cpages = ret;
+	return 0;
+}
+
+/*
+ * Snapshots.
+ */
+
+struct thd_snapshot {
+	struct mmu_interval_notifier notifier;
+	struct thd_mirror *mirror;
+};
+
+static bool snapshot_invalidate(struct mmu_interval_notifier *notifier,
+				const struct mmu_notifier_range *range,
+				unsigned long seq)
+{
+	struct thd_snapshot *snapshot =
+		container_of(notifier, struct thd_snapshot, notifier);
+
+	if (!thd_mirror_lock(snapshot->mirror, range))
+		return false;
+	mmu_interval_set_seq(notifier, seq);
+	mutex_unlock(&snapshot->mirror->lock);
+	return true;
+}
+
+static const struct mmu_interval_notifier_ops snapshot_notifier_ops = {
+	.invalidate = snapshot_invalidate,
+};
+
+static int snapshot_copy(struct thd_mirror *mirror, struct thd_walk *walk,
+			 struct hmm_devmem_test_cmd *cmd)
+{
+	const unsigned long end = cmd_end(cmd);
+	u8 __user *buffer = u64_to_user_ptr(cmd->ptr);
+	unsigned long addr;
+	int ret;
+
+	for (addr = cmd->addr; addr < end; addr = walk->range.end) {
+		ret = thd_walk_some(mirror, walk, addr, end);
+		if (ret)
+			return ret;
+		if (copy_to_user(buffer + cmd->cpages, walk->prot, thd_walk_nr(walk)))
+			return -EFAULT;
+		cmd->cpages += thd_walk_nr(walk);
+		cond_resched();
+	}
+	return 0;
+}
+
+/* A notifier of its own, so that two for the same range are tested. */
+static int cmd_snapshot(struct thd_mirror *mirror,
+			struct hmm_devmem_test_cmd *cmd)
+{
+	struct thd_snapshot snapshot = { .mirror = mirror };
+	struct thd_walk walk;
+	int ret;
+
+	ret = mmu_interval_notifier_insert(&snapshot.notifier,
+					   mirror->notifier.mm, cmd->addr,
+					   cmd_end(cmd) - cmd->addr,
+					   &snapshot_notifier_ops);
+	if (ret)
+		return ret;
+	thd_walk_init(&walk, mirror, THD_SNAPSHOT);
+	walk.range.notifier = &snapshot.notifier;
+	ret = snapshot_copy(mirror, &walk, cmd);
+	mmu_interval_notifier_remove(&snapshot.notifier);
+	return ret;
+}
+
+/*
+ * Exclusive access.
+ */
+
+static int exclusive_enter(struct thd_mirror *mirror, unsigned long addr,
+			   struct page *page, unsigned long seq)
+{
+	guard(mutex)(&mirror->lock);
+	if (mmu_interval_read_retry(&mirror->notifier, seq))
+		return -EBUSY;
+	return thd_mirror_enter(mirror, addr >> PAGE_SHIFT, page, THD_TAG_ATOMIC);
+}
+
+static int exclusive_try(struct thd_mirror *mirror, unsigned long addr)
+{
+	struct mm_struct *mm = mirror->notifier.mm;
+	struct folio *folio;
+	struct page *page;
+	unsigned long seq;
+	int ret;
+
+	seq = mmu_interval_read_begin(&mirror->notifier);
+	ret = mmap_read_lock_killable(mm);
+	if (ret)
+		return ret;
+	page = make_device_exclusive(mm, addr, mirror, &folio);
+	mmap_read_unlock(mm);
+	if (IS_ERR(page))
+		return PTR_ERR(page);
+	ret = exclusive_enter(mirror, addr, page, seq);
+	folio_unlock(folio);
+	folio_put(folio);
+	return ret;
+}
+
+static int exclusive_page(struct thd_mirror *mirror, unsigned long addr)
+{
+	const unsigned long timeout =
+		jiffies + msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
+	struct thd_walk walk;
+	int ret;
+
+	thd_walk_init(&walk, mirror, THD_WRITE);
+	for (;;) {
+		ret = exclusive_try(mirror, addr);
+		if (ret != -EBUSY || time_after(jiffies, timeout))
+			return ret;
+		/*
+		 * What has just been made exclusive would be invalidated when
+		 * it is made so again: make it ordinary first.
+		 */
+		ret = thd_walk_some(mirror, &walk, addr, addr + PAGE_SIZE);
+		if (ret)
+			return ret;
+	}
+}
+
+static int cmd_exclusive(struct thd_mirror *mirror,
+			 struct hmm_devmem_test_cmd *cmd)
+{
+	const unsigned long end = cmd_end(cmd);
+	unsigned long addr;
+	int ret;
+
+	for (addr = cmd->addr; addr < end; addr += PAGE_SIZE) {
+		ret = exclusive_page(mirror, addr);
+		if (ret)
+			return ret;
+		cond_resched();
+	}
+	return transfer_cmd(mirror, cmd, THD_READ_MAPPED);
+}
+
+static int cmd_check_exclusive(struct thd_mirror *mirror,
+			       struct hmm_devmem_test_cmd *cmd)
+{
+	unsigned long index;
+	void *entry;
+
+	guard(mutex)(&mirror->lock);
+	xa_for_each_range(&mirror->table, index, entry, cmd->addr >> PAGE_SHIFT,
+			  (cmd_end(cmd) - 1) >> PAGE_SHIFT)
+		if (xa_pointer_tag(entry) == THD_TAG_ATOMIC)
+			return -EPERM;
+	return 0;
+}
+
+/*
+ * The rest of the commands.
+ */
+
+static int cmd_release(struct thd_mirror *mirror,
+		       struct hmm_devmem_test_cmd *cmd)
+{
+	int ret;
+
+	ret = thd_unplug(mirror->tdev, true);
+	return ret == -ENODEV ? 0 : ret;
+}
+
+static int cmd_flags(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
+{
+	if (cmd->npages & ~HMM_DEVMEM_TEST_FLAG_FAIL_ALLOC)
+		return -EINVAL;
+	WRITE_ONCE(mirror->flags, cmd->npages);
+	return 0;
+}
+
+static const struct thd_cmd mirror_cmds[] = {
+	{ HMM_DEVMEM_TEST_READ, cmd_read, true },
+	{ HMM_DEVMEM_TEST_WRITE, cmd_write, true },
+	{ HMM_DEVMEM_TEST_TO_DEVICE, cmd_to_device, true },
+	{ HMM_DEVMEM_TEST_TO_RAM, cmd_to_ram, true },
+	{ HMM_DEVMEM_TEST_SNAPSHOT, cmd_snapshot, true },
+	{ HMM_DEVMEM_TEST_EXCLUSIVE, cmd_exclusive, true },
+	{ HMM_DEVMEM_TEST_CHECK_EXCLUSIVE, cmd_check_exclusive, true },
+	{ HMM_DEVMEM_TEST_RELEASE, cmd_release, false },
+	{ HMM_DEVMEM_TEST_FLAGS, cmd_flags, false },
+	{ HMM_DEVMEM_TEST_READ_UNLOCKED, cmd_read_unlocked, true },
+	{ HMM_DEVMEM_TEST_TO_DEVICE_ONLY, cmd_to_device_only, true },
+};
+
+/**
+ * thd_find_cmd() - Look an ioctl up
+ * @nr: The ioctl.
+ *
+ * Context: Any context.
+ * Return: What to do, or NULL if it is none with a struct hmm_devmem_test_cmd.
+ */
+const struct thd_cmd *thd_find_cmd(unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(mirror_cmds); i++)
+		if (mirror_cmds[i].nr == nr)
+			return &mirror_cmds[i];
+	return NULL;
+}

@@ -1,0 +1,464 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A device in classic mode: it allocates and migrates by itself.
+ */
+
+/**
+ * DOC: Classic device
+ *
+ * The smallest driver with its own allocator, one bit a page, and its own
+ * migration, one page at a time. The driver's data of a device page is where its
+ * memory is. Since the library cannot move pages of such a driver, kill brings
+ * home all there are.
+ */
+
+#include <linux/bitmap.h>
+#include <linux/cleanup.h>
+#include <linux/delay.h>
+#include <linux/gfp.h>
+#include <linux/highmem.h>
+#include <linux/memremap.h>
+#include <linux/migrate.h>
+#include <linux/minmax.h>
+#include <linux/mm.h>
+#include <linux/mmap_lock.h>
+#include <linux/pagemap.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+
+#include "test_hmm_devmem.h"
+
+/* Pages that are migrated together. */
+#define THD_CLASSIC_BATCH	64
+/* Pages that are in use for a moment are waited for: about one second. */
+#define THD_CLASSIC_TRIES	100
+#define THD_CLASSIC_DELAY_MS	10
+
+/**
+ * struct thd_classic_batch - pages that are migrated together
+ * @src: Where they are; as in struct migrate_vma.
+ * @dst: Where they go.
+ */
+struct thd_classic_batch {
+	unsigned long src[THD_CLASSIC_BATCH];
+	unsigned long dst[THD_CLASSIC_BATCH];
+};
+
+/**
+ * struct thd_classic - allocator of a classic device
+ * @lock: Protects all but @evict. Taken with interrupts off: the last reference
+ *	to a page can be dropped anywhere.
+ * @killed: Nothing can be allocated any more.
+ * @nr_pages: Pages of device memory; constant.
+ * @next: Where to search for a free page first.
+ * @allocated: Pages allocated since the device memory was added.
+ * @freed: Pages freed.
+ * @used: One bit for each page that is in use.
+ * @evict: For the kill callback, which is to need no memory for itself.
+ */
+struct thd_classic {
+	spinlock_t lock; /* all but @evict */
+	bool killed;
+	unsigned long nr_pages;
+	unsigned long next;
+	u64 allocated;
+	u64 freed;
+	unsigned long *used;
+	struct thd_classic_batch evict;
+};
+
+/* What happens to the pages that migrate_vma_setup() found. */
+typedef void (*classic_fill_fn)(struct hmm_devmem *devmem,
+				struct migrate_vma *args);
+
+static struct thd_classic *devmem_classic(struct hmm_devmem *devmem)
+{
+	return thd_from_devmem(devmem)->classic;
+}
+
+/**
+ * thd_classic_create() - Set up the allocator of a device
+ * @tdev: The device.
+ *
+ * Context: Process context, may sleep.
+ * Return: 0 or -ENOMEM.
+ */
+int thd_classic_create(struct thd_device *tdev)
+{
+	struct thd_classic *classic;
+
+	classic = kzalloc_obj(*classic);
+	if (!classic)
+		return -ENOMEM;
+	spin_lock_init(&classic->lock);
+	classic->nr_pages = tdev->size >> PAGE_SHIFT;
+	classic->used = bitmap_zalloc(classic->nr_pages,
+				      GFP_KERNEL | __GFP_NOWARN);
+	if (!classic->used) {
+		kfree(classic);
+		return -ENOMEM;
+	}
+	tdev->classic = classic;
+	return 0;
+}
+
+/**
+ * thd_classic_destroy() - Free the allocator of a device
+ * @tdev: The device; may have none.
+ *
+ * Context: Any context.
+ */
+void thd_classic_destroy(struct thd_device *tdev)
+{
+	if (!tdev->classic)
+		return;
+	bitmap_free(tdev->classic->used);
+	kfree(tdev->classic);
+}
+
+/**
+ * thd_classic_reset() - All pages are free
+ * @tdev: A classic device, unplugged.
+ *
+ * Pages that could not be brought home when it was unplugged were never freed,
+ * and are no longer its pages.
+ *
+ * Context: Process context.
+ */
+void thd_classic_reset(struct thd_device *tdev)
+{
+	struct thd_classic *classic = tdev->classic;
+
+	guard(spinlock_irqsave)(&classic->lock);
+	bitmap_zero(classic->used, classic->nr_pages);
+	classic->killed = false;
+	classic->next = 0;
+	classic->allocated = 0;
+	classic->freed = 0;
+}
+
+/**
+ * thd_classic_get_stats() - What the library does not count for a classic device
+ * @tdev: A classic device.
+ * @stats: Completed.
+ *
+ * Context: Any context.
+ */
+void thd_classic_get_stats(struct thd_device *tdev,
+			   struct hmm_devmem_stats *stats)
+{
+	struct thd_classic *classic = tdev->classic;
+
+	guard(spinlock_irqsave)(&classic->lock);
+	stats->allocated = classic->allocated;
+	stats->freed = classic->freed;
+}
+
+static long classic_take(struct thd_classic *classic)
+{
+	unsigned long bit;
+
+	guard(spinlock_irqsave)(&classic->lock);
+	if (classic->killed)
+		return -ENODEV;
+	bit = find_next_zero_bit(classic->used, classic->nr_pages,
+				 classic->next);
+	if (bit >= classic->nr_pages)
+		bit = find_first_zero_bit(classic->used, classic->nr_pages);
+	if (bit >= classic->nr_pages)
+		return -ENOMEM;
+	__set_bit(bit, classic->used);
+	classic->next = bit + 1;
+	classic->allocated++;
+	return bit;
+}
+
+static void classic_put(struct thd_classic *classic, unsigned long bit)
+{
+	guard(spinlock_irqsave)(&classic->lock);
+	WARN_ON_ONCE(!__test_and_clear_bit(bit, classic->used));
+	classic->freed++;
+}
+
+static void classic_free(struct hmm_devmem *devmem, struct page *page)
+{
+	classic_put(devmem_classic(devmem), page_to_pfn(page) - devmem->pfn_first);
+}
+
+/* A device page, locked and with one reference. */
+static struct page *classic_alloc(struct hmm_devmem *devmem)
+{
+	struct thd_device *tdev = thd_from_devmem(devmem);
+	struct page *page;
+	long bit;
+	u64 offset;
+
+	bit = classic_take(tdev->classic);
+	if (bit < 0)
+		return NULL;
+	offset = (u64)bit << PAGE_SHIFT;
+	if (thd_vram_populate(tdev, offset, PAGE_SIZE)) {
+		classic_put(tdev->classic, bit);
+		return NULL;
+	}
+	page = pfn_to_page(devmem->pfn_first + bit);
+	zone_device_page_init(page, page_pgmap(page), 0);
+	hmm_devmem_page_set_drvdata(page,
+				    (unsigned long)thd_vram_at(tdev, offset));
+	return page;
+}
+
+static void *classic_page_data(struct thd_device *tdev, const struct page *page)
+{
+	return (void *)hmm_devmem_page_get_drvdata(page);
+}
+
+static void classic_copy_to_device(struct page *device, struct page *ram)
+{
+	void *data = (void *)hmm_devmem_page_get_drvdata(device);
+
+	if (ram)
+		memcpy_from_page(data, ram, 0, PAGE_SIZE);
+	else
+		clear_page(data);
+}
+
+static void classic_fill_device(struct hmm_devmem *devmem,
+				struct migrate_vma *args)
+{
+	unsigned long i;
+	struct page *page;
+
+	for (i = 0; i < args->npages; i++) {
+		if (!(args->src[i] & MIGRATE_PFN_MIGRATE))
+			continue;
+		page = classic_alloc(devmem);
+		if (!page)
+			break;
+		classic_copy_to_device(page, migrate_pfn_to_page(args->src[i]));
+		args->dst[i] = migrate_pfn(page_to_pfn(page)) |
+			       (args->src[i] & MIGRATE_PFN_WRITE);
+	}
+}
+
+/* The entry for @folio, which may be NULL, with the data of @src in it. */
+static unsigned long classic_fill_folio(struct folio *folio, unsigned long src)
+{
+	const struct page *page = migrate_pfn_to_page(src);
+
+	if (!folio)
+		return 0;
+	folio_lock(folio);
+	memcpy_to_page(folio_page(folio, 0), 0,
+		       (void *)hmm_devmem_page_get_drvdata(page), PAGE_SIZE);
+	return migrate_pfn(folio_pfn(folio));
+}
+
+static void classic_fill_ram(struct hmm_devmem *devmem,
+			     struct migrate_vma *args)
+{
+	struct folio *folio;
+	unsigned long i;
+
+	for (i = 0; i < args->npages; i++) {
+		if (!(args->src[i] & MIGRATE_PFN_MIGRATE) ||
+		    !(args->src[i] & MIGRATE_PFN_VALID))
+			continue;
+		folio = vma_alloc_folio(GFP_HIGHUSER_MOVABLE, 0, args->vma,
+					args->start + (i << PAGE_SHIFT));
+		args->dst[i] = classic_fill_folio(folio, args->src[i]);
+	}
+}
+
+/* Returns how many pages were moved, or an errno. */
+static long classic_migrate_batch(struct hmm_devmem *devmem,
+				  struct migrate_vma *args,
+				  classic_fill_fn fill)
+{
+	unsigned long i;
+	long moved = 0;
+	int ret;
+
+	memset(args->dst, 0,
+	       ((args->end - args->start) >> PAGE_SHIFT) * sizeof(*args->dst));
+	ret = migrate_vma_setup(args);
+	if (ret)
+		return ret;
+	fill(devmem, args);
+	migrate_vma_pages(args);
+	for (i = 0; i < args->npages; i++)
+		moved += args->dst[i] && (args->src[i] & MIGRATE_PFN_MIGRATE);
+	migrate_vma_finalize(args);
+	return moved;
+}
+
+static long classic_migrate_locked(struct hmm_devmem *devmem,
+				   struct mm_struct *mm, unsigned long end,
+				   struct migrate_vma *args,
+				   classic_fill_fn fill)
+{
+	long ret, moved = 0;
+
+	mmap_assert_locked(mm);
+
+	for (; args->start < end; args->start = args->end) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		args->vma = vma_lookup(mm, args->start);
+		if (!args->vma || !(args->vma->vm_flags & VM_READ))
+			return -EINVAL;
+		args->end = min3(end, args->vma->vm_end, args->start +
+				 THD_CLASSIC_BATCH * PAGE_SIZE);
+		ret = classic_migrate_batch(devmem, args, fill);
+		if (ret < 0)
+			return ret;
+		moved += ret;
+		cond_resched();
+	}
+	return moved;
+}
+
+static long classic_migrate(struct hmm_devmem *devmem, struct mm_struct *mm,
+			    unsigned long start, unsigned long end,
+			    unsigned long flags, classic_fill_fn fill)
+{
+	struct thd_classic_batch *batch __free(kfree) = kmalloc_obj(*batch);
+	struct migrate_vma args = {
+		.start = start,
+		.pgmap_owner = devmem->owner,
+		.flags = flags,
+	};
+
+	if (!batch)
+		return -ENOMEM;
+	args.src = batch->src;
+	args.dst = batch->dst;
+	guard(mmap_read_lock)(mm);
+	return classic_migrate_locked(devmem, mm, end, &args, fill);
+}
+
+static long classic_to_device(struct hmm_devmem *devmem, struct mm_struct *mm,
+			      unsigned long start, unsigned long end,
+			      struct hmm_devmem_context *ctx)
+{
+	return classic_migrate(devmem, mm, start, end,
+			       MIGRATE_VMA_SELECT_SYSTEM, classic_fill_device);
+}
+
+static long classic_to_ram(struct hmm_devmem *devmem, struct mm_struct *mm,
+			   unsigned long start, unsigned long end)
+{
+	return classic_migrate(devmem, mm, start, end,
+			       MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
+			       classic_fill_ram);
+}
+
+static vm_fault_t classic_fault(struct hmm_devmem *devmem,
+				struct vm_area_struct *vma, unsigned long addr,
+				const struct page *page, unsigned int flags,
+				pmd_t *pmdp)
+{
+	unsigned long src = 0, dst = 0;
+	struct migrate_vma args = {
+		.vma = vma,
+		.start = PAGE_ALIGN_DOWN(addr),
+		.end = PAGE_ALIGN_DOWN(addr) + PAGE_SIZE,
+		.src = &src,
+		.dst = &dst,
+		.pgmap_owner = devmem->owner,
+		.flags = MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
+		.fault_page = (struct page *)page,
+	};
+	bool oom;
+
+	if (migrate_vma_setup(&args))
+		return VM_FAULT_SIGBUS;
+	classic_fill_ram(devmem, &args);
+	oom = (src & MIGRATE_PFN_MIGRATE) && !dst;
+	migrate_vma_pages(&args);
+	migrate_vma_finalize(&args);
+	/* If it did not move, somebody else has it: the CPU comes back. */
+	return oom ? VM_FAULT_OOM : 0;
+}
+
+/* The next pages in use from @bit on; returns how many. */
+static unsigned int classic_find_used(struct hmm_devmem *devmem,
+				      unsigned long *bit)
+{
+	struct thd_classic *classic = devmem_classic(devmem);
+	unsigned int nr = 0;
+
+	guard(spinlock_irqsave)(&classic->lock);
+	for_each_set_bit_from(*bit, classic->used, classic->nr_pages) {
+		if (nr == THD_CLASSIC_BATCH)
+			break;
+		classic->evict.src[nr++] = devmem->pfn_first + *bit;
+	}
+	return nr;
+}
+
+static void classic_evict_batch(struct thd_classic_batch *batch,
+				unsigned int nr)
+{
+	struct folio *folio;
+	unsigned int i;
+
+	migrate_device_pfns(batch->src, nr);
+	for (i = 0; i < nr; i++) {
+		batch->dst[i] = 0;
+		if (!(batch->src[i] & MIGRATE_PFN_MIGRATE))
+			continue;
+		folio = folio_alloc(GFP_HIGHUSER_MOVABLE, 0);
+		batch->dst[i] = classic_fill_folio(folio, batch->src[i]);
+	}
+	migrate_device_pages(batch->src, batch->dst, nr);
+	migrate_device_finalize(batch->src, batch->dst, nr);
+}
+
+/* Returns whether pages were found. */
+static bool classic_evict_pass(struct hmm_devmem *devmem)
+{
+	unsigned long bit = 0;
+	unsigned int nr;
+	bool found = false;
+
+	while ((nr = classic_find_used(devmem, &bit))) {
+		classic_evict_batch(&devmem_classic(devmem)->evict, nr);
+		found = true;
+		cond_resched();
+	}
+	return found;
+}
+
+static void classic_kill(struct hmm_devmem *devmem)
+{
+	struct thd_classic *classic = devmem_classic(devmem);
+	unsigned int tries;
+
+	thd_count_kill(devmem);
+	scoped_guard(spinlock_irqsave, &classic->lock)
+		classic->killed = true;
+	for (tries = 0; tries < THD_CLASSIC_TRIES; tries++) {
+		if (!classic_evict_pass(devmem))
+			return;
+		/* The first look was at all of them, also those that moved. */
+		if (tries)
+			msleep(THD_CLASSIC_DELAY_MS);
+	}
+}
+
+static const struct hmm_devmem_ops classic_ops = {
+	.free = classic_free,
+	.fault = classic_fault,
+	.kill = classic_kill,
+	.cleanup = thd_count_cleanup,
+};
+
+const struct thd_kind thd_classic_kind = {
+	.ops = &classic_ops,
+	.type = MEMORY_DEVICE_PRIVATE,
+	.classic = true,
+	.to_device = classic_to_device,
+	.to_ram = classic_to_ram,
+	.page_data = classic_page_data,
+};

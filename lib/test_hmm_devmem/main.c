@@ -1,0 +1,652 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A device without hardware, for tests of HMM device memory.
+ */
+
+/**
+ * DOC: Test device
+ *
+ * Five devices, each a character device that only root may open:
+ *
+ * - /dev/hmm_devmem_test0 and 1: managed, MEMORY_DEVICE_PRIVATE.
+ * - /dev/hmm_devmem_test2 and 3: managed, MEMORY_DEVICE_COHERENT; only if module
+ *   parameters spm_addr0 and spm_addr1 say where there is memory for them.
+ * - /dev/hmm_devmem_classic: classic, MEMORY_DEVICE_PRIVATE.
+ *
+ * The ioctls are those of lib/test_hmm.c and some more; what they do and which
+ * structures they take is in lib/test_hmm_devmem_uapi.h. With compat=1 the first
+ * four are /dev/hmm_dmirror0 to 3, and tools/testing/selftests/mm/hmm-tests takes
+ * them for that driver's, which must not be loaded then. What is different:
+ *
+ * - Data on the device stays there when a file is closed.
+ * - A read or write that fails in the middle has done what it reached before.
+ * - TO_DEVICE reads back only what really is on the device: -ENOENT if a page is
+ *   not. TO_DEVICE and TO_RAM refuse a range that is not all mapped and readable
+ *   with -EINVAL before they move anything; TO_DEVICE_ONLY one that is not mapped
+ *   at all.
+ * - An ioctl that does not exist is -ENOTTY.
+ * - RELEASE removes the device memory, and its next use adds it again; after
+ *   UNPLUG only PLUG does, and until then what needs it fails with -ENODEV.
+ * - READ on the classic device, which takes no page faults, reads what is on the
+ *   device and fails with -ENOENT elsewhere; EVICT and INJECT are -EOPNOTSUPP.
+ */
+
+/**
+ * DOC: Test device locking
+ *
+ * The order is, outermost first::
+ *
+ *   thd_device.plug_lock          while device memory is used, or comes and goes
+ *     mmap lock
+ *       folio lock                (copy and map callbacks)
+ *         MMU notifier            (invalidations)
+ *           thd_mirror.lock       the device's page table and data
+ *   thd_device.fail_lock,         innermost
+ *   thd_classic.lock
+ *
+ * Removal of device memory waits for CPU faults and for invalidations, with the
+ * plug lock held for writing. So no callback of the library, no invalidation and
+ * no access of the device takes the plug lock, and nobody who waits for it has
+ * another of these locks. What an access needs stays without it: VRAM is there
+ * for as long as the device, pages for as long as the page table has them, and
+ * &thd_device.devmem is only compared with.
+ */
+
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/cleanup.h>
+#include <linux/device/class.h>
+#include <linux/err.h>
+#include <linux/gfp.h>
+#include <linux/kdev_t.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/overflow.h>
+#include <linux/sched.h>
+#include <linux/sched/mm.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "test_hmm_devmem.h"
+
+#define THD_NR_MANAGED	4
+#define THD_NR_DEVICES	(THD_NR_MANAGED + 1)
+
+/* Tests map a page or two; without a limit this would be a way to eat memory. */
+#define THD_MMAP_PAGES	512
+
+static unsigned long size_mb = 512;
+module_param(size_mb, ulong, 0444);
+MODULE_PARM_DESC(size_mb, "Memory of each private device, MiB (default 512). System memory stands in for what of it has been used");
+
+static unsigned long classic_mb = 64;
+module_param(classic_mb, ulong, 0444);
+MODULE_PARM_DESC(classic_mb, "Memory of the classic device, MiB (default 64)");
+
+static unsigned long spm_addr0;
+module_param(spm_addr0, ulong, 0444);
+MODULE_PARM_DESC(spm_addr0, "Physical address of memory that the kernel does not use, for the first coherent device. Without it and spm_addr1 there are none");
+
+static unsigned long spm_addr1;
+module_param(spm_addr1, ulong, 0444);
+MODULE_PARM_DESC(spm_addr1, "The same for the second coherent device");
+
+static unsigned long spm_mb = 256;
+module_param(spm_mb, ulong, 0444);
+MODULE_PARM_DESC(spm_mb, "Memory at each of spm_addr0 and spm_addr1, MiB (default 256)");
+
+static bool compat;
+module_param(compat, bool, 0444);
+MODULE_PARM_DESC(compat, "Use the names of lib/test_hmm.c, /dev/hmm_dmirror*, for the managed devices (default no)");
+
+static bool lazy;
+module_param(lazy, bool, 0444);
+MODULE_PARM_DESC(lazy, "Create struct pages of the managed devices when they are needed (default no)");
+
+static dev_t thd_devt;
+static struct thd_device *thd_devices[THD_NR_DEVICES];
+
+static const struct class thd_class = {
+	.name = "hmm_devmem_test",
+};
+
+/*
+ * Plugging and unplugging.
+ */
+
+/**
+ * thd_count_kill() - Count calls of the kill callback
+ * @devmem: The device memory.
+ *
+ * Context: Any context.
+ */
+void thd_count_kill(struct hmm_devmem *devmem)
+{
+	atomic_long_inc(&thd_from_devmem(devmem)->kills);
+}
+
+/**
+ * thd_count_cleanup() - Count calls of the cleanup callback
+ * @devmem: The device memory.
+ *
+ * Context: Any context.
+ */
+void thd_count_cleanup(struct hmm_devmem *devmem)
+{
+	atomic_long_inc(&thd_from_devmem(devmem)->cleanups);
+}
+
+/* The two plain calls, unless there is something else to choose. */
+static struct hmm_devmem *thd_add(struct thd_device *tdev)
+{
+	const struct thd_kind *kind = tdev->kind;
+	const bool coherent = kind->type == MEMORY_DEVICE_COHERENT;
+	const struct hmm_devmem_desc desc = {
+		.ops = kind->ops,
+		.size = tdev->size,
+		.res = coherent ? &tdev->res : NULL,
+		.type = kind->type,
+		.flags = HMM_DEVMEM_LAZY,
+		.nid = NUMA_NO_NODE,
+	};
+
+	if (lazy && !kind->classic)
+		return hmm_devmem_add_desc(&tdev->dev, &desc);
+	if (coherent)
+		return hmm_devmem_add_resource(kind->ops, &tdev->dev, &tdev->res);
+	return hmm_devmem_add(kind->ops, &tdev->dev, tdev->size);
+}
+
+static int plug_locked(struct thd_device *tdev)
+{
+	struct hmm_devmem *devmem;
+
+	lockdep_assert_held_write(&tdev->plug_lock);
+
+	if (tdev->classic)
+		thd_classic_reset(tdev);
+	devmem = thd_add(tdev);
+	if (IS_ERR(devmem))
+		return PTR_ERR(devmem);
+	WRITE_ONCE(tdev->owner, devmem->owner);
+	WRITE_ONCE(tdev->devmem, devmem);
+	tdev->auto_plug = false;
+	return 0;
+}
+
+static int thd_plug(struct thd_device *tdev)
+{
+	ACQUIRE(rwsem_write_kill, lock)(&tdev->plug_lock);
+	if (ACQUIRE_ERR(rwsem_write_kill, &lock))
+		return -EINTR;
+	return tdev->devmem ? -EEXIST : plug_locked(tdev);
+}
+
+static int thd_plug_again(struct thd_device *tdev)
+{
+	ACQUIRE(rwsem_write_kill, lock)(&tdev->plug_lock);
+	if (ACQUIRE_ERR(rwsem_write_kill, &lock))
+		return -EINTR;
+	return tdev->auto_plug ? plug_locked(tdev) : 0;
+}
+
+/* Not used by accesses any more before it can be anybody else's. */
+static struct hmm_devmem *forget_devmem(struct thd_device *tdev)
+{
+	struct hmm_devmem *devmem = tdev->devmem;
+
+	WRITE_ONCE(tdev->devmem, NULL);
+	WRITE_ONCE(tdev->owner, NULL);
+	return devmem;
+}
+
+/**
+ * thd_unplug() - Remove the device memory of a device
+ * @tdev: The device.
+ * @auto_plug: Add it again when it is needed.
+ *
+ * Context: Process context, may sleep.
+ * Return:
+ * * %0 - done
+ * * %-ENODEV - it was unplugged already
+ * * %-EINTR - the process is being killed, nothing is changed
+ */
+int thd_unplug(struct thd_device *tdev, bool auto_plug)
+{
+	ACQUIRE(rwsem_write_kill, lock)(&tdev->plug_lock);
+	if (ACQUIRE_ERR(rwsem_write_kill, &lock))
+		return -EINTR;
+	if (!tdev->devmem && (auto_plug || !tdev->auto_plug))
+		return -ENODEV;
+	hmm_devmem_remove(forget_devmem(tdev));
+	tdev->auto_plug = auto_plug;
+	return 0;
+}
+
+/**
+ * thd_enter() - Start to use the device memory of a device
+ * @tdev: The device.
+ *
+ * Context: Process context, may sleep. The caller has no other lock of ours and
+ * no mmap lock.
+ * Return: The device memory, which stays until thd_leave(), or an ERR_PTR().
+ */
+struct hmm_devmem *thd_enter(struct thd_device *tdev)
+{
+	int ret;
+
+	for (;;) {
+		if (down_read_killable(&tdev->plug_lock))
+			return ERR_PTR(-EINTR);
+		if (tdev->devmem)
+			return tdev->devmem;
+		ret = tdev->auto_plug ? 0 : -ENODEV;
+		up_read(&tdev->plug_lock);
+		if (!ret)
+			ret = thd_plug_again(tdev);
+		if (ret)
+			return ERR_PTR(ret);
+	}
+}
+
+/**
+ * thd_leave() - The caller of thd_enter() is done
+ * @tdev: The device.
+ *
+ * Context: Process context.
+ */
+void thd_leave(struct thd_device *tdev)
+{
+	up_read(&tdev->plug_lock);
+}
+
+/*
+ * Files.
+ */
+
+static int thd_open(struct inode *inode, struct file *file)
+{
+	struct thd_device *tdev = container_of(inode->i_cdev, struct thd_device,
+					       cdev);
+	struct thd_mirror *mirror;
+
+	mirror = thd_mirror_open(tdev, current->mm);
+	if (IS_ERR(mirror))
+		return PTR_ERR(mirror);
+	file->private_data = mirror;
+	return 0;
+}
+
+static int thd_close(struct inode *inode, struct file *file)
+{
+	thd_mirror_close(file->private_data);
+	return 0;
+}
+
+static int map_zero_page(struct vm_area_struct *vma, unsigned long addr)
+{
+	struct page *page;
+	int ret;
+
+	page = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	if (!page)
+		return -ENOMEM;
+	ret = vm_insert_page(vma, addr, page);
+	put_page(page);
+	return ret;
+}
+
+/* Pages that are neither anonymous nor of a file, for tests of snapshots. */
+static int thd_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	unsigned long addr;
+	int ret = 0;
+
+	if (vma_pages(vma) > THD_MMAP_PAGES)
+		return -EINVAL;
+	for (addr = vma->vm_start; !ret && addr < vma->vm_end; addr += PAGE_SIZE)
+		ret = map_zero_page(vma, addr);
+	return ret;
+}
+
+static void get_devmem_stats(struct thd_device *tdev,
+			     struct hmm_devmem_test_stats *stats)
+{
+	struct hmm_devmem *devmem = tdev->devmem;
+	struct hmm_devmem_stats s;
+
+	lockdep_assert_held(&tdev->plug_lock);
+
+	hmm_devmem_get_stats(devmem, &s);
+	if (tdev->classic)
+		thd_classic_get_stats(tdev, &s);
+	*stats = (struct hmm_devmem_test_stats) {
+		.size = devmem->pfn_last - devmem->pfn_first,
+		.allocated = s.allocated,
+		.freed = s.freed,
+		.to_device = s.to_device,
+		.to_ram = s.to_ram,
+		.faults = s.faults,
+		.fault_pages = s.fault_pages,
+		.evicted = s.evicted,
+		.copy_errors = s.copy_errors,
+		.plugged = 1,
+	};
+}
+
+static int ioctl_stats(struct thd_device *tdev, void __user *arg)
+{
+	struct hmm_devmem_test_stats stats = { };
+
+	if (down_read_killable(&tdev->plug_lock))
+		return -EINTR;
+	if (tdev->devmem)
+		get_devmem_stats(tdev, &stats);
+	up_read(&tdev->plug_lock);
+
+	stats.contexts = atomic_long_read(&tdev->contexts);
+	stats.kills = atomic_long_read(&tdev->kills);
+	stats.cleanups = atomic_long_read(&tdev->cleanups);
+	return copy_to_user(arg, &stats, sizeof(stats)) ? -EFAULT : 0;
+}
+
+static long evict_range(struct hmm_devmem *devmem,
+			const struct hmm_devmem_test_evict *evict)
+{
+	const u64 size = devmem->pfn_last - devmem->pfn_first;
+
+	if (!evict->npages || evict->first >= size ||
+	    evict->npages > size - evict->first)
+		return -EINVAL;
+	return hmm_devmem_evict(devmem, devmem->pfn_first + evict->first,
+				evict->npages);
+}
+
+static int ioctl_evict(struct thd_device *tdev, void __user *arg)
+{
+	struct hmm_devmem_test_evict evict;
+	struct hmm_devmem *devmem;
+	long left;
+
+	if (tdev->kind->classic)
+		return -EOPNOTSUPP;
+	if (copy_from_user(&evict, arg, sizeof(evict)))
+		return -EFAULT;
+	devmem = thd_enter(tdev);
+	if (IS_ERR(devmem))
+		return PTR_ERR(devmem);
+	left = evict_range(devmem, &evict);
+	thd_leave(tdev);
+	if (left < 0)
+		return left;
+	evict.left = left;
+	return copy_to_user(arg, &evict, sizeof(evict)) ? -EFAULT : 0;
+}
+
+static int ioctl_inject(struct thd_device *tdev, void __user *arg)
+{
+	struct hmm_devmem_test_inject fail;
+
+	if (tdev->kind->classic)
+		return -EOPNOTSUPP;
+	if (copy_from_user(&fail, arg, sizeof(fail)))
+		return -EFAULT;
+	return thd_inject(tdev, &fail);
+}
+
+static bool range_is_valid(const struct hmm_devmem_test_cmd *cmd)
+{
+	u64 size, end;
+
+	return PAGE_ALIGNED(cmd->addr) && cmd->npages &&
+	       !check_mul_overflow(cmd->npages, (u64)PAGE_SIZE, &size) &&
+	       !check_add_overflow(cmd->addr, size, &end) && end <= ULONG_MAX;
+}
+
+static int run_cmd(struct thd_mirror *mirror, const struct thd_cmd *op,
+		   struct hmm_devmem_test_cmd *cmd)
+{
+	struct mm_struct *mm = mirror->notifier.mm;
+	int ret;
+
+	if (!op->has_range)
+		return op->run(mirror, cmd);
+	/* A file can be used by a child when its parent has gone. */
+	if (!range_is_valid(cmd) || !mmget_not_zero(mm))
+		return -EINVAL;
+	ret = op->run(mirror, cmd);
+	mmput(mm);
+	return ret;
+}
+
+static int ioctl_cmd(struct thd_mirror *mirror, unsigned int nr,
+		     void __user *arg)
+{
+	const struct thd_cmd *op = thd_find_cmd(nr);
+	struct hmm_devmem_test_cmd cmd;
+	int ret;
+
+	if (!op)
+		return -ENOTTY;
+	if (copy_from_user(&cmd, arg, sizeof(cmd)))
+		return -EFAULT;
+	cmd.cpages = 0;
+	cmd.faults = 0;
+	ret = run_cmd(mirror, op, &cmd);
+	if (ret)
+		return ret;
+	return copy_to_user(arg, &cmd, sizeof(cmd)) ? -EFAULT : 0;
+}
+
+static long thd_ioctl(struct file *file, unsigned int nr, unsigned long arg)
+{
+	struct thd_mirror *mirror = file->private_data;
+	void __user *uarg = (void __user *)arg;
+
+	switch (nr) {
+	case HMM_DEVMEM_TEST_STATS:
+		return ioctl_stats(mirror->tdev, uarg);
+	case HMM_DEVMEM_TEST_EVICT:
+		return ioctl_evict(mirror->tdev, uarg);
+	case HMM_DEVMEM_TEST_INJECT:
+		return ioctl_inject(mirror->tdev, uarg);
+	case HMM_DEVMEM_TEST_UNPLUG:
+		return thd_unplug(mirror->tdev, false);
+	case HMM_DEVMEM_TEST_PLUG:
+		return thd_plug(mirror->tdev);
+	default:
+		return ioctl_cmd(mirror, nr, uarg);
+	}
+}
+
+static const struct file_operations thd_fops = {
+	.owner = THIS_MODULE,
+	.open = thd_open,
+	.release = thd_close,
+	.mmap = thd_mmap,
+	.unlocked_ioctl = thd_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+};
+
+/*
+ * Devices.
+ */
+
+static void thd_release(struct device *dev)
+{
+	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
+
+	thd_classic_destroy(tdev);
+	thd_vram_destroy(tdev);
+	kfree(tdev);
+}
+
+/* To be put with put_device(), whatever else fails. */
+static struct thd_device *thd_alloc(const struct thd_kind *kind,
+				    unsigned int id)
+{
+	struct thd_device *tdev;
+
+	tdev = kzalloc_obj(*tdev);
+	if (!tdev)
+		return NULL;
+	tdev->kind = kind;
+	init_rwsem(&tdev->plug_lock);
+	spin_lock_init(&tdev->fail_lock);
+	cdev_init(&tdev->cdev, &thd_fops);
+	tdev->cdev.owner = THIS_MODULE;
+	device_initialize(&tdev->dev);
+	tdev->dev.class = &thd_class;
+	tdev->dev.release = thd_release;
+	tdev->dev.devt = MKDEV(MAJOR(thd_devt), MINOR(thd_devt) + id);
+	return tdev;
+}
+
+static int thd_set_name(struct thd_device *tdev, unsigned int id)
+{
+	if (tdev->kind->classic)
+		return dev_set_name(&tdev->dev, "hmm_devmem_classic");
+	return dev_set_name(&tdev->dev, "%s%u",
+			    compat ? "hmm_dmirror" : "hmm_devmem_test", id);
+}
+
+static int thd_set_size(struct thd_device *tdev, unsigned long size_mib,
+			unsigned long addr)
+{
+	if (check_mul_overflow(size_mib, (unsigned long)SZ_1M, &tdev->size))
+		return -EOVERFLOW;
+	if (!tdev->size)
+		return -EINVAL;
+	if (addr > ULONG_MAX - tdev->size)
+		return -EOVERFLOW;
+	tdev->res = DEFINE_RES_MEM_NAMED(addr, tdev->size,
+					 dev_name(&tdev->dev));
+	return 0;
+}
+
+static int thd_setup(struct thd_device *tdev, unsigned int id,
+		     unsigned long size_mib, unsigned long addr)
+{
+	int ret;
+
+	ret = thd_set_name(tdev, id);
+	if (!ret)
+		ret = thd_set_size(tdev, size_mib, addr);
+	if (!ret && tdev->kind->page_data)
+		ret = thd_vram_create(tdev);
+	if (!ret && tdev->kind->classic)
+		ret = thd_classic_create(tdev);
+	if (!ret)
+		ret = thd_plug(tdev);
+	return ret;
+}
+
+static int __init thd_create(const struct thd_kind *kind, unsigned int id,
+			     unsigned long size_mib, unsigned long addr)
+{
+	struct thd_device *tdev;
+	int ret;
+
+	tdev = thd_alloc(kind, id);
+	if (!tdev)
+		return -ENOMEM;
+	ret = thd_setup(tdev, id, size_mib, addr);
+	if (ret) {
+		pr_err("no device %u of %lu MiB: %pe\n", id, size_mib,
+		       ERR_PTR(ret));
+		put_device(&tdev->dev);
+		return ret;
+	}
+	thd_devices[id] = tdev;
+	return 0;
+}
+
+static int __init thd_create_all(void)
+{
+	int ret;
+
+	ret = thd_create(&thd_private_kind, 0, size_mb, 0);
+	if (!ret)
+		ret = thd_create(&thd_private_kind, 1, size_mb, 0);
+	if (!ret && spm_addr0 && spm_addr1)
+		ret = thd_create(&thd_coherent_kind, 2, spm_mb, spm_addr0);
+	if (!ret && spm_addr0 && spm_addr1)
+		ret = thd_create(&thd_coherent_kind, 3, spm_mb, spm_addr1);
+	if (!ret)
+		ret = thd_create(&thd_classic_kind, THD_NR_MANAGED, classic_mb,
+				 0);
+	return ret;
+}
+
+/* Last, because a file that is open cannot be taken back. */
+static int __init thd_register_all(void)
+{
+	unsigned int id;
+	int ret = 0;
+
+	for (id = 0; !ret && id < THD_NR_DEVICES; id++)
+		if (thd_devices[id])
+			ret = cdev_device_add(&thd_devices[id]->cdev,
+					      &thd_devices[id]->dev);
+	return ret;
+}
+
+/*
+ * Nobody has a file open. Pages of processes can still be there; they go before
+ * the device does, which would remove its memory, too.
+ */
+static void thd_destroy(struct thd_device *tdev)
+{
+	hmm_devmem_remove(forget_devmem(tdev));
+	if (device_is_registered(&tdev->dev))
+		cdev_device_del(&tdev->cdev, &tdev->dev);
+	put_device(&tdev->dev);
+}
+
+static void thd_destroy_all(void)
+{
+	unsigned int id;
+
+	for (id = 0; id < THD_NR_DEVICES; id++)
+		if (thd_devices[id])
+			thd_destroy(thd_devices[id]);
+}
+
+static int __init thd_init(void)
+{
+	int ret;
+
+	ret = alloc_chrdev_region(&thd_devt, 0, THD_NR_DEVICES,
+				  "hmm_devmem_test");
+	if (ret)
+		return ret;
+	ret = class_register(&thd_class);
+	if (ret)
+		goto err_region;
+	ret = thd_create_all();
+	if (!ret)
+		ret = thd_register_all();
+	if (ret)
+		goto err_devices;
+	return 0;
+
+err_devices:
+	thd_destroy_all();
+	class_unregister(&thd_class);
+err_region:
+	unregister_chrdev_region(thd_devt, THD_NR_DEVICES);
+	return ret;
+}
+module_init(thd_init);
+
+static void __exit thd_exit(void)
+{
+	thd_destroy_all();
+	class_unregister(&thd_class);
+	unregister_chrdev_region(thd_devt, THD_NR_DEVICES);
+}
+module_exit(thd_exit);
+
+MODULE_DESCRIPTION("Software device on HMM device memory, for testing");
+MODULE_LICENSE("GPL");

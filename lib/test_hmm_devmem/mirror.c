@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The device's view of a process: its page table and its page faults.
+ */
+
+/**
+ * DOC: Mirror
+ *
+ * Each open file mirrors the address space of the process that opened it (and of
+ * no other, even when a child inherits the file): the device has a page table of
+ * its own, filled by page faults of the device and by migrations to it, and
+ * emptied by MMU notifier invalidations.
+ *
+ * The page table has no references to pages. An entry is valid because the
+ * invalidation that precedes the unmapping of the page waits for
+ * &thd_mirror.lock, so data is read and written under that lock. For the same
+ * reason user memory is accessed without page faults there; if it is not mapped,
+ * it is faulted in after the lock was dropped. No buffer in between is needed.
+ *
+ * Entries made by a page fault follow the usual protocol: see
+ * mmu_interval_read_begin(). A migration cannot, since it invalidates what it
+ * moves. But nothing else may have been invalidated from before its start until
+ * its pages are entered: a page that was zapped on its way (MADV_DONTNEED does
+ * not care) is free as soon as the migration has ended, and an entry for it would
+ * stay. So invalidations of other origin are noted while migrations are in
+ * progress, and then nothing is entered; the device finds the pages later.
+ */
+
+#include <linux/bits.h>
+#include <linux/cleanup.h>
+#include <linux/errno.h>
+#include <linux/hmm.h>
+#include <linux/jiffies.h>
+#include <linux/minmax.h>
+#include <linux/mm.h>
+#include <linux/mmap_lock.h>
+#include <linux/pgtable.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+
+#include "test_hmm_devmem.h"
+
+/**
+ * thd_mirror_is_local() - Is a page on the device of a mirror?
+ * @mirror: The mirror.
+ * @page: Any page that is in use, and stays so.
+ *
+ * Context: Any context.
+ * Return: True if it is.
+ */
+bool thd_mirror_is_local(const struct thd_mirror *mirror,
+			 const struct page *page)
+{
+	const struct hmm_devmem *devmem = READ_ONCE(mirror->tdev->devmem);
+
+	return devmem && hmm_devmem_from_page(page) == devmem;
+}
+
+/*
+ * The device page table.
+ */
+
+/**
+ * thd_mirror_enter() - Make an entry in the device's page table
+ * @mirror: The mirror.
+ * @index: User pfn.
+ * @page: What is there.
+ * @tag: What the device may do with it.
+ *
+ * Context: The caller has &thd_mirror.lock, and nothing was invalidated since
+ * the page was found.
+ * Return: 0 or -ENOMEM.
+ */
+int thd_mirror_enter(struct thd_mirror *mirror, unsigned long index,
+		     struct page *page, enum thd_access_tag tag)
+{
+	lockdep_assert_held(&mirror->lock);
+
+	return xa_err(xa_store(&mirror->table, index, xa_tag_pointer(page, tag),
+			       GFP_ATOMIC));
+}
+
+static void table_enter_folio(struct thd_mirror *mirror,
+			      const struct hmm_devmem_map_entry *entry)
+{
+	XA_STATE(xas, &mirror->table, entry->addr >> PAGE_SHIFT);
+	unsigned long tag = entry->writable ? THD_TAG_WRITE : THD_TAG_READ;
+	unsigned long pfn, end = entry->pfn + (1UL << entry->order);
+
+	lockdep_assert_held(&mirror->lock);
+
+	xas_lock(&xas);
+	for (pfn = entry->pfn; pfn < end && !xas_error(&xas); pfn++) {
+		xas_store(&xas, xa_tag_pointer(pfn_to_page(pfn), tag));
+		xas_next(&xas);
+	}
+	xas_unlock(&xas);
+}
+
+static void table_drop(struct thd_mirror *mirror, unsigned long start,
+		       unsigned long end, bool keep_local)
+{
+	XA_STATE(xas, &mirror->table, start >> PAGE_SHIFT);
+	void *entry;
+
+	lockdep_assert_held(&mirror->lock);
+
+	xas_lock(&xas);
+	xas_for_each(&xas, entry, (end - 1) >> PAGE_SHIFT)
+		if (!keep_local ||
+		    !thd_mirror_is_local(mirror, xa_untag_pointer(entry)))
+			xas_store(&xas, NULL);
+	xas_unlock(&xas);
+}
+
+/**
+ * thd_mirror_lock() - Take the lock of a mirror in an invalidation
+ * @mirror: The mirror.
+ * @range: What is invalidated.
+ *
+ * Context: An MMU notifier.
+ * Return: False if that must not sleep and somebody else has the lock.
+ */
+bool thd_mirror_lock(struct thd_mirror *mirror,
+		     const struct mmu_notifier_range *range)
+{
+	if (!mmu_notifier_range_blockable(range))
+		return mutex_trylock(&mirror->lock);
+	mutex_lock(&mirror->lock);
+	return true;
+}
+
+static bool mirror_invalidate(struct mmu_interval_notifier *notifier,
+			      const struct mmu_notifier_range *range,
+			      unsigned long seq)
+{
+	struct thd_mirror *mirror = container_of(notifier, struct thd_mirror,
+						 notifier);
+	const struct hmm_devmem *devmem = READ_ONCE(mirror->tdev->devmem);
+	const bool ours = devmem && hmm_devmem_is_migration_to(devmem, range);
+
+	/* From exclusive_enter(): the page stays, and so may its entry. */
+	if (range->event == MMU_NOTIFY_EXCLUSIVE && range->owner == mirror)
+		return true;
+
+	if (!thd_mirror_lock(mirror, range))
+		return false;
+	mmu_interval_set_seq(notifier, seq);
+	table_drop(mirror, range->start, range->end, ours);
+	if (mirror->migrations && !ours)
+		mirror->raced = true;
+	mutex_unlock(&mirror->lock);
+	return true;
+}
+
+static const struct mmu_interval_notifier_ops mirror_notifier_ops = {
+	.invalidate = mirror_invalidate,
+};
+
+/**
+ * thd_mirror_begin_migration() - From here on, invalidations are noted
+ * @mirror: The mirror.
+ *
+ * Context: Process context, may sleep. Waits for invalidations to end.
+ */
+void thd_mirror_begin_migration(struct thd_mirror *mirror)
+{
+	scoped_guard(mutex, &mirror->lock) {
+		if (!mirror->migrations++)
+			mirror->raced = false;
+	}
+	/* Those that have been noted before, but not yet come to an end. */
+	mmu_interval_read_begin(&mirror->notifier);
+}
+
+/**
+ * thd_mirror_end_migration() - The migration is over
+ * @mirror: The mirror.
+ *
+ * Context: Process context, may sleep.
+ */
+void thd_mirror_end_migration(struct thd_mirror *mirror)
+{
+	guard(mutex)(&mirror->lock);
+	mirror->migrations--;
+}
+
+/**
+ * thd_mirror_map() - Enter pages that are on the device now
+ * @devmem: The device memory.
+ * @copy: Says which, and in its context, whose.
+ *
+ * Context: The library's map callback, in a migration that was begun with
+ * thd_mirror_begin_migration().
+ */
+void thd_mirror_map(struct hmm_devmem *devmem,
+		    const struct hmm_devmem_copy *copy)
+{
+	struct thd_mirror *mirror;
+	unsigned int i;
+
+	if (!copy->context)
+		return;
+	mirror = container_of(copy->context, struct thd_mirror, context);
+
+	guard(mutex)(&mirror->lock);
+	for (i = 0; !mirror->raced && i < copy->nr_entries; i++)
+		table_enter_folio(mirror, &copy->entries[i]);
+}
+
+static void mirror_release(struct hmm_devmem_context *context)
+{
+	struct thd_mirror *mirror = container_of(context, struct thd_mirror,
+						 context);
+
+	atomic_long_dec(&mirror->tdev->contexts);
+	kfree(mirror);
+}
+
+/**
+ * thd_mirror_open() - Mirror a process
+ * @tdev: The device.
+ * @mm: The address space of the process.
+ *
+ * Context: Process context, may sleep.
+ * Return: The mirror or an ERR_PTR().
+ */
+struct thd_mirror *thd_mirror_open(struct thd_device *tdev,
+				   struct mm_struct *mm)
+{
+	struct thd_mirror *mirror;
+	int ret;
+
+	if (!mm)
+		return ERR_PTR(-EINVAL);
+	mirror = kzalloc_obj(*mirror);
+	if (!mirror)
+		return ERR_PTR(-ENOMEM);
+
+	mirror->tdev = tdev;
+	mutex_init(&mirror->lock);
+	xa_init(&mirror->table);
+	hmm_devmem_context_init(&mirror->context, mirror_release);
+	ret = mmu_interval_notifier_insert(&mirror->notifier, mm, 0,
+					   ULONG_MAX & PAGE_MASK,
+					   &mirror_notifier_ops);
+	if (ret) {
+		kfree(mirror);
+		return ERR_PTR(ret);
+	}
+	atomic_long_inc(&tdev->contexts);
+	return mirror;
+}
+
+/**
+ * thd_mirror_close() - The file was closed
+ * @mirror: Its mirror; freed when there are no pages of it on the device.
+ *
+ * Context: Process context, may sleep.
+ */
+void thd_mirror_close(struct thd_mirror *mirror)
+{
+	mmu_interval_notifier_remove(&mirror->notifier);
+	xa_destroy(&mirror->table);
+	mutex_destroy(&mirror->lock);
+	hmm_devmem_context_put(&mirror->context);
+}
+
+/*
+ * Page faults of the device, and looks at the CPU's page table without.
+ */
+
+static unsigned long access_flags(enum thd_access access)
+{
+	switch (access) {
+	case THD_READ:
+	case THD_READ_UNLOCKED:
+		return HMM_PFN_REQ_FAULT;
+	case THD_WRITE:
+		return HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE;
+	default:
+		return 0;
+	}
+}
+
+/**
+ * thd_walk_init() - Prepare a walk
+ * @walk: The walk.
+ * @mirror: Of the process.
+ * @access: What for.
+ *
+ * Context: Any context.
+ */
+void thd_walk_init(struct thd_walk *walk, struct thd_mirror *mirror,
+		   enum thd_access access)
+{
+	*walk = (struct thd_walk) {
+		.access = access,
+		.range = {
+			.notifier = &mirror->notifier,
+			.hmm_pfns = walk->pfns,
+			.default_flags = access_flags(access),
+		},
+	};
+}
+
+static u8 page_location(const struct thd_mirror *mirror,
+			const struct page *page)
+{
+	const bool local = thd_mirror_is_local(mirror, page);
+
+	if (is_device_private_page(page))
+		return local ? HMM_DEVMEM_TEST_PRIVATE_LOCAL :
+			       HMM_DEVMEM_TEST_PRIVATE_REMOTE;
+	if (is_device_coherent_page(page))
+		return local ? HMM_DEVMEM_TEST_COHERENT_LOCAL :
+			       HMM_DEVMEM_TEST_COHERENT_REMOTE;
+	if (is_zero_pfn(page_to_pfn(page)))
+		return HMM_DEVMEM_TEST_PROT_ZERO;
+	return HMM_DEVMEM_TEST_PROT_NONE;
+}
+
+static u8 pfn_prot(const struct thd_mirror *mirror, unsigned long pfn)
+{
+	unsigned int order;
+	u8 prot;
+
+	if (pfn & HMM_PFN_ERROR)
+		return HMM_DEVMEM_TEST_PROT_ERROR;
+	if (!(pfn & HMM_PFN_VALID))
+		return HMM_DEVMEM_TEST_PROT_NONE;
+
+	prot = page_location(mirror, hmm_pfn_to_page(pfn));
+	prot |= pfn & HMM_PFN_WRITE ? HMM_DEVMEM_TEST_PROT_WRITE :
+				      HMM_DEVMEM_TEST_PROT_READ;
+	order = hmm_pfn_to_map_order(pfn);
+	if (order == PMD_ORDER)
+		prot |= HMM_DEVMEM_TEST_PROT_PMD;
+	else if (order == PUD_ORDER)
+		prot |= HMM_DEVMEM_TEST_PROT_PUD;
+	return prot;
+}
+
+/*
+ * Of a large folio of private memory core gives the first pages, wherever in it
+ * the walk begins. This is right also when it does not any more.
+ */
+static struct page *walk_page(const struct thd_walk *walk, unsigned int i)
+{
+	const unsigned long index = (walk->range.start >> PAGE_SHIFT) + i;
+	struct page *page = hmm_pfn_to_page(walk->pfns[i]);
+
+	if (hmm_pfn_to_map_order(walk->pfns[i]) != PMD_ORDER ||
+	    !is_device_private_page(page))
+		return page;
+	return folio_page(page_folio(page), index & (BIT(PMD_ORDER) - 1));
+}
+
+static int walk_enter_page(struct thd_mirror *mirror, struct thd_walk *walk,
+			   unsigned int i)
+{
+	const unsigned long pfn = walk->pfns[i];
+	struct page *page;
+
+	if (!(pfn & HMM_PFN_VALID))
+		return -ENOENT;
+	if (walk->access == THD_WRITE && !(pfn & HMM_PFN_WRITE)) {
+		/*
+		 * Core takes no fault for private memory of its owner, so look
+		 * again as somebody else: the page comes home and is then like
+		 * any other.
+		 */
+		walk->range.dev_private_owner = NULL;
+		return -EBUSY;
+	}
+	page = walk_page(walk, i);
+	if (walk->access == THD_READ_LOCAL && !thd_mirror_is_local(mirror, page))
+		return -ENOENT;
+	return thd_mirror_enter(mirror, (walk->range.start >> PAGE_SHIFT) + i, page,
+			   pfn & HMM_PFN_WRITE ? THD_TAG_WRITE : THD_TAG_READ);
+}
+
+/* What was found holds for as long as the lock is held. */
+static int walk_use(struct thd_mirror *mirror, struct thd_walk *walk)
+{
+	unsigned int i;
+	int ret = 0;
+
+	lockdep_assert_held(&mirror->lock);
+
+	for (i = 0; !ret && i < thd_walk_nr(walk); i++) {
+		if (walk->access == THD_SNAPSHOT)
+			walk->prot[i] = pfn_prot(mirror, walk->pfns[i]);
+		else
+			ret = walk_enter_page(mirror, walk, i);
+	}
+	/* The caller comes back for the rest if it has at least the first page. */
+	return ret == -ENOENT && i > 1 ? 0 : ret;
+}
+
+static int walk_find(struct thd_mirror *mirror, struct thd_walk *walk)
+{
+	struct mm_struct *mm = mirror->notifier.mm;
+	int ret;
+
+	if (walk->access == THD_READ_UNLOCKED)
+		return hmm_range_fault_unlocked_timeout(&walk->range, 0);
+
+	walk->range.notifier_seq = mmu_interval_read_begin(walk->range.notifier);
+	ret = mmap_read_lock_killable(mm);
+	if (ret)
+		return ret;
+	ret = hmm_range_fault(&walk->range);
+	mmap_read_unlock(mm);
+	return ret;
+}
+
+static int walk_try(struct thd_mirror *mirror, struct thd_walk *walk)
+{
+	int ret;
+
+	ret = walk_find(mirror, walk);
+	if (ret)
+		return ret;
+
+	guard(mutex)(&mirror->lock);
+	if (mmu_interval_read_retry(walk->range.notifier,
+				    walk->range.notifier_seq))
+		return -EBUSY;
+	return walk_use(mirror, walk);
+}
+
+/**
+ * thd_walk_some() - Look at, or fault in, as many pages as can be done at once
+ * @mirror: The mirror; pages are entered into its table.
+ * @walk: How; afterwards, &thd_walk.range is what was done.
+ * @addr: Address of the first page.
+ * @end: Where to end at the latest.
+ *
+ * Context: Process context, may sleep. Takes the mmap lock.
+ * Return:
+ * * %0 - done; with %THD_READ_LOCAL, for the first page at least
+ * * %-ENOENT - with %THD_READ_LOCAL: that is not on the device
+ * * %-EBUSY - invalidated again and again for a second
+ * * %-EINTR - the process is being killed
+ * * others - from hmm_range_fault()
+ */
+int thd_walk_some(struct thd_mirror *mirror, struct thd_walk *walk,
+		  unsigned long addr, unsigned long end)
+{
+	const unsigned long timeout =
+		jiffies + msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
+	int ret;
+
+	walk->range.start = addr;
+	walk->range.end = min(end, addr + THD_WALK_PAGES * PAGE_SIZE);
+	walk->range.dev_private_owner = READ_ONCE(mirror->tdev->owner);
+	do {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		ret = walk_try(mirror, walk);
+	} while (ret == -EBUSY && time_before(jiffies, timeout));
+	return ret;
+}

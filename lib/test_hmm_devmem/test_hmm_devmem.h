@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Private to the test device, see main.c. "thd" is for test HMM device.
+ */
+#ifndef _LIB_TEST_HMM_DEVMEM_H
+#define _LIB_TEST_HMM_DEVMEM_H
+
+#include <linux/atomic.h>
+#include <linux/cdev.h>
+#include <linux/device.h>
+#include <linux/fs.h>
+#include <linux/hmm.h>
+#include <linux/hmm_devmem.h>
+#include <linux/ioport.h>
+#include <linux/mmu_notifier.h>
+#include <linux/mutex.h>
+#include <linux/rwsem.h>
+#include <linux/spinlock.h>
+#include <linux/types.h>
+#include <linux/xarray.h>
+
+#include "../test_hmm_devmem_uapi.h"
+
+struct thd_classic;
+struct thd_device;
+
+/**
+ * struct thd_kind - what differs between the kinds of test devices
+ * @ops: The callbacks for the library.
+ * @type: Type of the device memory.
+ * @classic: It does not copy for the library but migrates by itself.
+ * @to_device: Moves a range of a process to the device, returns pages there.
+ * @to_ram: Moves it back, returns pages moved.
+ * @page_data: Where the CPU finds the data of a device page; NULL if the CPU
+ *	can address device pages.
+ */
+struct thd_kind {
+	const struct hmm_devmem_ops *ops;
+	enum memory_type type;
+	bool classic;
+	long (*to_device)(struct hmm_devmem *devmem, struct mm_struct *mm,
+			  unsigned long start, unsigned long end,
+			  struct hmm_devmem_context *ctx);
+	long (*to_ram)(struct hmm_devmem *devmem, struct mm_struct *mm,
+		       unsigned long start, unsigned long end);
+	void *(*page_data)(struct thd_device *tdev, const struct page *page);
+};
+
+/**
+ * struct thd_device - one test device
+ * @dev: The device; its release frees this.
+ * @cdev: Its node.
+ * @kind: What it is.
+ * @size: Bytes of device memory.
+ * @res: Physical range of a coherent device.
+ * @plug_lock: Held for writing to add or remove @devmem, for reading to use it.
+ * @devmem: The device memory; NULL if unplugged. Written under @plug_lock; can
+ *	be compared with, but not dereferenced, without.
+ * @owner: &hmm_devmem.owner of @devmem, or NULL. Never dereferenced.
+ * @auto_plug: Protected by @plug_lock: the next use adds @devmem again.
+ * @vram: What the device's memory really is, in pieces that are allocated when
+ *	they are first used; NULL for a coherent device.
+ * @nr_vram: Length of @vram.
+ * @fail_lock: Protects @fail.
+ * @fail: Which copies shall fail.
+ * @contexts: Number of struct thd_mirror.
+ * @kills: How often the kill callback ran.
+ * @cleanups: How often the cleanup callback ran.
+ * @classic: Allocator of a classic device.
+ */
+struct thd_device {
+	struct device dev;
+	struct cdev cdev;
+	const struct thd_kind *kind;
+	unsigned long size;
+	struct resource res;
+
+	struct rw_semaphore plug_lock;
+	struct hmm_devmem *devmem;
+	void *owner;
+	bool auto_plug;
+
+	void **vram;
+	unsigned long nr_vram;
+
+	spinlock_t fail_lock; /* protects @fail */
+	struct hmm_devmem_test_inject fail;
+
+	atomic_long_t contexts;
+	atomic_long_t kills;
+	atomic_long_t cleanups;
+
+	struct thd_classic *classic;
+};
+
+static inline struct thd_device *thd_from_devmem(struct hmm_devmem *devmem)
+{
+	return container_of(devmem->device, struct thd_device, dev);
+}
+
+/**
+ * struct thd_mirror - an open file: the device's view of a process
+ * @context: Keeps this alive until the last device page that was allocated for
+ *	it is free, which can be long after the file was closed.
+ * @tdev: The device.
+ * @notifier: Invalidations of the whole address space of the process that
+ *	opened the file.
+ * @flags: HMM_DEVMEM_TEST_FLAG_*.
+ * @lock: Protects the fields below. Taken by invalidations: neither user memory
+ *	may be touched nor memory allocated with GFP_KERNEL under it.
+ * @table: The device's page table: from user pfn to struct page, tagged with an
+ *	enum thd_access_tag. An entry is there only while the page is mapped
+ *	at that address.
+ * @migrations: Migrations to the device in progress.
+ * @raced: Something was invalidated during one of @migrations.
+ */
+struct thd_mirror {
+	struct hmm_devmem_context context;
+	struct thd_device *tdev;
+	struct mmu_interval_notifier notifier;
+	u64 flags;
+	struct mutex lock; /* protects what follows */
+	struct xarray table;
+	unsigned int migrations;
+	bool raced;
+};
+
+/**
+ * enum thd_access_tag - what the device may do with a page
+ * @THD_TAG_READ: Read.
+ * @THD_TAG_ATOMIC: Read, and nobody else has access.
+ * @THD_TAG_WRITE: Read and write.
+ *
+ * The only three values that fit into an XArray entry with a pointer.
+ */
+enum thd_access_tag {
+	THD_TAG_READ = 0,
+	THD_TAG_ATOMIC = 1,
+	THD_TAG_WRITE = 3,
+};
+
+/**
+ * enum thd_access - how the device accesses memory
+ * @THD_READ: Reads; takes page faults.
+ * @THD_READ_UNLOCKED: The same; page fault handlers may drop the mmap lock.
+ * @THD_WRITE: Writes; takes page faults.
+ * @THD_READ_MAPPED: Reads what is in its page table and nothing else.
+ * @THD_READ_LOCAL: Reads what is on this device; looks for it in the CPU's page
+ *	table, but does not take page faults.
+ * @THD_SNAPSHOT: Reads no data, only looks at the CPU's page table.
+ */
+enum thd_access {
+	THD_READ,
+	THD_READ_UNLOCKED,
+	THD_WRITE,
+	THD_READ_MAPPED,
+	THD_READ_LOCAL,
+	THD_SNAPSHOT,
+};
+
+/* Pages of one hmm_range_fault(): what is tolerable on the stack. */
+#define THD_WALK_PAGES		32
+
+/**
+ * struct thd_walk - a walk through the CPU's page table
+ * @range: For hmm_range_fault().
+ * @access: What for.
+ * @pfns: What was found.
+ * @prot: For %THD_SNAPSHOT, the same as userspace sees it.
+ */
+struct thd_walk {
+	struct hmm_range range;
+	enum thd_access access;
+	unsigned long pfns[THD_WALK_PAGES];
+	u8 prot[THD_WALK_PAGES];
+};
+
+static inline unsigned int thd_walk_nr(const struct thd_walk *walk)
+{
+	return (walk->range.end - walk->range.start) >> PAGE_SHIFT;
+}
+
+/**
+ * struct thd_cmd - an ioctl with a struct hmm_devmem_test_cmd
+ * @nr: The ioctl.
+ * @run: Does it. If it is about a range, that is valid, and the process's
+ *	address space is there. cpages and faults are 0 on entry.
+ * @has_range: It is about a range of user addresses.
+ */
+struct thd_cmd {
+	unsigned int nr;
+	int (*run)(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd);
+	bool has_range;
+};
+
+/* main.c */
+struct hmm_devmem *thd_enter(struct thd_device *tdev);
+void thd_leave(struct thd_device *tdev);
+int thd_unplug(struct thd_device *tdev, bool auto_plug);
+void thd_count_kill(struct hmm_devmem *devmem);
+void thd_count_cleanup(struct hmm_devmem *devmem);
+
+/* mirror.c */
+struct thd_mirror *thd_mirror_open(struct thd_device *tdev,
+				   struct mm_struct *mm);
+void thd_mirror_close(struct thd_mirror *mirror);
+void thd_mirror_map(struct hmm_devmem *devmem,
+		    const struct hmm_devmem_copy *copy);
+bool thd_mirror_is_local(const struct thd_mirror *mirror,
+			 const struct page *page);
+int thd_mirror_enter(struct thd_mirror *mirror, unsigned long index,
+		     struct page *page, enum thd_access_tag tag);
+bool thd_mirror_lock(struct thd_mirror *mirror,
+		     const struct mmu_notifier_range *range);
+void thd_mirror_begin_migration(struct thd_mirror *mirror);
+void thd_mirror_end_migration(struct thd_mirror *mirror);
+void thd_walk_init(struct thd_walk *walk, struct thd_mirror *mirror,
+		   enum thd_access access);
+int thd_walk_some(struct thd_mirror *mirror, struct thd_walk *walk,
+		  unsigned long addr, unsigned long end);
+
+/* access.c */
+const struct thd_cmd *thd_find_cmd(unsigned int nr);
+
+/* vram.c */
+extern const struct thd_kind thd_private_kind;
+extern const struct thd_kind thd_coherent_kind;
+
+int thd_vram_create(struct thd_device *tdev);
+void thd_vram_destroy(struct thd_device *tdev);
+int thd_vram_populate(struct thd_device *tdev, u64 offset, u64 size);
+void *thd_vram_at(struct thd_device *tdev, u64 offset);
+int thd_inject(struct thd_device *tdev,
+	       const struct hmm_devmem_test_inject *fail);
+
+/* classic.c */
+extern const struct thd_kind thd_classic_kind;
+
+int thd_classic_create(struct thd_device *tdev);
+void thd_classic_destroy(struct thd_device *tdev);
+void thd_classic_reset(struct thd_device *tdev);
+void thd_classic_get_stats(struct thd_device *tdev,
+			   struct hmm_devmem_stats *stats);
+
+#endif /* _LIB_TEST_HMM_DEVMEM_H */

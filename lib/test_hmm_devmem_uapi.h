@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * Interface between lib/test_hmm_devmem.c and the programs that test it.
+ * Private to the two: it can change with every version.
+ */
+#ifndef _LIB_TEST_HMM_DEVMEM_UAPI_H
+#define _LIB_TEST_HMM_DEVMEM_UAPI_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/**
+ * struct hmm_devmem_test_cmd - argument of most ioctls
+ * @addr: (in) User address, a multiple of the page size.
+ * @ptr: (in) User buffer that data is copied to or from.
+ * @npages: (in) Number of pages at @addr.
+ * @cpages: (out) Number of pages the call was successful for.
+ * @faults: (out) Number of page faults the device took.
+ *
+ * Same layout as the command of lib/test_hmm_uapi.h, so that the programs
+ * written for that driver run on this one.
+ */
+struct hmm_devmem_test_cmd {
+	__u64 addr;
+	__u64 ptr;
+	__u64 npages;
+	__u64 cpages;
+	__u64 faults;
+};
+
+/* Numbers and meanings of lib/test_hmm_uapi.h. */
+#define HMM_DEVMEM_TEST_READ		_IOWR('H', 0x00, struct hmm_devmem_test_cmd)
+#define HMM_DEVMEM_TEST_WRITE		_IOWR('H', 0x01, struct hmm_devmem_test_cmd)
+#define HMM_DEVMEM_TEST_TO_DEVICE	_IOWR('H', 0x02, struct hmm_devmem_test_cmd)
+#define HMM_DEVMEM_TEST_TO_RAM		_IOWR('H', 0x03, struct hmm_devmem_test_cmd)
+#define HMM_DEVMEM_TEST_SNAPSHOT	_IOWR('H', 0x04, struct hmm_devmem_test_cmd)
+#define HMM_DEVMEM_TEST_EXCLUSIVE	_IOWR('H', 0x05, struct hmm_devmem_test_cmd)
+#define HMM_DEVMEM_TEST_CHECK_EXCLUSIVE	_IOWR('H', 0x06, struct hmm_devmem_test_cmd)
+#define HMM_DEVMEM_TEST_RELEASE		_IOWR('H', 0x07, struct hmm_devmem_test_cmd)
+#define HMM_DEVMEM_TEST_FLAGS		_IOWR('H', 0x08, struct hmm_devmem_test_cmd)
+#define HMM_DEVMEM_TEST_READ_UNLOCKED	_IOWR('H', 0x09, struct hmm_devmem_test_cmd)
+
+/* For HMM_DEVMEM_TEST_FLAGS, in @npages: the next device folio allocation fails. */
+#define HMM_DEVMEM_TEST_FLAG_FAIL_ALLOC	0x1ULL
+
+/* One byte a page in the buffer of HMM_DEVMEM_TEST_SNAPSHOT. */
+enum {
+	HMM_DEVMEM_TEST_PROT_NONE	= 0x00,
+	HMM_DEVMEM_TEST_PROT_READ	= 0x01,
+	HMM_DEVMEM_TEST_PROT_WRITE	= 0x02,
+	HMM_DEVMEM_TEST_PROT_PMD	= 0x04,
+	HMM_DEVMEM_TEST_PROT_PUD	= 0x08,
+	HMM_DEVMEM_TEST_PROT_ZERO	= 0x10,
+	/* The upper half is one of these when the page is device memory. */
+	HMM_DEVMEM_TEST_PRIVATE_LOCAL	= 0x20,
+	HMM_DEVMEM_TEST_PRIVATE_REMOTE	= 0x30,
+	HMM_DEVMEM_TEST_COHERENT_LOCAL	= 0x40,
+	HMM_DEVMEM_TEST_COHERENT_REMOTE	= 0x50,
+	HMM_DEVMEM_TEST_PROT_ERROR	= 0xff,
+};
+
+/**
+ * struct hmm_devmem_test_stats - the library's counters, and the driver's
+ * @size: Pages of device memory.
+ * @allocated: See &struct hmm_devmem_stats for this and the next seven.
+ * @freed: "
+ * @to_device: "
+ * @to_ram: "
+ * @faults: "
+ * @fault_pages: "
+ * @evicted: "
+ * @copy_errors: "
+ * @contexts: Contexts of this device that have not been released.
+ * @kills: How often the device's kill callback ran since the module was loaded.
+ * @cleanups: The same for its cleanup callback.
+ * @plugged: 1 if the device is there, 0 after HMM_DEVMEM_TEST_UNPLUG; then
+ *	the fields up to @copy_errors are 0.
+ */
+struct hmm_devmem_test_stats {
+	__u64 size;
+	__u64 allocated;
+	__u64 freed;
+	__u64 to_device;
+	__u64 to_ram;
+	__u64 faults;
+	__u64 fault_pages;
+	__u64 evicted;
+	__u64 copy_errors;
+	__u64 contexts;
+	__u64 kills;
+	__u64 cleanups;
+	__u64 plugged;
+};
+
+/**
+ * struct hmm_devmem_test_evict - argument of HMM_DEVMEM_TEST_EVICT
+ * @first: (in) First page, counted from the start of device memory.
+ * @npages: (in) Number of pages.
+ * @left: (out) Pages in use in that range that could not be moved.
+ */
+struct hmm_devmem_test_evict {
+	__u64 first;
+	__u64 npages;
+	__u64 left;
+};
+
+/* What HMM_DEVMEM_TEST_INJECT makes fail. */
+enum hmm_devmem_test_fail {
+	HMM_DEVMEM_TEST_FAIL_NONE,		/* forget what was asked for */
+	HMM_DEVMEM_TEST_FAIL_TO_DEVICE,		/* copy_to_device() returns -EIO */
+	HMM_DEVMEM_TEST_FAIL_TO_DEVICE_RUN,	/* one run has an error */
+	HMM_DEVMEM_TEST_FAIL_TO_RAM,		/* copy_to_ram() returns -EIO */
+	HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN,	/* one run has an error */
+	HMM_DEVMEM_TEST_FAIL_WAIT,		/* copy_wait() returns -EIO */
+	HMM_DEVMEM_TEST_FAIL_MAX,
+};
+
+/**
+ * struct hmm_devmem_test_inject - argument of HMM_DEVMEM_TEST_INJECT
+ * @what: (in) An enum hmm_devmem_test_fail.
+ * @skip: (in) How many calls (or runs) shall still succeed.
+ * @times: (in) How many fail after that; ~0 for all.
+ * @reserved: (in) 0.
+ *
+ * A failing copy fills its destination with a pattern first: nobody may ever
+ * see that. Holds for the device, not for the open file.
+ */
+struct hmm_devmem_test_inject {
+	__u32 what;
+	__u32 skip;
+	__u32 times;
+	__u32 reserved;
+};
+
+#define HMM_DEVMEM_TEST_POISON		0x6b5a7e57d00dfeedULL
+
+#define HMM_DEVMEM_TEST_STATS		_IOR('H', 0x20, struct hmm_devmem_test_stats)
+#define HMM_DEVMEM_TEST_EVICT		_IOWR('H', 0x21, struct hmm_devmem_test_evict)
+#define HMM_DEVMEM_TEST_INJECT		_IOW('H', 0x22, struct hmm_devmem_test_inject)
+#define HMM_DEVMEM_TEST_UNPLUG		_IO('H', 0x23)
+#define HMM_DEVMEM_TEST_PLUG		_IO('H', 0x24)
+/* Like TO_DEVICE, but without the copy of the data to @ptr. */
+#define HMM_DEVMEM_TEST_TO_DEVICE_ONLY	_IOWR('H', 0x25, struct hmm_devmem_test_cmd)
+
+#endif /* _LIB_TEST_HMM_DEVMEM_UAPI_H */
