@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Copies that fail and a device that is full. A failing copy of the test device
+ * fills its destination with a pattern first: where a test finds the right
+ * bytes, nothing that was not written has been shown to anybody.
+ */
+#include "hmm_devmem_fixture.h"
+
+static const unsigned int whole_to_device[] = {
+	HMM_DEVMEM_TEST_FAIL_TO_DEVICE, HMM_DEVMEM_TEST_FAIL_WAIT,
+};
+
+static const unsigned int whole_to_ram[] = {
+	HMM_DEVMEM_TEST_FAIL_TO_RAM, HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN,
+	HMM_DEVMEM_TEST_FAIL_WAIT,
+};
+
+/* Verifies that after failed copies to the device all pages are in RAM. */
+TEST_F(devmem, to_device_fails)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 1);
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(whole_to_device); i++) {
+		ASSERT_EQ(0, device_inject(self->fd, whole_to_device[i], 0,
+					   ALWAYS));
+		EXPECT_GE(0, to_device(self->fd, ptr, self->npages));
+		EXPECT_EQ(0, resident(self->fd, ptr, self->npages));
+		EXPECT_EQ(0, device_used(self->ctl));
+		EXPECT_EQ(0, SINCE(to_device));
+		EXPECT_EQ((i + 1) * self->npages, SINCE(copy_errors));
+		EXPECT_EQ(0, pagemap_count(ptr, self->npages, PAGEMAP_SWAP));
+		EXPECT_EQ(0, wrong(ptr, 1, self->npages));
+	}
+	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0));
+	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(0, wrong(ptr, 1, self->npages));
+}
+
+/* Verifies that nothing but the runs that failed stays in RAM. */
+TEST_F(devmem, to_device_run_fails)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 2);
+	long there;
+	int skip;
+
+	for (skip = 0; skip < 3; skip++) {
+		ASSERT_EQ(0, device_inject(self->fd,
+					   HMM_DEVMEM_TEST_FAIL_TO_DEVICE_RUN,
+					   skip, 1));
+		there = to_device(self->fd, ptr, self->npages);
+		ASSERT_LE(0, there);
+		EXPECT_GT(self->npages, there);
+		EXPECT_EQ(there, resident(self->fd, ptr, self->npages));
+		EXPECT_EQ(there, device_used(self->ctl));
+		EXPECT_EQ(0, wrong(ptr, 2, self->npages));
+		to_ram(self->fd, ptr, self->npages);
+		EXPECT_EQ(0, device_used(self->ctl));
+	}
+	EXPECT_EQ(3 * self->npages, SINCE(to_device) + SINCE(copy_errors));
+	EXPECT_LT(0, SINCE(to_device));
+	EXPECT_LT(0, SINCE(copy_errors));
+}
+
+/* Verifies that memory never touched stays zero when clearing it fails. */
+TEST_F(devmem, clear_fails)
+{
+	char *ptr = area_map(self->npages, variant->thp);
+	char *data = area_filled(self->npages, false, 3);
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(whole_to_device); i++) {
+		ASSERT_EQ(0, device_inject(self->fd, whole_to_device[i], 0,
+					   ALWAYS));
+		EXPECT_GE(0, to_device(self->fd, ptr, self->npages));
+		EXPECT_EQ(0, resident(self->fd, ptr, self->npages));
+		EXPECT_EQ(0, device_used(self->ctl));
+	}
+	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_DEVICE_RUN,
+				   0, 1));
+	to_device(self->fd, ptr, self->npages);
+	ASSERT_EQ(self->npages, device_read(self->fd, ptr, data, self->npages));
+	EXPECT_EQ(0, not_zero(data, self->npages));
+	EXPECT_EQ(0, not_zero(ptr, self->npages));
+}
+
+/*
+ * Verifies that a CPU fault that cannot bring a page back is a SIGBUS, that the
+ * page stays on the device, and that it is right once the device works again.
+ */
+TEST_F(devmem, fault_fails)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 4);
+	size_t i;
+
+	if (variant->coherent)
+		return;
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	for (i = 0; i < ARRAY_SIZE(whole_to_ram); i++) {
+		ASSERT_EQ(0, device_inject(self->fd, whole_to_ram[i], 0,
+					   ALWAYS));
+		EXPECT_EQ(SIGBUS, access_signal(ptr + 7 * PAGE, false));
+		EXPECT_EQ(SIGBUS, access_signal(ptr + 7 * PAGE, true));
+		EXPECT_EQ(SIGBUS, access_signal(ptr + 1200 * PAGE, false));
+		EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
+		EXPECT_EQ(self->npages, device_used(self->ctl));
+		EXPECT_EQ(0, SINCE(to_ram));
+	}
+	EXPECT_LT(0, SINCE(copy_errors));
+	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0));
+	EXPECT_EQ(0, wrong(ptr, 4, self->npages));
+	EXPECT_EQ(0, device_used(self->ctl));
+}
+
+/* Verifies that a system call that meets such a page fails with EFAULT. */
+TEST_F(devmem, fault_fails_in_syscall)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 5);
+	int pipefd[2];
+
+	if (variant->coherent)
+		return;
+	ASSERT_EQ(0, pipe(pipefd));
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
+				   ALWAYS));
+	EXPECT_EQ(-1, write(pipefd[1], ptr, 100));
+	EXPECT_EQ(EFAULT, errno);
+	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0));
+	EXPECT_EQ(100, write(pipefd[1], ptr, 100));
+	close(pipefd[0]);
+	close(pipefd[1]);
+}
+
+/* Verifies that pages the device does not give back stay there, unharmed. */
+TEST_F(devmem, to_ram_fails)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 6);
+	char *data = area_map(self->npages, false);
+	size_t i;
+
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	for (i = 0; i < ARRAY_SIZE(whole_to_ram); i++) {
+		ASSERT_EQ(0, device_inject(self->fd, whole_to_ram[i], 0,
+					   ALWAYS));
+		EXPECT_GE(0, to_ram(self->fd, ptr, self->npages));
+		EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
+		EXPECT_EQ(self->npages, device_used(self->ctl));
+		EXPECT_EQ((i + 1) * self->npages, SINCE(copy_errors));
+		ASSERT_EQ(self->npages,
+			  device_read(self->fd, ptr, data, self->npages));
+		EXPECT_EQ(0, wrong(data, 6, self->npages));
+	}
+	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0));
+	EXPECT_EQ(self->npages, to_ram(self->fd, ptr, self->npages));
+	EXPECT_EQ(0, wrong(ptr, 6, self->npages));
+}
+
+/* Verifies that nothing but the runs that failed stays on the device. */
+TEST_F(devmem, to_ram_run_fails)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 7);
+	long back;
+	int skip;
+
+	for (skip = 0; skip < 3; skip++) {
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, device_inject(self->fd,
+					   HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN,
+					   skip, 1));
+		back = to_ram(self->fd, ptr, self->npages);
+		ASSERT_LE(0, back);
+		EXPECT_GT(self->npages, back);
+		EXPECT_EQ(self->npages - back, device_used(self->ctl));
+		EXPECT_EQ(self->npages - back,
+			  resident(self->fd, ptr, self->npages));
+		EXPECT_EQ(0, wrong(ptr, 7, self->npages));
+		to_ram(self->fd, ptr, self->npages);
+	}
+	EXPECT_LT(0, SINCE(copy_errors));
+}
+
+/* Verifies that eviction leaves what it cannot copy, and can be repeated. */
+TEST_F(devmem, evict_fails)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 8);
+	char *data = area_map(self->npages, false);
+	long left;
+	size_t i;
+
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	for (i = 0; i < ARRAY_SIZE(whole_to_ram); i++) {
+		ASSERT_EQ(0, device_inject(self->fd, whole_to_ram[i], 0,
+					   ALWAYS));
+		EXPECT_EQ(self->npages, device_evict_all(self->fd));
+		EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages,
+			  device_read(self->fd, ptr, data, self->npages));
+		EXPECT_EQ(0, wrong(data, 8, self->npages));
+	}
+	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN,
+				   1, 1));
+	left = device_evict_all(self->fd);
+	EXPECT_LE(0, left);
+	EXPECT_EQ(left, device_used(self->ctl));
+	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0));
+	EXPECT_EQ(0, device_evict_all(self->fd));
+	EXPECT_EQ(0, wrong(ptr, 8, self->npages));
+}
+
+/* Verifies that memory of a shared page is not torn between two processes. */
+TEST_F(devmem, fork_and_fail)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 9);
+	pid_t pid;
+
+	if (variant->coherent)
+		return;
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		if (device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
+				  ALWAYS))
+			_exit(1);
+		if (access_signal(ptr, false) != SIGBUS)
+			_exit(2);
+		if (device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0))
+			_exit(3);
+		_exit(!!wrong(ptr, 9, self->npages));
+	}
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, wrong(ptr, 9, self->npages));
+}
+
+/* Verifies that a folio that cannot be allocated is no reason to fail. */
+TEST_F(devmem, alloc_fails_once)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 10);
+	struct hmm_devmem_test_cmd cmd;
+	long there;
+
+	ASSERT_EQ(0, device_cmd(self->fd, HMM_DEVMEM_TEST_FLAGS, ptr, NULL,
+				HMM_DEVMEM_TEST_FLAG_FAIL_ALLOC, &cmd));
+	there = to_device(self->fd, ptr, self->npages);
+	EXPECT_LT(0, there);
+	EXPECT_EQ(there, resident(self->fd, ptr, self->npages));
+	EXPECT_EQ(there, device_used(self->ctl));
+	EXPECT_EQ(0, wrong(ptr, 10, self->npages));
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(0, wrong(ptr, 10, self->npages));
+}
+
+/*
+ * Verifies that a device can be filled to its last page, that what does not fit
+ * stays in RAM, and that all of it can be used again after.
+ */
+TEST_F_TIMEOUT(devmem, full, 600)
+{
+	unsigned long size = self->before.size;
+	unsigned long more = size + 64;
+	char *ptr = area_map(more, variant->thp);
+	unsigned long i;
+	int round;
+
+	for (i = 0; i < more; i++)
+		write_word(ptr + i * PAGE, i + 1);
+	for (round = 0; round < 2; round++) {
+		ASSERT_EQ(size, to_device(self->fd, ptr, more));
+		EXPECT_EQ(size, device_used(self->ctl));
+		EXPECT_EQ(size, to_device(self->fd, ptr, more));
+		EXPECT_EQ(0, SINCE(copy_errors));
+		for (i = 0; i < more; i++)
+			ASSERT_EQ(i + 1, read_word(ptr + i * PAGE));
+		to_ram(self->fd, ptr, more);
+		EXPECT_EQ(0, device_used(self->ctl));
+	}
+	EXPECT_EQ(2 * size, SINCE(to_device));
+}
+
+/* One of several that fill the device together. Its exit status is 0 if right. */
+static int fill_share(int nr, unsigned long npages, int done, int go)
+{
+	int fd = device_open(nr);
+	char *ptr = area_filled(npages, false, getpid());
+	char byte = 0;
+	int status = to_device(fd, ptr, npages) != (long)npages;
+
+	if (write(done, &byte, 1) != 1 || read(go, &byte, 1) != 1)
+		return 2;
+	return status ?: wrong(ptr, getpid(), npages) ? 3 : 0;
+}
+
+/*
+ * Verifies that several processes can fill a device to its last page, and that
+ * when they have gone all of it can be had in large pieces.
+ */
+TEST_F_TIMEOUT(devmem, full_by_many_processes, 600)
+{
+	enum { NR = 4 };
+	unsigned long size = self->before.size;
+	int done[2], go[2], i;
+	pid_t pids[NR];
+	char bytes[NR] = "";
+	char *ptr;
+
+	ASSERT_EQ(0, pipe(done));
+	ASSERT_EQ(0, pipe(go));
+	for (i = 0; i < NR; i++) {
+		pids[i] = fork();
+		ASSERT_LE(0, pids[i]);
+		if (!pids[i])
+			_exit(fill_share(variant->nr, size / NR, done[1], go[0]));
+	}
+	for (i = 0; i < NR; i++)
+		ASSERT_EQ(1, read(done[0], bytes, 1));
+	EXPECT_EQ(size, device_used(self->ctl));
+	ASSERT_EQ(NR, write(go[1], bytes, NR));
+	for (i = 0; i < NR; i++)
+		EXPECT_EQ(0, child_status(pids[i]));
+	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
+
+	ptr = area_filled(size, true, 12);
+	ASSERT_EQ(size, to_device(self->fd, ptr, size));
+	EXPECT_EQ(size, device_used(self->ctl));
+	EXPECT_EQ(0, wrong(ptr, 12, size));
+}
+
+/* Verifies that what is freed on a full device makes room for as much. */
+TEST_F_TIMEOUT(devmem, full_then_free, 600)
+{
+	/* A part of a huge page alone cannot be freed */
+	unsigned long nr = variant->thp ? HUGE_PAGES : 3;
+	unsigned long size = self->before.size;
+	char *ptr = area_map(size, variant->thp);
+	char *other = area_filled(nr + 5, false, 11);
+	unsigned long i;
+
+	for (i = 0; i < size; i++)
+		write_word(ptr + i * PAGE, i + 1);
+	ASSERT_EQ(size, to_device(self->fd, ptr, size));
+	EXPECT_GE(0, to_device(self->fd, other, nr + 5));
+	EXPECT_EQ(0, wrong(other, 11, nr + 5));
+	ASSERT_EQ(0, madvise(ptr + HUGE, nr * PAGE, MADV_DONTNEED));
+	EXPECT_EQ(size - nr, device_used(self->ctl));
+	EXPECT_EQ(nr, to_device(self->fd, other, nr + 5));
+	EXPECT_EQ(size, device_used(self->ctl));
+	EXPECT_EQ(0, wrong(other, 11, nr + 5));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Lets every memory allocation of an operation fail in turn: first only the
+ * first one, then only the second, and so on until the operation gets through
+ * without a failure. Each time no data may be lost, nothing may be leaked, and
+ * the operation has to work when it is tried again.
+ */
+#include "kselftest_harness.h"
+#include "hmm_devmem_test.h"
+
+#define DEBUGFS "/sys/kernel/debug/"
+#define PLENTY	2000
+
+/* Only pages of PAGE_SIZE, so that each failure is about few of them. */
+#define SWEEP_PAGES 40
+
+static bool write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	ssize_t len = strlen(text);
+	bool ok;
+
+	if (fd < 0)
+		return false;
+	ok = write(fd, text, len) == len;
+	close(fd);
+	return ok;
+}
+
+static bool set_both(const char *file, const char *text)
+{
+	char path[100];
+
+	snprintf(path, sizeof(path), DEBUGFS "failslab/%s", file);
+	if (!write_file(path, text))
+		return false;
+	snprintf(path, sizeof(path), DEBUGFS "fail_page_alloc/%s", file);
+	return write_file(path, text);
+}
+
+/* From where to where the code of a kernel function goes. */
+static bool kernel_function(const char *name, unsigned long *start,
+			    unsigned long *end)
+{
+	FILE *f = fopen("/proc/kallsyms", "r");
+	unsigned long addr;
+	char line[300], symbol[200];
+
+	*start = 0;
+	*end = ~0UL;
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%lx %*c %199s", &addr, symbol) == 2 &&
+		    !strcmp(symbol, name))
+			*start = addr;
+	if (f)
+		rewind(f);
+	while (f && fgets(line, sizeof(line), f)) {
+		addr = strtoul(line, NULL, 16);
+		if (addr > *start && addr < *end)
+			*end = addr;
+	}
+	if (f)
+		fclose(f);
+	return *start && *end != ~0UL;
+}
+
+/*
+ * Allocations below function @name do not fail. For functions of core that warn
+ * when they run out of memory, whoever called them.
+ */
+static bool spare_function(const char *name)
+{
+	unsigned long start, end;
+	char text[30];
+
+	if (!kernel_function(name, &start, &end))
+		return false;
+	snprintf(text, sizeof(text), "%#lx", start);
+	if (!set_both("reject-start", text))
+		return false;
+	snprintf(text, sizeof(text), "%#lx", end);
+	return set_both("reject-end", text);
+}
+
+/*
+ * Which allocation fails next. The first ones are all different; after that
+ * come the 512 of the pages of a huge page, of which some are enough.
+ */
+#define SWEEP_DENSE	60
+#define SWEEP_STEP	29
+
+struct sweep {
+	unsigned int nth;
+	unsigned int rounds;
+	unsigned int injected;
+};
+
+/* The @sweep->nth allocation of this thread fails from here on. */
+static void sweep_arm(struct sweep *sweep)
+{
+	char text[20];
+
+	sweep->rounds++;
+	sweep->nth += sweep->nth < SWEEP_DENSE ? 1 : SWEEP_STEP;
+	snprintf(text, sizeof(text), "%u", sweep->nth);
+	if (!write_file("/proc/thread-self/fail-nth", text))
+		abort();
+}
+
+/* Did it? Up to here, that is. */
+static bool sweep_disarm(struct sweep *sweep, int fd)
+{
+	char text[20] = "";
+	bool failed;
+
+	/* What is left to count, 0 if the failure has happened */
+	failed = pread(fd, text, sizeof(text) - 1, 0) > 0 && atoi(text) == 0;
+	if (pwrite(fd, "0", 1, 0) != 1)
+		abort();
+	sweep->injected += failed;
+	return failed;
+}
+
+FIXTURE(nth)
+{
+	int fd;
+	int ctl;
+	int nth;
+	unsigned long npages;
+	struct sweep sweep;
+	struct hmm_devmem_test_stats before;
+};
+
+FIXTURE_VARIANT(nth)
+{
+	int nr;
+	bool thp;
+	bool coherent;
+	/* Where core warns that it has no memory, when a device is added */
+	const char *spare;
+};
+
+FIXTURE_VARIANT_ADD(nth, private)
+{
+	.nr = 0,
+	.spare = "add_pages",
+};
+
+FIXTURE_VARIANT_ADD(nth, private_thp)
+{
+	.nr = 0,
+	.thp = true,
+	.spare = "add_pages",
+};
+
+FIXTURE_VARIANT_ADD(nth, coherent)
+{
+	.nr = 2,
+	.coherent = true,
+	/* Extending the direct map is not prepared to fail either */
+	.spare = "memremap_pages",
+};
+
+FIXTURE_SETUP(nth)
+{
+	self->fd = -1;
+	self->ctl = device_open(variant->nr);
+	if (self->ctl == -ENOENT)
+		SKIP(return, "no device %d", variant->nr);
+	ASSERT_GE(self->ctl, 0);
+	device_plug(self->ctl);
+	device_inject(self->ctl, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
+	self->fd = device_open(variant->nr);
+	ASSERT_GE(self->fd, 0);
+	self->nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	if (self->nth < 0)
+		SKIP(return, "no fault injection");
+	ASSERT_TRUE(set_both("ignore-gfp-wait", "N"));
+	ASSERT_TRUE(set_both("verbose", "0"));
+	ASSERT_TRUE(write_file(DEBUGFS "fail_page_alloc/ignore-gfp-highmem",
+			       "N"));
+	ASSERT_TRUE(write_file(DEBUGFS "fail_page_alloc/min-order", "0"));
+	ASSERT_TRUE(spare_function(variant->spare));
+	self->npages = variant->thp ? HUGE_PAGES : SWEEP_PAGES;
+	self->before = device_stats(self->ctl);
+	ASSERT_EQ(1, self->before.plugged);
+	ASSERT_EQ(self->before.allocated, self->before.freed);
+}
+
+FIXTURE_TEARDOWN(nth)
+{
+	if (self->fd < 0)
+		return;
+	device_plug(self->ctl);
+	areas_unmap();
+	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
+	close(self->fd);
+	close(self->ctl);
+}
+
+/* A sweep that injected less than that has tested something else. */
+#define SWEEP_DONE(min) do {						\
+	TH_LOG("%u allocations failed", self->sweep.injected);		\
+	EXPECT_LE(min, self->sweep.injected);				\
+	EXPECT_GT(PLENTY, self->sweep.nth);				\
+} while (0)
+
+static unsigned int iomem_lines(void)
+{
+	FILE *f = fopen("/proc/iomem", "r");
+	unsigned int lines = 0;
+	char line[200];
+
+	while (f && fgets(line, sizeof(line), f))
+		lines++;
+	if (f)
+		fclose(f);
+	return lines;
+}
+
+/* Verifies that a device is added completely or not at all. */
+TEST_F_TIMEOUT(nth, plug, 600)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 1);
+	unsigned int lines;
+	bool failed;
+	int ret;
+
+	ASSERT_EQ(0, device_unplug(self->ctl));
+	lines = iomem_lines();
+	do {
+		sweep_arm(&self->sweep);
+		ret = device_plug(self->ctl);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (!failed)
+			ASSERT_EQ(0, ret);
+		if (ret) {
+			ASSERT_EQ(-ENOMEM, ret);
+			ASSERT_EQ(0, device_stats(self->ctl).plugged);
+			ASSERT_EQ(lines, iomem_lines());
+			ASSERT_EQ(0, device_plug(self->ctl));
+		}
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, device_unplug(self->ctl));
+		ASSERT_EQ(0, wrong(ptr, 1, self->npages));
+		ASSERT_EQ(self->sweep.rounds + 1, SINCE(kills));
+		ASSERT_EQ(self->sweep.rounds + 1, SINCE(cleanups));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(5);
+}
+
+/* Verifies that what has no memory to move stays in RAM. */
+TEST_F_TIMEOUT(nth, to_device, 600)
+{
+	bool failed;
+	char *ptr;
+	long ret;
+
+	do {
+		ptr = area_filled(self->npages, variant->thp, 2);
+		sweep_arm(&self->sweep);
+		ret = to_device(self->fd, ptr, self->npages);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (!failed)
+			ASSERT_EQ(self->npages, ret);
+		if (ret < 0) {
+			ASSERT_EQ(-ENOMEM, ret);
+			ret = 0;
+		}
+		ASSERT_EQ(ret, device_used(self->ctl));
+		ASSERT_EQ(ret, resident(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, wrong(ptr, 2, self->npages));
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, wrong(ptr, 2, self->npages));
+		areas_unmap();
+		ASSERT_EQ(0, device_used(self->ctl));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(1);
+}
+
+/* Verifies that memory never touched is still zero. */
+TEST_F_TIMEOUT(nth, hole_to_device, 600)
+{
+	bool failed;
+	char *ptr;
+	long ret;
+
+	do {
+		ptr = area_map(self->npages, variant->thp);
+		sweep_arm(&self->sweep);
+		ret = to_device(self->fd, ptr, self->npages);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (!failed)
+			ASSERT_EQ(self->npages, ret);
+		if (ret < 0)
+			ret = 0;
+		ASSERT_EQ(ret, device_used(self->ctl));
+		ASSERT_EQ(0, not_zero(ptr, self->npages));
+		areas_unmap();
+		ASSERT_EQ(0, device_used(self->ctl));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(1);
+}
+
+/*
+ * Verifies that a CPU fault gets its page in the end. Without memory it has to
+ * be repeated, which core does; it is no reason to kill anybody.
+ */
+TEST_F_TIMEOUT(nth, fault, 600)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 3);
+	bool failed;
+	int sig;
+
+	if (variant->coherent)
+		return;
+	do {
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		sweep_arm(&self->sweep);
+		sig = access_signal(ptr + 7 * PAGE, false);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		ASSERT_EQ(0, sig);
+		ASSERT_EQ(0, resident(self->fd, ptr + 7 * PAGE, 1));
+		ASSERT_EQ(0, wrong(ptr, 3, self->npages));
+		ASSERT_EQ(0, device_used(self->ctl));
+	} while (failed && self->sweep.nth < PLENTY);
+	/* A fault of one page allocates that page and nothing else. */
+	SWEEP_DONE(1);
+}
+
+/* Verifies that what has no system memory to go to stays on the device. */
+TEST_F_TIMEOUT(nth, to_ram, 600)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 4);
+	bool failed;
+	long ret;
+
+	do {
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		sweep_arm(&self->sweep);
+		ret = to_ram(self->fd, ptr, self->npages);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (!failed)
+			ASSERT_EQ(self->npages, ret);
+		if (ret < 0) {
+			ASSERT_EQ(-ENOMEM, ret);
+			ret = 0;
+		}
+		ASSERT_EQ(self->npages - ret, device_used(self->ctl));
+		ASSERT_EQ(self->npages - ret,
+			  to_ram(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, device_used(self->ctl));
+		ASSERT_EQ(0, wrong(ptr, 4, self->npages));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(2);
+}
+
+/* Verifies the same for eviction. */
+TEST_F_TIMEOUT(nth, evict, 600)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 5);
+	bool failed;
+	long left;
+
+	do {
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		sweep_arm(&self->sweep);
+		left = device_evict_all(self->fd);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (!failed)
+			ASSERT_EQ(0, left);
+		ASSERT_LE(0, left);
+		ASSERT_EQ(left, device_used(self->ctl));
+		ASSERT_EQ(0, device_evict_all(self->fd));
+		ASSERT_EQ(0, device_used(self->ctl));
+		ASSERT_EQ(0, wrong(ptr, 5, self->npages));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(1);
+}
+
+/* Verifies that a device can always be removed, and no page is lost. */
+TEST_F_TIMEOUT(nth, unplug, 600)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 6);
+	bool failed;
+	int ret;
+
+	do {
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		sweep_arm(&self->sweep);
+		ret = device_unplug(self->ctl);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		ASSERT_EQ(0, ret);
+		ASSERT_EQ(self->sweep.rounds, SINCE(kills));
+		ASSERT_EQ(self->sweep.rounds, SINCE(cleanups));
+		ASSERT_EQ(0, wrong(ptr, 6, self->npages));
+		ASSERT_EQ(0, device_plug(self->ctl));
+		ASSERT_EQ(0, device_used(self->ctl));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(2);
+}
+
+TEST_HARNESS_MAIN

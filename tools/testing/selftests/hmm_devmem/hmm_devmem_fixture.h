@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The fixture that most tests use.
+ */
+#ifndef _SELFTESTS_HMM_DEVMEM_FIXTURE_H
+#define _SELFTESTS_HMM_DEVMEM_FIXTURE_H
+
+#include "kselftest_harness.h"
+#include "hmm_devmem_test.h"
+
+/* Kernels with all checks on, in an emulated machine, take their time */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT 180
+
+/*
+ * One device, used with small or with huge pages. After each test nothing may
+ * be left on it.
+ */
+FIXTURE(devmem)
+{
+	int fd;
+	/* A second open file, for what the first one's state is to be told. */
+	int ctl;
+	unsigned long npages;
+	struct hmm_devmem_test_stats before;
+};
+
+FIXTURE_VARIANT(devmem)
+{
+	int nr;
+	int peer;
+	bool coherent;
+	bool thp;
+};
+
+FIXTURE_VARIANT_ADD(devmem, private)
+{
+	.nr = 0,
+	.peer = 1,
+};
+
+FIXTURE_VARIANT_ADD(devmem, private_thp)
+{
+	.nr = 0,
+	.peer = 1,
+	.thp = true,
+};
+
+FIXTURE_VARIANT_ADD(devmem, coherent)
+{
+	.nr = 2,
+	.peer = 3,
+	.coherent = true,
+};
+
+FIXTURE_VARIANT_ADD(devmem, coherent_thp)
+{
+	.nr = 2,
+	.peer = 3,
+	.coherent = true,
+	.thp = true,
+};
+
+FIXTURE_SETUP(devmem)
+{
+	self->fd = -1;
+	self->ctl = device_open(variant->nr);
+	if (self->ctl == -ENOENT)
+		SKIP(return, "no device %d", variant->nr);
+	ASSERT_GE(self->ctl, 0);
+	/* What a test before this one may have left if it failed */
+	device_plug(self->ctl);
+	device_inject(self->ctl, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
+	self->fd = device_open(variant->nr);
+	ASSERT_GE(self->fd, 0);
+	/* Two and a half huge pages: the last part is always of small ones */
+	self->npages = 2 * HUGE_PAGES + HUGE_PAGES / 2;
+	self->before = device_stats(self->ctl);
+	ASSERT_EQ(1, self->before.plugged);
+	ASSERT_EQ(self->before.allocated, self->before.freed);
+}
+
+FIXTURE_TEARDOWN(devmem)
+{
+	if (self->ctl < 0)
+		return;
+	device_inject(self->ctl, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
+	areas_unmap();
+	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
+	if (self->fd >= 0)
+		close(self->fd);
+	close(self->ctl);
+}
+
+#endif /* _SELFTESTS_HMM_DEVMEM_FIXTURE_H */

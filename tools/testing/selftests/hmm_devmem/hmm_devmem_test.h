@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the programs of this folder share: calls of the test device, mappings
+ * with a pattern in them, and where the kernel says that pages are.
+ */
+#ifndef _SELFTESTS_HMM_DEVMEM_TEST_H
+#define _SELFTESTS_HMM_DEVMEM_TEST_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/const.h>
+
+#include "test_hmm_devmem_uapi.h"
+
+#define PAGE		4096UL
+#define HUGE		(2UL << 20)
+#define HUGE_PAGES	(HUGE / PAGE)
+#define WORDS		(PAGE / sizeof(__u64))
+
+#define CLASSIC		-1
+
+/* Calls of the device: all return a count, or -errno. */
+
+static inline int device_open(int nr)
+{
+	char path[40];
+	int fd;
+
+	if (nr == CLASSIC)
+		snprintf(path, sizeof(path), "/dev/hmm_devmem_classic");
+	else
+		snprintf(path, sizeof(path), "/dev/hmm_devmem_test%d", nr);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static inline int device_ioctl(int fd, unsigned long request, void *arg)
+{
+	int ret;
+
+	do {
+		ret = ioctl(fd, request, arg);
+	} while (ret && errno == EINTR);
+	return ret ? -errno : 0;
+}
+
+static inline int device_cmd(int fd, unsigned long request, const void *addr,
+			     void *ptr, unsigned long npages,
+			     struct hmm_devmem_test_cmd *cmd)
+{
+	*cmd = (struct hmm_devmem_test_cmd) {
+		.addr = (uintptr_t)addr,
+		.ptr = (uintptr_t)ptr,
+		.npages = npages,
+	};
+	return device_ioctl(fd, request, cmd);
+}
+
+/* Pages that were successful, or -errno. */
+static inline long device_pages(int fd, unsigned long request, const void *addr,
+				void *ptr, unsigned long npages)
+{
+	struct hmm_devmem_test_cmd cmd;
+	int ret = device_cmd(fd, request, addr, ptr, npages, &cmd);
+
+	return ret ? ret : (long)cmd.cpages;
+}
+
+static inline long to_device(int fd, const void *addr, unsigned long npages)
+{
+	return device_pages(fd, HMM_DEVMEM_TEST_TO_DEVICE_ONLY, addr, NULL,
+			    npages);
+}
+
+static inline long to_ram(int fd, const void *addr, unsigned long npages)
+{
+	return device_pages(fd, HMM_DEVMEM_TEST_TO_RAM, addr, NULL, npages);
+}
+
+static inline long device_read(int fd, const void *addr, void *data,
+			       unsigned long npages)
+{
+	return device_pages(fd, HMM_DEVMEM_TEST_READ, addr, data, npages);
+}
+
+static inline long device_write(int fd, const void *addr, void *data,
+				unsigned long npages)
+{
+	return device_pages(fd, HMM_DEVMEM_TEST_WRITE, addr, data, npages);
+}
+
+/* All fields have all bits set if the call fails: no test expects that. */
+static inline struct hmm_devmem_test_stats device_stats(int fd)
+{
+	struct hmm_devmem_test_stats stats;
+
+	if (device_ioctl(fd, HMM_DEVMEM_TEST_STATS, &stats))
+		memset(&stats, 0xff, sizeof(stats));
+	return stats;
+}
+
+static inline long device_used(int fd)
+{
+	struct hmm_devmem_test_stats stats = device_stats(fd);
+
+	return stats.allocated - stats.freed;
+}
+
+/* Pages left there, or -errno. */
+static inline long device_evict(int fd, unsigned long first,
+				unsigned long npages)
+{
+	struct hmm_devmem_test_evict evict = {
+		.first = first,
+		.npages = npages,
+	};
+	int ret = device_ioctl(fd, HMM_DEVMEM_TEST_EVICT, &evict);
+
+	return ret ? ret : (long)evict.left;
+}
+
+static inline long device_evict_all(int fd)
+{
+	return device_evict(fd, 0, device_stats(fd).size);
+}
+
+static inline int device_inject(int fd, unsigned int what, unsigned int skip,
+				unsigned int times)
+{
+	struct hmm_devmem_test_inject inject = {
+		.what = what,
+		.skip = skip,
+		.times = times,
+	};
+
+	return device_ioctl(fd, HMM_DEVMEM_TEST_INJECT, &inject);
+}
+
+#define ALWAYS	(~0U)
+
+static inline int device_unplug(int fd)
+{
+	return device_ioctl(fd, HMM_DEVMEM_TEST_UNPLUG, NULL);
+}
+
+static inline int device_plug(int fd)
+{
+	return device_ioctl(fd, HMM_DEVMEM_TEST_PLUG, NULL);
+}
+
+static inline void sleep_ms(unsigned int ms)
+{
+	struct timespec t = {
+		.tv_sec = ms / 1000,
+		.tv_nsec = ms % 1000 * 1000000L,
+	};
+
+	nanosleep(&t, NULL);
+}
+
+/*
+ * The mm of a process that has ended can live a moment longer, when the driver
+ * or the kernel looks at it: pages in use after waiting for @expected.
+ */
+static inline long device_used_soon(int fd, long expected)
+{
+	int i;
+
+	for (i = 0; i < 500 && device_used(fd) != expected; i++)
+		sleep_ms(10);
+	return device_used(fd);
+}
+
+/* Where pages are. */
+
+static inline bool state_is_device(unsigned char state)
+{
+	return state != HMM_DEVMEM_TEST_PROT_ERROR && (state & 0xf0) > 0x10;
+}
+
+static inline bool state_is_local(unsigned char state)
+{
+	return state != HMM_DEVMEM_TEST_PROT_ERROR &&
+	       ((state & 0xf0) == HMM_DEVMEM_TEST_PRIVATE_LOCAL ||
+		(state & 0xf0) == HMM_DEVMEM_TEST_COHERENT_LOCAL);
+}
+
+/* Pages of [@addr, @addr + @npages) that the device says it has, or -errno. */
+static inline long resident(int fd, const void *addr, unsigned long npages)
+{
+	unsigned char *states = malloc(npages);
+	unsigned long i;
+	long ret;
+
+	ret = device_pages(fd, HMM_DEVMEM_TEST_SNAPSHOT, addr, states, npages);
+	if (ret >= 0 && ret != (long)npages)
+		ret = -EIO;
+	if (ret > 0)
+		for (i = 0, ret = 0; i < npages; i++)
+			ret += state_is_local(states[i]);
+	free(states);
+	return ret;
+}
+
+#define PAGEMAP_SWAP	_BITULL(62)
+#define PAGEMAP_PRESENT	_BITULL(63)
+
+/* What the kernel tells everyone about one page. */
+static inline __u64 pagemap_entry(const void *addr)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	__u64 entry = 0;
+
+	if (pread(fd, &entry, sizeof(entry), (uintptr_t)addr / PAGE * 8) != 8)
+		entry = 0;
+	close(fd);
+	return entry;
+}
+
+/* Pages of which the pagemap has all bits @bits set. */
+static inline long pagemap_count(const void *addr, unsigned long npages,
+				 __u64 bits)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	__u64 *entries = calloc(npages, sizeof(*entries));
+	ssize_t size = npages * sizeof(*entries);
+	unsigned long i;
+	long count = -1;
+
+	if (pread(fd, entries, size, (uintptr_t)addr / PAGE * 8) == size)
+		for (i = 0, count = 0; i < npages; i++)
+			count += (entries[i] & bits) == bits;
+	free(entries);
+	close(fd);
+	return count;
+}
+
+/*
+ * Single accesses. Memory is moved behind the compiler's back: it may not keep
+ * values, nor leave accesses out.
+ */
+
+static inline void barrier(void)
+{
+	asm volatile("" : : : "memory");
+}
+
+static inline __u64 read_word(const void *addr)
+{
+	__u64 value;
+
+	barrier();
+	value = *(const __u64 *)addr;
+	asm volatile("" : : "r" (value) : "memory");
+	return value;
+}
+
+static inline void write_word(void *addr, __u64 value)
+{
+	*(__u64 *)addr = value;
+	barrier();
+}
+
+static inline void touch(const char *addr, unsigned long npages)
+{
+	unsigned long i;
+
+	for (i = 0; i < npages; i++)
+		read_word(addr + i * PAGE);
+}
+
+/* Patterns: each word of each page is different. */
+
+static inline __u64 pattern_word(unsigned int seed, unsigned long word)
+{
+	return ((__u64)seed << 48) + (word + 1) * 0x9e3779b97f4a7c15ULL;
+}
+
+/* @first: number of the first page in the pattern. */
+static inline void fill_from(void *addr, unsigned int seed, unsigned long first,
+			     unsigned long npages)
+{
+	__u64 *p = addr;
+	unsigned long i;
+
+	for (i = 0; i < npages * WORDS; i++)
+		p[i] = pattern_word(seed, first * WORDS + i);
+	barrier();
+}
+
+static inline void fill(void *addr, unsigned int seed, unsigned long npages)
+{
+	fill_from(addr, seed, 0, npages);
+}
+
+/* Pages with another content. */
+static inline long wrong_from(const void *addr, unsigned int seed,
+			      unsigned long first, unsigned long npages)
+{
+	unsigned long page, i;
+	const __u64 *p = addr;
+	long count = 0;
+	bool ok;
+
+	barrier();
+	for (page = 0; page < npages; page++, p += WORDS) {
+		for (i = 0, ok = true; i < WORDS; i++)
+			ok &= p[i] == pattern_word(seed,
+						   (first + page) * WORDS + i);
+		count += !ok;
+	}
+	return count;
+}
+
+static inline long wrong(const void *addr, unsigned int seed,
+			 unsigned long npages)
+{
+	return wrong_from(addr, seed, 0, npages);
+}
+
+static inline long not_zero(const void *addr, unsigned long npages)
+{
+	unsigned long page, i;
+	const __u64 *p = addr;
+	long count = 0;
+	__u64 bits;
+
+	barrier();
+	for (page = 0; page < npages; page++, p += WORDS) {
+		for (i = 0, bits = 0; i < WORDS; i++)
+			bits |= p[i];
+		count += !!bits;
+	}
+	return count;
+}
+
+/* Accesses that may not succeed. */
+
+static sigjmp_buf access_env;
+
+static inline void access_handler(int sig)
+{
+	siglongjmp(access_env, sig);
+}
+
+/* The signal that an access raises, or 0. What is written is what was there. */
+static inline int access_signal(void *addr, bool write)
+{
+	struct sigaction action = { .sa_handler = access_handler };
+	struct sigaction old_bus, old_segv;
+	int sig;
+
+	sigaction(SIGBUS, &action, &old_bus);
+	sigaction(SIGSEGV, &action, &old_segv);
+	sig = sigsetjmp(access_env, 1);
+	if (!sig) {
+		if (write)
+			__atomic_fetch_or((__u64 *)addr, 0, __ATOMIC_SEQ_CST);
+		else
+			read_word(addr);
+	}
+	sigaction(SIGBUS, &old_bus, NULL);
+	sigaction(SIGSEGV, &old_segv, NULL);
+	return sig;
+}
+
+/* Mappings that the fixture's teardown removes. */
+
+#define MAX_AREAS 16
+
+static struct {
+	char *ptr;
+	size_t size;
+} areas[MAX_AREAS];
+
+static inline void area_remember(void *ptr, size_t size)
+{
+	int i;
+
+	for (i = 0; i < MAX_AREAS && areas[i].ptr; i++)
+		;
+	if (i == MAX_AREAS)
+		abort();
+	areas[i].ptr = ptr;
+	areas[i].size = size;
+}
+
+static inline void areas_unmap(void)
+{
+	int i;
+
+	for (i = 0; i < MAX_AREAS; i++)
+		if (areas[i].ptr)
+			munmap(areas[i].ptr, areas[i].size);
+	memset(areas, 0, sizeof(areas));
+}
+
+/*
+ * @npages of anonymous memory, at a multiple of 2 MiB; with @thp the kernel
+ * backs it with huge pages, else never.
+ */
+static inline char *area_map(unsigned long npages, bool thp)
+{
+	size_t size = npages * PAGE;
+	char *ptr, *start;
+
+	ptr = mmap(NULL, size + HUGE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (ptr == MAP_FAILED)
+		abort();
+	start = (char *)(((uintptr_t)ptr + HUGE - 1) & ~(HUGE - 1));
+	if (start != ptr)
+		munmap(ptr, start - ptr);
+	munmap(start + size, ptr + HUGE - start);
+	madvise(start, size, thp ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	area_remember(start, size);
+	return start;
+}
+
+/* The same with a pattern. */
+static inline char *area_filled(unsigned long npages, bool thp,
+				unsigned int seed)
+{
+	char *ptr = area_map(npages, thp);
+
+	fill(ptr, seed, npages);
+	return ptr;
+}
+
+/* Child processes, which report by their exit status. */
+
+static inline int child_status(pid_t pid)
+{
+	int status;
+
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return -1;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* What happened since the test began. */
+#define SINCE(field)							\
+	since(self->ctl, &self->before,					\
+	      offsetof(struct hmm_devmem_test_stats, field))
+
+static inline long since(int fd, const struct hmm_devmem_test_stats *before,
+			 size_t offset)
+{
+	struct hmm_devmem_test_stats now = device_stats(fd);
+
+	return *(__u64 *)((char *)&now + offset) -
+	       *(const __u64 *)((const char *)before + offset);
+}
+
+#endif /* _SELFTESTS_HMM_DEVMEM_TEST_H */
