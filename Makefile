@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# For people: every target runs a script of tools/hmm_devmem, where the options
+# are. The kernel's own build does not read this file.
+
+TOOLS := tools/hmm_devmem
+
+.DEFAULT_GOAL := help
+.PHONY: help demo check check-debug deps kernel build kunit selftests upstream \
+	lint shell graft clean clean-cache
+
+help:		## show this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | \
+		awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
+	@echo "Variables: KERNEL_SRC=DIR (another kernel tree), LLVM=-19 (clang), JOBS=N"
+
+demo: build	## from nothing to a process whose pages live on a device, in a guest
+	@$(TOOLS)/demo
+
+check: build	## everything a change must pass: the tools, KUnit, selftests, upstream's suite, lint
+	@$(TOOLS)/deps lint
+	@$(TOOLS)/check
+
+check-debug: build ## the rest of the suites on a kernel with all checks on: an hour
+	@$(TOOLS)/check --debug
+
+deps:		## install the Debian packages that are missing
+	@$(TOOLS)/deps
+
+kernel: deps	## fetch the kernel source into the cache
+	@$(TOOLS)/fetch >/dev/null
+
+build: kernel	## build the test kernel with this clone's code
+	@$(TOOLS)/build test
+
+kunit: build	## run the KUnit suites in a guest
+	@$(TOOLS)/kunit
+
+selftests: build ## run tools/testing/selftests/hmm_devmem in a guest
+	@$(TOOLS)/selftests
+
+upstream: build	## run the kernel's own hmm-tests, unmodified, on our driver
+	@$(TOOLS)/upstream
+
+lint: build	## checkpatch, sparse, kernel-doc, W=1, shellcheck
+	@$(TOOLS)/deps lint
+	@$(TOOLS)/lint
+
+shell: build	## an interactive shell in a guest (leave it with exit)
+	@$(TOOLS)/guest --tty -- sh -l
+
+graft:		## DEST=<kernel tree>: copy this clone's code into it
+	@$(if $(DEST),,$(error set DEST=<kernel tree>))
+	@$(TOOLS)/graft "$(DEST)"
+
+clean:		## remove what builds left in this clone
+	@$(if $(wildcard .git),git clean -qfdX,find . -name '*.o' -delete)
+
+clean-cache:	## remove the cache: kernel source, builds, logs
+	@$(TOOLS)/clean-cache

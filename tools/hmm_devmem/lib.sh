@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# What the scripts of this folder share. Source it first:
+#
+#	. "$(dirname "$(readlink -f "$0")")/lib.sh"
+#
+# It sets REPO (the clone), TOOLS (this folder), CACHE and LOGS, and defines the
+# functions below. Messages go to stderr: stdout is for results.
+
+set -euo pipefail
+
+TOOLS=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+# shellcheck disable=SC2034 # for those who source this
+REPO=$(readlink -f "$TOOLS/../..")
+PROG=$(basename "$0")
+CACHE=${XDG_CACHE_HOME:-${HOME:?}/.cache}/hmm_devmem
+LOGS=$CACHE/log
+JOBS=${JOBS:-$(nproc)}
+# The kernel's scripts want the distribution's interpreter, not the first in PATH
+PYTHON3=/usr/bin/python3
+[[ -x $PYTHON3 ]] || PYTHON3=python3
+
+die() {
+	printf '%s: error: %s\n' "$PROG" "$*" >&2
+	exit 1
+}
+
+# Wrong use of a script: exit 2
+die_usage() {
+	printf '%s: %s (see %s --help)\n' "$PROG" "$*" "$PROG" >&2
+	exit 2
+}
+
+info() {
+	printf '%s\n' "$*" >&2
+}
+
+# kbuild cannot live with blanks or colons in a path
+case $CACHE in
+*[[:space:]:]*) die "the cache folder's path holds a blank or a colon: '$CACHE'" ;;
+/*) ;;
+*) die "the cache folder's path is not absolute: '$CACHE'" ;;
+esac
+mkdir -p "$LOGS" || die "cannot make the cache folder $CACHE"
+
+# need_space DIR MIB: fail unless DIR's filesystem has that much room
+need_space() {
+	local free
+	mkdir -p "$1"
+	free=$(df -Pm "$1" | awk 'NR == 2 { print $4 }')
+	((free >= $2)) ||
+		die "disk full: $1 has $free MiB free, $2 MiB are needed"
+}
+
+# lock PATH [what]: hold an exclusive lock on PATH.lock until unlock, or the end
+declare -A LOCKS=()
+lock() {
+	local fd
+	mkdir -p "$(dirname "$1")"
+	exec {fd}>"$1.lock"
+	LOCKS[$1]=$fd
+	flock -n "$fd" && return
+	info "$PROG: waiting for another run to finish with ${2:-$1}"
+	flock "$fd"
+}
+
+unlock() {
+	local fd=${LOCKS[$1]}
+	exec {fd}>&-
+}
+
+fmt_seconds() {
+	if (($1 < 60)); then
+		printf '%d s' "$1"
+	else
+		printf '%d min %02d s' $(($1 / 60)) $(($1 % 60))
+	fi
+}
+
+# The live line of a step: time so far and what the command said last
+step_live() {
+	local what=$1 log=$2 start=$3 width last
+	width=$(tput cols 2>/dev/null || echo 80)
+	while sleep 0.5; do
+		last=$(tail -n 1 "$log" 2>/dev/null | tr -cd '[:print:]')
+		last="$what: $(fmt_seconds $((SECONDS - start)))  ${last## }"
+		printf '\r\033[K%s' "${last:0:width-1}" >&2
+	done
+}
+
+# step WHAT COMMAND [ARG…]: run COMMAND, its output to a log, and say how long it
+# took. On failure the end of the log is shown (STEP_TAIL lines) and the status
+# returned.
+STEP_TAIL=25
+step() {
+	local what=$1 log rc=0 live="" start=$SECONDS
+	shift
+	log=$LOGS/$(tr -cs 'A-Za-z0-9_.\n-' '-' <<<"$PROG-$what").log
+	: >"$log"
+	if [[ -t 2 ]]; then
+		step_live "$what" "$log" "$start" &
+		live=$!
+	else
+		info "$what ..."
+	fi
+	"$@" >"$log" 2>&1 </dev/null || rc=$?
+	if [[ $live ]]; then
+		kill "$live" 2>/dev/null || true
+		wait "$live" 2>/dev/null || true
+		printf '\r\033[K' >&2
+	fi
+	if ((rc)); then
+		tail -n "$STEP_TAIL" "$log" >&2
+		info "$what: FAILED after $(fmt_seconds $((SECONDS - start))), whole log: $log"
+		return "$rc"
+	fi
+	info "$what: done ($(fmt_seconds $((SECONDS - start))))"
+}
+
+# check_kernel_tree DIR: fail with one line unless DIR can take hmm_devmem; what it
+# must have is tested by feature, not by version
+check_kernel_tree() {
+	local dir=$1 f
+	for f in Kconfig Makefile mm/migrate_device.c include/linux/memremap.h; do
+		[[ -f $dir/$f ]] || die "not a kernel source tree: $dir has no $f"
+	done
+	[[ $(kernel_version "$dir") == *.* ]] ||
+		die "not a kernel source tree: $dir/Makefile has no VERSION"
+	grep -q '(\*folio_split)(struct folio' "$dir/include/linux/memremap.h" ||
+		die "kernel $(kernel_version "$dir") in $dir is too old:" \
+			"its dev_pagemap_ops have no folio_split"
+}
+
+kernel_version() {
+	awk -F ' *= *' '
+		/^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *=/ { v[$1] = $2 }
+		/^NAME/ { exit }
+		END { print v["VERSION"] "." v["PATCHLEVEL"] "." v["SUBLEVEL"] v["EXTRAVERSION"] }
+	' "$1/Makefile"
+}
+
+# cached_source: the newest pristine tree that `fetch` has left in the cache
+cached_source() {
+	local dirs
+	dirs=$(find "$CACHE/src" -mindepth 1 -maxdepth 1 -type d -name 'linux-source-*' \
+		2>/dev/null | sort -V)
+	[[ $dirs ]] || return 1
+	tail -n 1 <<<"$dirs"
+}
+
+# source_dir: the pristine tree to use; KERNEL_SRC comes first
+source_dir() {
+	if [[ ${KERNEL_SRC:-} ]]; then
+		[[ -d $KERNEL_SRC ]] || die "KERNEL_SRC is not a folder: $KERNEL_SRC"
+		readlink -f "$KERNEL_SRC"
+	else
+		cached_source || die "no kernel source in the cache: run 'make kernel' first"
+	fi
+}
+
+# tree_key SOURCE: name of the grafted copy of SOURCE below $CACHE/tree
+tree_key() {
+	local key
+	case $1 in
+	"$CACHE"/src/*) key=$(basename "$1") ;;
+	*) key=ext-$(printf '%s' "$1" | sha256sum | cut -c 1-12) ;;
+	esac
+	# A second clone with other contents can keep out of the first one's way
+	printf '%s%s\n' "$key" "${HMM_DEVMEM_TREE:+-$HMM_DEVMEM_TREE}"
+}
+
+# cc_id: the compiler, as a word for a folder's name
+cc_id() {
+	if [[ ${LLVM:-} ]]; then
+		local clang=clang
+		[[ $LLVM == -* ]] && clang+=$LLVM
+		printf 'clang%s\n' "$("$clang" -dumpversion)"
+	else
+		printf 'gcc%s\n' "$("${CC:-gcc}" -dumpfullversion)"
+	fi
+}
+
+# build_dir NAME: where the build of that name is, or is to be
+build_dir() {
+	printf '%s/build/%s/%s-%s\n' "$CACHE" "$(tree_key "$(source_dir)")" "$1" "$(cc_id)"
+}
