@@ -6,7 +6,7 @@
 TOOLS := tools/hmm_devmem
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check check-debug deps kernel build kunit selftests upstream \
+.PHONY: help demo check check-debug deps kernel build kunit selftests upstream bench bench-contention \
 	lint shell graft clean clean-cache
 
 help:		## show this list
@@ -41,6 +41,13 @@ selftests: build ## run tools/testing/selftests/hmm_devmem in a guest
 
 upstream: build	## run the kernel's own hmm-tests, unmodified, on our driver
 	@$(TOOLS)/upstream
+
+bench: build	## measure: instructions per page, next to upstream's driver and bare core
+	@$(TOOLS)/bench
+
+bench-contention: build ## measure: locks that 8 virtual CPUs wait for (builds a kernel)
+	@$(TOOLS)/build lockstat
+	@$(TOOLS)/bench --contention
 
 lint: build	## checkpatch, sparse, kernel-doc, W=1, shellcheck
 	@$(TOOLS)/deps lint
