@@ -40,7 +40,7 @@ struct hmm_devmem_test_cmd {
 #define HMM_DEVMEM_TEST_FLAGS		_IOWR('H', 0x08, struct hmm_devmem_test_cmd)
 #define HMM_DEVMEM_TEST_READ_UNLOCKED	_IOWR('H', 0x09, struct hmm_devmem_test_cmd)
 
-/* For HMM_DEVMEM_TEST_FLAGS, in @npages: the next device folio allocation fails. */
+/* For HMM_DEVMEM_TEST_FLAGS, in @npages: no large folio can be had the next time. */
 #define HMM_DEVMEM_TEST_FLAG_FAIL_ALLOC	0x1ULL
 
 /* One byte a page in the buffer of HMM_DEVMEM_TEST_SNAPSHOT. */
@@ -74,7 +74,11 @@ enum {
  * @kills: How often the device's kill callback ran since the module was loaded.
  * @cleanups: The same for its cleanup callback.
  * @plugged: 1 if the device is there, 0 after HMM_DEVMEM_TEST_UNPLUG; then
- *	the fields up to @copy_errors are 0.
+ *	the fields up to @copy_errors, @lost and @pfn_first are 0.
+ * @lost: See &struct hmm_devmem_stats.
+ * @pfn_first: First pfn of device memory.
+ * @in_flight: The most copies that were in flight at the same time.
+ * @bad_power: Copies while the device was, or might have been, suspended.
  */
 struct hmm_devmem_test_stats {
 	__u64 size;
@@ -90,6 +94,10 @@ struct hmm_devmem_test_stats {
 	__u64 kills;
 	__u64 cleanups;
 	__u64 plugged;
+	__u64 lost;
+	__u64 pfn_first;
+	__u64 in_flight;
+	__u64 bad_power;
 };
 
 /**
@@ -97,12 +105,59 @@ struct hmm_devmem_test_stats {
  * @first: (in) First page, counted from the start of device memory.
  * @npages: (in) Number of pages.
  * @left: (out) Pages in use in that range that could not be moved.
+ * @busy: (out) How many of those, see &struct hmm_devmem_left.
+ * @no_memory: (out) "
+ * @not_copied: (out) "
  */
 struct hmm_devmem_test_evict {
 	__u64 first;
 	__u64 npages;
 	__u64 left;
+	__u64 busy;
+	__u64 no_memory;
+	__u64 not_copied;
 };
+
+/**
+ * struct hmm_devmem_test_range - argument of HMM_DEVMEM_TEST_LOSE
+ * @first: (in) First page, counted from the start of device memory.
+ * @npages: (in) Number of pages.
+ */
+struct hmm_devmem_test_range {
+	__u64 first;
+	__u64 npages;
+};
+
+/* How HMM_DEVMEM_TEST_PLUG_AS adds device memory. */
+#define HMM_DEVMEM_TEST_LAZY		0x01	/* HMM_DEVMEM_LAZY */
+#define HMM_DEVMEM_TEST_DMA		0x02	/* HMM_DEVMEM_DMA */
+#define HMM_DEVMEM_TEST_RECLAIM		0x04	/* HMM_DEVMEM_RECLAIM */
+#define HMM_DEVMEM_TEST_RUNTIME_PM	0x08	/* HMM_DEVMEM_RUNTIME_PM */
+#define HMM_DEVMEM_TEST_ASYNC		0x10	/* a worker copies */
+#define HMM_DEVMEM_TEST_SYNC		0x20	/* no copy_wait() */
+#define HMM_DEVMEM_TEST_PLUG_FLAGS	0x3f
+
+/**
+ * struct hmm_devmem_test_plug - argument of HMM_DEVMEM_TEST_PLUG_AS
+ * @size: (in) Bytes of device memory, a multiple of the page size and not more
+ *	than the device has; 0 for all. Only for private memory.
+ * @flags: (in) HMM_DEVMEM_TEST_LAZY and so on.
+ * @delay_us: (in) With HMM_DEVMEM_TEST_ASYNC, how long a copy takes at least, up
+ *	to a second.
+ */
+struct hmm_devmem_test_plug {
+	__u64 size;
+	__u32 flags;
+	__u32 delay_us;
+};
+
+/* Bits for HMM_DEVMEM_TEST_FAIL_NEXT: the first of these to be tried fails. */
+#define HMM_DEVMEM_TEST_NO_DEVICE	0x01	/* device pages */
+#define HMM_DEVMEM_TEST_NO_DEVICE_LARGE	0x02	/* a large device folio */
+#define HMM_DEVMEM_TEST_NO_RAM		0x04	/* a page of system memory */
+#define HMM_DEVMEM_TEST_NO_RAM_LARGE	0x08	/* a large folio of it */
+#define HMM_DEVMEM_TEST_NO_DMA		0x10	/* to map a run for DMA */
+#define HMM_DEVMEM_TEST_FAIL_STEPS	0x1f
 
 /* What HMM_DEVMEM_TEST_INJECT makes fail. */
 enum hmm_devmem_test_fail {
@@ -112,6 +167,7 @@ enum hmm_devmem_test_fail {
 	HMM_DEVMEM_TEST_FAIL_TO_RAM,		/* copy_to_ram() returns -EIO */
 	HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN,	/* one run has an error */
 	HMM_DEVMEM_TEST_FAIL_WAIT,		/* copy_wait() returns -EIO */
+	HMM_DEVMEM_TEST_FAIL_GONE,		/* copies return -ENODEV */
 	HMM_DEVMEM_TEST_FAIL_MAX,
 };
 
@@ -141,5 +197,14 @@ struct hmm_devmem_test_inject {
 #define HMM_DEVMEM_TEST_PLUG		_IO('H', 0x24)
 /* Like TO_DEVICE, but without the copy of the data to @ptr. */
 #define HMM_DEVMEM_TEST_TO_DEVICE_ONLY	_IOWR('H', 0x25, struct hmm_devmem_test_cmd)
+
+/* As PLUG, but with other properties; the next PLUG is an ordinary one again. */
+#define HMM_DEVMEM_TEST_PLUG_AS		_IOW('H', 0x26, struct hmm_devmem_test_plug)
+#define HMM_DEVMEM_TEST_SUSPEND		_IO('H', 0x27)
+#define HMM_DEVMEM_TEST_RESUME		_IO('H', 0x28)
+/* The device has lost the content of these pages. */
+#define HMM_DEVMEM_TEST_LOSE		_IOW('H', 0x29, struct hmm_devmem_test_range)
+#define HMM_DEVMEM_TEST_MARK_DEAD	_IO('H', 0x2a)
+#define HMM_DEVMEM_TEST_FAIL_NEXT	_IOW('H', 0x2b, __u32)
 
 #endif /* _LIB_TEST_HMM_DEVMEM_UAPI_H */

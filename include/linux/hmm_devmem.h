@@ -16,10 +16,12 @@
 #include <linux/memremap.h>
 #include <linux/mm_types.h>
 #include <linux/mmu_notifier.h>
+#include <linux/mutex.h>
 #include <linux/percpu-refcount.h>
 #include <linux/percpu-rwsem.h>
 #include <linux/refcount.h>
 #include <linux/rwsem.h>
+#include <linux/types.h>
 #include <linux/workqueue.h>
 
 struct dentry;
@@ -64,6 +66,8 @@ enum hmm_devmem_dir {
  * @addr: User virtual address of the first page; 0 in an eviction, which does
  *	not look at virtual addresses.
  * @nr_pages: Length, pages of PAGE_SIZE.
+ * @dma_addr: With %HMM_DEVMEM_DMA, where the device finds @ram; it is contiguous
+ *	for the device for the whole run. Not set where @ram is NULL.
  * @error: 0 on entry. A driver that could not copy this run, but the others,
  *	sets an errno here; the pages of the run then stay where they were.
  */
@@ -71,6 +75,7 @@ struct hmm_devmem_run {
 	struct page *device;
 	struct page *ram;
 	unsigned long addr;
+	dma_addr_t dma_addr;
 	unsigned int nr_pages;
 	int error;
 };
@@ -102,7 +107,10 @@ struct hmm_devmem_map_entry {
  * @driver_private: For the driver, from copy_to_device() or copy_to_ram() to
  *	copy_wait(); NULL on entry.
  *
- * Lives from the start of the copy until copy_wait(), or map(), returns.
+ * Lives from the start of the copy until copy_wait(), or map(), returns. With
+ * %HMM_DEVMEM_DMA the runs are mapped for DMA from before copy_to_device() or
+ * copy_to_ram() is called until copy_wait() has returned, or until that call has
+ * if it failed or there is no copy_wait().
  */
 struct hmm_devmem_copy {
 	enum hmm_devmem_dir dir;
@@ -178,8 +186,12 @@ struct hmm_devmem_ops {
 	 * reading and all pages are locked, so no user memory may be touched and
 	 * no allocation may wait for these pages. Required for a managed driver.
 	 *
+	 * When there is a @copy_wait, a migration of a long range starts a
+	 * second batch before it waits for the first, and never more than two.
+	 *
 	 * Return: 0, or an errno if nothing was started; then @copy_wait is not
-	 * called and all pages stay where they were.
+	 * called and all pages stay where they were. %-ENODEV says that the
+	 * device is gone, see hmm_devmem_mark_dead().
 	 */
 	int (*copy_to_device)(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy);
 
@@ -192,7 +204,8 @@ struct hmm_devmem_ops {
 	 * pages any more. Optional; leave it out when the two callbacks above
 	 * are synchronous.
 	 *
-	 * Return: 0, or an errno if no run of @copy may be trusted.
+	 * Return: 0, or an errno if no run of @copy may be trusted; %-ENODEV
+	 * as above.
 	 */
 	int (*copy_wait)(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy);
 
@@ -216,9 +229,25 @@ struct hmm_devmem_ops {
  * %HMM_DEVMEM_LAZY: struct pages, which take 1/64 of the device's size in system
  * memory and most of the time that an add takes, are created when the first page
  * near them is allocated, and given back when they have not been needed for a
- * while. Only for managed drivers.
+ * while.
+ *
+ * %HMM_DEVMEM_DMA: the library maps system memory for DMA by the device, see
+ * &hmm_devmem_run.dma_addr. The device must have a DMA mask.
+ *
+ * %HMM_DEVMEM_RECLAIM: a migration to the device for which there is not enough
+ * device memory makes room by evicting pages that are there, in turn. Without it
+ * such pages stay in system memory.
+ *
+ * %HMM_DEVMEM_RUNTIME_PM: the device is resumed, and kept from being suspended,
+ * while copy and map callbacks run. A device that loses its memory when it is
+ * suspended calls hmm_devmem_suspend() in its runtime_suspend callback.
+ *
+ * All of them are for managed drivers only.
  */
 #define HMM_DEVMEM_LAZY		BIT(0)
+#define HMM_DEVMEM_DMA		BIT(1)
+#define HMM_DEVMEM_RECLAIM	BIT(2)
+#define HMM_DEVMEM_RUNTIME_PM	BIT(3)
 
 /**
  * struct hmm_devmem_desc - how a devmem is to be set up
@@ -235,6 +264,8 @@ struct hmm_devmem_ops {
  *	of the other, and hmm_range_fault() with this
  *	&hmm_range.dev_private_owner does not fault them back. NULL: no peers.
  * @driver_data: Initial value of &hmm_devmem.driver_data.
+ * @dma_device: With %HMM_DEVMEM_DMA, the device that does the DMA; NULL if it is
+ *	the device that the memory is added for. It must exist for as long.
  */
 struct hmm_devmem_desc {
 	const struct hmm_devmem_ops *ops;
@@ -245,6 +276,21 @@ struct hmm_devmem_desc {
 	int nid;
 	void *owner;
 	void *driver_data;
+	struct device *dma_device;
+};
+
+/**
+ * struct hmm_devmem_left - why pages were not evicted
+ * @busy: They were locked, or somebody has references that are not mappings.
+ * @no_memory: There was no system memory for them.
+ * @not_copied: The device did not copy them.
+ *
+ * In pages of PAGE_SIZE. The sum is what hmm_devmem_evict_why() returns.
+ */
+struct hmm_devmem_left {
+	unsigned long busy;
+	unsigned long no_memory;
+	unsigned long not_copied;
 };
 
 /**
@@ -257,7 +303,8 @@ struct hmm_devmem_desc {
  * @fault_pages: Pages that came back in those faults; part of @to_ram.
  * @evicted: Pages that came back by physical address; part of @to_ram.
  * @copy_errors: Pages that were not migrated because the driver could not
- *	copy them.
+ *	copy them, or they could not be mapped for DMA.
+ * @lost: Pages whose data the device has lost, see hmm_devmem_poison().
  *
  * All but @faults stay 0 for a classic driver.
  */
@@ -270,6 +317,7 @@ struct hmm_devmem_stats {
 	u64 fault_pages;
 	u64 evicted;
 	u64 copy_errors;
+	u64 lost;
 };
 
 /**
@@ -318,7 +366,16 @@ struct hmm_devmem {
 	struct hmm_devmem_alloc *alloc;
 	struct hmm_devmem_stats_pcpu __percpu *stats;
 	struct dentry *debugfs;
+	struct device *dma_device;
+	unsigned long flags;
+	unsigned long fail_next;
+	unsigned long reclaim_hand;
+	struct mutex suspend_lock;
+	unsigned int max_run;
 	bool has_free;
+	bool dead;
+	bool suspending;
+	bool suspended;
 	char to_device_cookie;
 };
 
@@ -352,6 +409,13 @@ long hmm_devmem_migrate_to_ram(struct hmm_devmem *devmem,
 			       unsigned long start, unsigned long end);
 long hmm_devmem_evict(struct hmm_devmem *devmem, unsigned long pfn_first,
 		      unsigned long nr_pages);
+long hmm_devmem_evict_why(struct hmm_devmem *devmem, unsigned long pfn_first,
+			  unsigned long nr_pages, struct hmm_devmem_left *left);
+int hmm_devmem_suspend(struct hmm_devmem *devmem);
+void hmm_devmem_resume(struct hmm_devmem *devmem);
+void hmm_devmem_mark_dead(struct hmm_devmem *devmem);
+void hmm_devmem_poison(struct hmm_devmem *devmem, unsigned long pfn,
+		       unsigned long nr_pages);
 vm_fault_t hmm_devmem_default_fault(struct hmm_devmem *devmem,
 				    struct vm_area_struct *vma,
 				    unsigned long addr, const struct page *page,
@@ -466,6 +530,31 @@ static inline long hmm_devmem_evict(struct hmm_devmem *devmem,
 				    unsigned long nr_pages)
 {
 	return -EOPNOTSUPP;
+}
+
+static inline long
+hmm_devmem_evict_why(struct hmm_devmem *devmem, unsigned long pfn_first,
+		     unsigned long nr_pages, struct hmm_devmem_left *left)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int hmm_devmem_suspend(struct hmm_devmem *devmem)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void hmm_devmem_resume(struct hmm_devmem *devmem)
+{
+}
+
+static inline void hmm_devmem_mark_dead(struct hmm_devmem *devmem)
+{
+}
+
+static inline void hmm_devmem_poison(struct hmm_devmem *devmem,
+				     unsigned long pfn, unsigned long nr_pages)
+{
 }
 
 static inline vm_fault_t

@@ -43,13 +43,9 @@ static unsigned long cmd_end(const struct hmm_devmem_test_cmd *cmd)
 }
 
 static bool may_access(const struct thd_mirror *mirror, enum thd_access access,
-		       void *entry)
+		       enum thd_access_tag tag, const struct page *page)
 {
-	const struct page *page = xa_untag_pointer(entry);
-
-	if (!page)
-		return false;
-	if (access == THD_WRITE && xa_pointer_tag(entry) != THD_TAG_WRITE)
+	if (access == THD_WRITE && tag != THD_TAG_WRITE)
 		return false;
 	/* A page can outlive its device memory; then there is nothing to read. */
 	if (access == THD_READ_LOCAL || is_device_private_page(page))
@@ -77,6 +73,7 @@ static void finish_write(struct page *page)
 static int transfer_page(struct thd_mirror *mirror,
 			 const struct thd_transfer *transfer)
 {
+	const unsigned long index = transfer->addr >> PAGE_SHIFT;
 	struct thd_device *tdev = mirror->tdev;
 	struct page *page;
 	void *entry, *data;
@@ -84,10 +81,12 @@ static int transfer_page(struct thd_mirror *mirror,
 
 	lockdep_assert_held(&mirror->lock);
 
-	entry = xa_load(&mirror->table, transfer->addr >> PAGE_SHIFT);
-	if (!may_access(mirror, transfer->access, entry))
+	entry = xa_load(&mirror->table, index);
+	if (!entry)
 		return -ENOENT;
-	page = xa_untag_pointer(entry);
+	page = thd_entry_page(entry, index);
+	if (!may_access(mirror, transfer->access, thd_entry_tag(entry), page))
+		return -ENOENT;
 	if (is_device_private_page(page))
 		return transfer_data(transfer, tdev->kind->page_data(tdev, page));
 
@@ -433,7 +432,7 @@ static int cmd_check_exclusive(struct thd_mirror *mirror,
 	guard(mutex)(&mirror->lock);
 	xa_for_each_range(&mirror->table, index, entry, cmd->addr >> PAGE_SHIFT,
 			  (cmd_end(cmd) - 1) >> PAGE_SHIFT)
-		if (xa_pointer_tag(entry) == THD_TAG_ATOMIC)
+		if (thd_entry_tag(entry) == THD_TAG_ATOMIC)
 			return -EPERM;
 	return 0;
 }
@@ -453,10 +452,12 @@ static int cmd_release(struct thd_mirror *mirror,
 
 static int cmd_flags(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
 {
+	const u32 steps = HMM_DEVMEM_TEST_NO_DEVICE_LARGE |
+			  HMM_DEVMEM_TEST_NO_RAM_LARGE;
+
 	if (cmd->npages & ~HMM_DEVMEM_TEST_FLAG_FAIL_ALLOC)
 		return -EINVAL;
-	WRITE_ONCE(mirror->flags, cmd->npages);
-	return 0;
+	return thd_fail_next(mirror->tdev, cmd->npages ? steps : 0);
 }
 
 static const struct thd_cmd mirror_cmds[] = {

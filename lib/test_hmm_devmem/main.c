@@ -56,18 +56,23 @@
 
 #include <linux/cleanup.h>
 #include <linux/device/class.h>
+#include <linux/dma-mapping.h>
 #include <linux/err.h>
 #include <linux/gfp.h>
 #include <linux/kdev_t.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/overflow.h>
+#include <linux/pci.h>
+#include <linux/pm.h>
+#include <linux/pm_runtime.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
+#include "../../mm/hmm_devmem/internal.h"
 #include "test_hmm_devmem.h"
 
 #define THD_NR_MANAGED	4
@@ -104,12 +109,20 @@ static bool lazy;
 module_param(lazy, bool, 0444);
 MODULE_PARM_DESC(lazy, "Create struct pages of the managed devices when they are needed (default no)");
 
+static char *dma_device;
+module_param(dma_device, charp, 0444);
+MODULE_PARM_DESC(dma_device, "PCI function (0000:00:04.0) whose IOMMU the devices share when they are plugged with DMA. Without it they have none");
+
 static dev_t thd_devt;
 static struct thd_device *thd_devices[THD_NR_DEVICES];
 
-static const struct class thd_class = {
-	.name = "hmm_devmem_test",
-};
+/* Parts of the library's fault injection are ours to ask for. */
+static_assert(HMM_DEVMEM_TEST_NO_DEVICE == BIT(HMM_DEVMEM_FAIL_DEVICE));
+static_assert(HMM_DEVMEM_TEST_NO_DEVICE_LARGE == BIT(HMM_DEVMEM_FAIL_DEVICE_LARGE));
+static_assert(HMM_DEVMEM_TEST_NO_RAM == BIT(HMM_DEVMEM_FAIL_RAM));
+static_assert(HMM_DEVMEM_TEST_NO_RAM_LARGE == BIT(HMM_DEVMEM_FAIL_RAM_LARGE));
+static_assert(HMM_DEVMEM_TEST_NO_DMA == BIT(HMM_DEVMEM_FAIL_DMA));
+static_assert(HMM_DEVMEM_TEST_FAIL_STEPS == BIT(HMM_DEVMEM_NR_FAIL) - 1);
 
 /*
  * Plugging and unplugging.
@@ -137,28 +150,62 @@ void thd_count_cleanup(struct hmm_devmem *devmem)
 	atomic_long_inc(&thd_from_devmem(devmem)->cleanups);
 }
 
+static unsigned long desc_flags(const struct thd_device *tdev)
+{
+	const u32 flags = tdev->plug.flags;
+
+	return (lazy || flags & HMM_DEVMEM_TEST_LAZY ? HMM_DEVMEM_LAZY : 0) |
+	       (flags & HMM_DEVMEM_TEST_DMA ? HMM_DEVMEM_DMA : 0) |
+	       (flags & HMM_DEVMEM_TEST_RECLAIM ? HMM_DEVMEM_RECLAIM : 0) |
+	       (flags & HMM_DEVMEM_TEST_RUNTIME_PM ? HMM_DEVMEM_RUNTIME_PM : 0);
+}
+
 /* The two plain calls, unless there is something else to choose. */
 static struct hmm_devmem *thd_add(struct thd_device *tdev)
 {
 	const struct thd_kind *kind = tdev->kind;
 	const bool coherent = kind->type == MEMORY_DEVICE_COHERENT;
 	const struct hmm_devmem_desc desc = {
-		.ops = kind->ops,
-		.size = tdev->size,
+		.ops = tdev->plug.flags & HMM_DEVMEM_TEST_SYNC ? kind->sync_ops :
+								 kind->ops,
+		.size = tdev->plug.size ?: tdev->size,
 		.res = coherent ? &tdev->res : NULL,
 		.type = kind->type,
-		.flags = HMM_DEVMEM_LAZY,
+		.flags = desc_flags(tdev),
 		.nid = NUMA_NO_NODE,
+		.dma_device = tdev->dma_dev,
 	};
 
-	if (lazy && !kind->classic)
+	if (!kind->classic && (lazy || tdev->plug.flags || tdev->plug.size))
 		return hmm_devmem_add_desc(&tdev->dev, &desc);
 	if (coherent)
 		return hmm_devmem_add_resource(kind->ops, &tdev->dev, &tdev->res);
 	return hmm_devmem_add(kind->ops, &tdev->dev, tdev->size);
 }
 
-static int plug_locked(struct thd_device *tdev)
+/* Soon, so that tests see it. */
+#define THD_AUTOSUSPEND_MS	20
+
+static void power_enable(struct thd_device *tdev)
+{
+	if (!(tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM))
+		return;
+	pm_runtime_set_active(&tdev->dev);
+	pm_runtime_set_autosuspend_delay(&tdev->dev, THD_AUTOSUSPEND_MS);
+	pm_runtime_use_autosuspend(&tdev->dev);
+	pm_runtime_enable(&tdev->dev);
+}
+
+static void power_disable(struct thd_device *tdev)
+{
+	if (!(tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM))
+		return;
+	pm_runtime_dont_use_autosuspend(&tdev->dev);
+	pm_runtime_disable(&tdev->dev);
+}
+
+static int plug_locked(struct thd_device *tdev,
+		       const struct hmm_devmem_test_plug *plug)
 {
 	struct hmm_devmem *devmem;
 
@@ -166,21 +213,28 @@ static int plug_locked(struct thd_device *tdev)
 
 	if (tdev->classic)
 		thd_classic_reset(tdev);
+	tdev->plug = *plug;
+	power_enable(tdev);
 	devmem = thd_add(tdev);
-	if (IS_ERR(devmem))
+	if (IS_ERR(devmem)) {
+		power_disable(tdev);
 		return PTR_ERR(devmem);
+	}
 	WRITE_ONCE(tdev->owner, devmem->owner);
 	WRITE_ONCE(tdev->devmem, devmem);
 	tdev->auto_plug = false;
 	return 0;
 }
 
-static int thd_plug(struct thd_device *tdev)
+static const struct hmm_devmem_test_plug thd_plug_default;
+
+static int thd_plug_as(struct thd_device *tdev,
+		       const struct hmm_devmem_test_plug *plug)
 {
 	ACQUIRE(rwsem_write_kill, lock)(&tdev->plug_lock);
 	if (ACQUIRE_ERR(rwsem_write_kill, &lock))
 		return -EINTR;
-	return tdev->devmem ? -EEXIST : plug_locked(tdev);
+	return tdev->devmem ? -EEXIST : plug_locked(tdev, plug);
 }
 
 static int thd_plug_again(struct thd_device *tdev)
@@ -188,7 +242,7 @@ static int thd_plug_again(struct thd_device *tdev)
 	ACQUIRE(rwsem_write_kill, lock)(&tdev->plug_lock);
 	if (ACQUIRE_ERR(rwsem_write_kill, &lock))
 		return -EINTR;
-	return tdev->auto_plug ? plug_locked(tdev) : 0;
+	return tdev->auto_plug ? plug_locked(tdev, &thd_plug_default) : 0;
 }
 
 /* Not used by accesses any more before it can be anybody else's. */
@@ -219,7 +273,10 @@ int thd_unplug(struct thd_device *tdev, bool auto_plug)
 		return -EINTR;
 	if (!tdev->devmem && (auto_plug || !tdev->auto_plug))
 		return -ENODEV;
-	hmm_devmem_remove(forget_devmem(tdev));
+	if (tdev->devmem) {
+		hmm_devmem_remove(forget_devmem(tdev));
+		power_disable(tdev);
+	}
 	tdev->auto_plug = auto_plug;
 	return 0;
 }
@@ -332,6 +389,8 @@ static void get_devmem_stats(struct thd_device *tdev,
 		.evicted = s.evicted,
 		.copy_errors = s.copy_errors,
 		.plugged = 1,
+		.lost = s.lost,
+		.pfn_first = devmem->pfn_first,
 	};
 }
 
@@ -348,26 +407,43 @@ static int ioctl_stats(struct thd_device *tdev, void __user *arg)
 	stats.contexts = atomic_long_read(&tdev->contexts);
 	stats.kills = atomic_long_read(&tdev->kills);
 	stats.cleanups = atomic_long_read(&tdev->cleanups);
+	stats.in_flight = atomic_read(&tdev->max_in_flight);
+	stats.bad_power = atomic_long_read(&tdev->bad_power);
 	return copy_to_user(arg, &stats, sizeof(stats)) ? -EFAULT : 0;
 }
 
-static long evict_range(struct hmm_devmem *devmem,
-			const struct hmm_devmem_test_evict *evict)
+static bool range_is_on_device(const struct hmm_devmem *devmem, u64 first,
+			       u64 npages)
 {
 	const u64 size = devmem->pfn_last - devmem->pfn_first;
 
-	if (!evict->npages || evict->first >= size ||
-	    evict->npages > size - evict->first)
+	return npages && first < size && npages <= size - first;
+}
+
+static long evict_range(struct hmm_devmem *devmem,
+			struct hmm_devmem_test_evict *evict)
+{
+	struct hmm_devmem_left left;
+	long ret;
+
+	if (!range_is_on_device(devmem, evict->first, evict->npages))
 		return -EINVAL;
-	return hmm_devmem_evict(devmem, devmem->pfn_first + evict->first,
-				evict->npages);
+	ret = hmm_devmem_evict_why(devmem, devmem->pfn_first + evict->first,
+				   evict->npages, &left);
+	if (ret < 0)
+		return ret;
+	evict->left = ret;
+	evict->busy = left.busy;
+	evict->no_memory = left.no_memory;
+	evict->not_copied = left.not_copied;
+	return 0;
 }
 
 static int ioctl_evict(struct thd_device *tdev, void __user *arg)
 {
 	struct hmm_devmem_test_evict evict;
 	struct hmm_devmem *devmem;
-	long left;
+	int ret;
 
 	if (tdev->kind->classic)
 		return -EOPNOTSUPP;
@@ -376,12 +452,103 @@ static int ioctl_evict(struct thd_device *tdev, void __user *arg)
 	devmem = thd_enter(tdev);
 	if (IS_ERR(devmem))
 		return PTR_ERR(devmem);
-	left = evict_range(devmem, &evict);
+	ret = evict_range(devmem, &evict);
 	thd_leave(tdev);
-	if (left < 0)
-		return left;
-	evict.left = left;
+	if (ret)
+		return ret;
 	return copy_to_user(arg, &evict, sizeof(evict)) ? -EFAULT : 0;
+}
+
+static int ioctl_lose(struct thd_device *tdev, void __user *arg)
+{
+	struct hmm_devmem_test_range range;
+	struct hmm_devmem *devmem;
+	int ret = 0;
+
+	if (tdev->kind->classic)
+		return -EOPNOTSUPP;
+	if (copy_from_user(&range, arg, sizeof(range)))
+		return -EFAULT;
+	devmem = thd_enter(tdev);
+	if (IS_ERR(devmem))
+		return PTR_ERR(devmem);
+	if (range_is_on_device(devmem, range.first, range.npages))
+		hmm_devmem_poison(devmem, devmem->pfn_first + range.first,
+				  range.npages);
+	else
+		ret = -EINVAL;
+	thd_leave(tdev);
+	return ret;
+}
+
+/* What takes no argument. */
+static int ioctl_power(struct thd_device *tdev, unsigned int nr)
+{
+	struct hmm_devmem *devmem;
+	int ret = 0;
+
+	devmem = thd_enter(tdev);
+	if (IS_ERR(devmem))
+		return PTR_ERR(devmem);
+	if (nr == HMM_DEVMEM_TEST_SUSPEND)
+		ret = hmm_devmem_suspend(devmem);
+	else if (nr == HMM_DEVMEM_TEST_RESUME)
+		hmm_devmem_resume(devmem);
+	else
+		hmm_devmem_mark_dead(devmem);
+	thd_leave(tdev);
+	return ret;
+}
+
+static int ioctl_plug_as(struct thd_device *tdev, void __user *arg)
+{
+	struct hmm_devmem_test_plug plug;
+	u32 flags;
+
+	if (copy_from_user(&plug, arg, sizeof(plug)))
+		return -EFAULT;
+	flags = plug.flags;
+	if (flags & ~HMM_DEVMEM_TEST_PLUG_FLAGS || plug.size > tdev->size ||
+	    !PAGE_ALIGNED(plug.size) || plug.delay_us > USEC_PER_SEC ||
+	    (flags & HMM_DEVMEM_TEST_SYNC && flags & HMM_DEVMEM_TEST_ASYNC) ||
+	    (tdev->kind->type == MEMORY_DEVICE_COHERENT && plug.size))
+		return -EINVAL;
+	if (tdev->kind->classic && (flags || plug.size))
+		return -EOPNOTSUPP;
+	return thd_plug_as(tdev, &plug);
+}
+
+/**
+ * thd_fail_next() - Let a step of the library fail
+ * @tdev: The device.
+ * @steps: HMM_DEVMEM_TEST_NO_*: the first of these to be tried fails.
+ *
+ * Context: Process context, may sleep.
+ * Return: 0 or an errno.
+ */
+int thd_fail_next(struct thd_device *tdev, u32 steps)
+{
+	struct hmm_devmem *devmem;
+
+	if (steps & ~HMM_DEVMEM_TEST_FAIL_STEPS)
+		return -EINVAL;
+	if (tdev->kind->classic)
+		return -EOPNOTSUPP;
+	devmem = thd_enter(tdev);
+	if (IS_ERR(devmem))
+		return PTR_ERR(devmem);
+	hmm_devmem_fail_next(devmem, steps);
+	thd_leave(tdev);
+	return 0;
+}
+
+static int ioctl_fail_next(struct thd_device *tdev, void __user *arg)
+{
+	u32 steps;
+
+	if (copy_from_user(&steps, arg, sizeof(steps)))
+		return -EFAULT;
+	return thd_fail_next(tdev, steps);
 }
 
 static int ioctl_inject(struct thd_device *tdev, void __user *arg)
@@ -454,7 +621,17 @@ static long thd_ioctl(struct file *file, unsigned int nr, unsigned long arg)
 	case HMM_DEVMEM_TEST_UNPLUG:
 		return thd_unplug(mirror->tdev, false);
 	case HMM_DEVMEM_TEST_PLUG:
-		return thd_plug(mirror->tdev);
+		return thd_plug_as(mirror->tdev, &thd_plug_default);
+	case HMM_DEVMEM_TEST_PLUG_AS:
+		return ioctl_plug_as(mirror->tdev, uarg);
+	case HMM_DEVMEM_TEST_SUSPEND:
+	case HMM_DEVMEM_TEST_RESUME:
+	case HMM_DEVMEM_TEST_MARK_DEAD:
+		return ioctl_power(mirror->tdev, nr);
+	case HMM_DEVMEM_TEST_LOSE:
+		return ioctl_lose(mirror->tdev, uarg);
+	case HMM_DEVMEM_TEST_FAIL_NEXT:
+		return ioctl_fail_next(mirror->tdev, uarg);
 	default:
 		return ioctl_cmd(mirror, nr, uarg);
 	}
@@ -473,12 +650,70 @@ static const struct file_operations thd_fops = {
  * Devices.
  */
 
+/* Processes are frozen, and nobody plugs anything. */
+static int thd_suspend(struct device *dev)
+{
+	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
+
+	guard(rwsem_read)(&tdev->plug_lock);
+	if (!tdev->devmem || tdev->kind->classic)
+		return 0;
+	return hmm_devmem_suspend(tdev->devmem);
+}
+
+static int thd_resume(struct device *dev)
+{
+	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
+
+	guard(rwsem_read)(&tdev->plug_lock);
+	if (tdev->devmem && !tdev->kind->classic)
+		hmm_devmem_resume(tdev->devmem);
+	return 0;
+}
+
+/* Who has the lock can wait for us, in a copy that needs the device. */
+static int thd_runtime_suspend(struct device *dev)
+{
+	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
+	int ret = 0;
+
+	if (!down_read_trylock(&tdev->plug_lock))
+		return -EBUSY;
+	if (tdev->devmem)
+		ret = hmm_devmem_suspend(tdev->devmem);
+	up_read(&tdev->plug_lock);
+	/* All others would be for ever. */
+	return ret ? -EBUSY : 0;
+}
+
+/* May be called by a migration, whose caller has the lock for reading. */
+static int thd_runtime_resume(struct device *dev)
+{
+	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
+	struct hmm_devmem *devmem = READ_ONCE(tdev->devmem);
+
+	if (devmem)
+		hmm_devmem_resume(devmem);
+	return 0;
+}
+
+static const struct dev_pm_ops thd_pm_ops = {
+	SYSTEM_SLEEP_PM_OPS(thd_suspend, thd_resume)
+	RUNTIME_PM_OPS(thd_runtime_suspend, thd_runtime_resume, NULL)
+};
+
+static const struct class thd_class = {
+	.name = "hmm_devmem_test",
+	.pm = pm_ptr(&thd_pm_ops),
+};
+
 static void thd_release(struct device *dev)
 {
 	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
 
 	thd_classic_destroy(tdev);
 	thd_vram_destroy(tdev);
+	put_device(tdev->dma_dev);
 	kfree(tdev);
 }
 
@@ -499,6 +734,8 @@ static struct thd_device *thd_alloc(const struct thd_kind *kind,
 	device_initialize(&tdev->dev);
 	tdev->dev.class = &thd_class;
 	tdev->dev.release = thd_release;
+	tdev->dev.coherent_dma_mask = DMA_BIT_MASK(64);
+	tdev->dev.dma_mask = &tdev->dev.coherent_dma_mask;
 	tdev->dev.devt = MKDEV(MAJOR(thd_devt), MINOR(thd_devt) + id);
 	return tdev;
 }
@@ -525,6 +762,16 @@ static int thd_set_size(struct thd_device *tdev, unsigned long size_mib,
 	return 0;
 }
 
+static int thd_find_dma_device(struct thd_device *tdev)
+{
+	if (!dma_device)
+		return 0;
+	if (IS_ENABLED(CONFIG_PCI))
+		tdev->dma_dev = bus_find_device_by_name(&pci_bus_type, NULL,
+							dma_device);
+	return tdev->dma_dev ? 0 : -ENODEV;
+}
+
 static int thd_setup(struct thd_device *tdev, unsigned int id,
 		     unsigned long size_mib, unsigned long addr)
 {
@@ -532,13 +779,15 @@ static int thd_setup(struct thd_device *tdev, unsigned int id,
 
 	ret = thd_set_name(tdev, id);
 	if (!ret)
+		ret = thd_find_dma_device(tdev);
+	if (!ret)
 		ret = thd_set_size(tdev, size_mib, addr);
 	if (!ret && tdev->kind->page_data)
 		ret = thd_vram_create(tdev);
 	if (!ret && tdev->kind->classic)
 		ret = thd_classic_create(tdev);
 	if (!ret)
-		ret = thd_plug(tdev);
+		ret = thd_plug_as(tdev, &thd_plug_default);
 	return ret;
 }
 
@@ -598,7 +847,10 @@ static int __init thd_register_all(void)
  */
 static void thd_destroy(struct thd_device *tdev)
 {
-	hmm_devmem_remove(forget_devmem(tdev));
+	if (tdev->devmem) {
+		hmm_devmem_remove(forget_devmem(tdev));
+		power_disable(tdev);
+	}
 	if (device_is_registered(&tdev->dev))
 		cdev_device_del(&tdev->cdev, &tdev->dev);
 	put_device(&tdev->dev);
@@ -621,9 +873,12 @@ static int __init thd_init(void)
 				  "hmm_devmem_test");
 	if (ret)
 		return ret;
-	ret = class_register(&thd_class);
+	ret = thd_engine_create();
 	if (ret)
 		goto err_region;
+	ret = class_register(&thd_class);
+	if (ret)
+		goto err_engine;
 	ret = thd_create_all();
 	if (!ret)
 		ret = thd_register_all();
@@ -634,6 +889,8 @@ static int __init thd_init(void)
 err_devices:
 	thd_destroy_all();
 	class_unregister(&thd_class);
+err_engine:
+	thd_engine_destroy();
 err_region:
 	unregister_chrdev_region(thd_devt, THD_NR_DEVICES);
 	return ret;
@@ -644,6 +901,7 @@ static void __exit thd_exit(void)
 {
 	thd_destroy_all();
 	class_unregister(&thd_class);
+	thd_engine_destroy();
 	unregister_chrdev_region(thd_devt, THD_NR_DEVICES);
 }
 module_exit(thd_exit);

@@ -75,26 +75,32 @@ bool thd_mirror_is_local(const struct thd_mirror *mirror,
 int thd_mirror_enter(struct thd_mirror *mirror, unsigned long index,
 		     struct page *page, enum thd_access_tag tag)
 {
+	void *entry;
+
 	lockdep_assert_held(&mirror->lock);
 
-	return xa_err(xa_store(&mirror->table, index, xa_tag_pointer(page, tag),
+	/* A large entry goes as a whole; the rest of it is faulted in again. */
+	entry = xa_load(&mirror->table, index);
+	if (entry && thd_entry_is_large(entry))
+		xa_erase(&mirror->table, index);
+	return xa_err(xa_store(&mirror->table, index,
+			       thd_entry(page_to_pfn(page), false, tag),
 			       GFP_ATOMIC));
 }
 
 static void table_enter_folio(struct thd_mirror *mirror,
 			      const struct hmm_devmem_map_entry *entry)
 {
-	XA_STATE(xas, &mirror->table, entry->addr >> PAGE_SHIFT);
-	unsigned long tag = entry->writable ? THD_TAG_WRITE : THD_TAG_READ;
-	unsigned long pfn, end = entry->pfn + (1UL << entry->order);
+	XA_STATE_ORDER(xas, &mirror->table, entry->addr >> PAGE_SHIFT,
+		       entry->order);
 
 	lockdep_assert_held(&mirror->lock);
 
+	/* Without memory there is no entry, and the device takes a fault. */
 	xas_lock(&xas);
-	for (pfn = entry->pfn; pfn < end && !xas_error(&xas); pfn++) {
-		xas_store(&xas, xa_tag_pointer(pfn_to_page(pfn), tag));
-		xas_next(&xas);
-	}
+	xas_store(&xas, thd_entry(entry->pfn, entry->order,
+				  entry->writable ? THD_TAG_WRITE :
+						    THD_TAG_READ));
 	xas_unlock(&xas);
 }
 
@@ -109,7 +115,8 @@ static void table_drop(struct thd_mirror *mirror, unsigned long start,
 	xas_lock(&xas);
 	xas_for_each(&xas, entry, (end - 1) >> PAGE_SHIFT)
 		if (!keep_local ||
-		    !thd_mirror_is_local(mirror, xa_untag_pointer(entry)))
+		    !thd_mirror_is_local(mirror, thd_entry_page(entry,
+								xas.xa_index)))
 			xas_store(&xas, NULL);
 	xas_unlock(&xas);
 }

@@ -27,6 +27,7 @@ struct thd_device;
 /**
  * struct thd_kind - what differs between the kinds of test devices
  * @ops: The callbacks for the library.
+ * @sync_ops: The same without copy_wait().
  * @type: Type of the device memory.
  * @classic: It does not copy for the library but migrates by itself.
  * @to_device: Moves a range of a process to the device, returns pages there.
@@ -36,6 +37,7 @@ struct thd_device;
  */
 struct thd_kind {
 	const struct hmm_devmem_ops *ops;
+	const struct hmm_devmem_ops *sync_ops;
 	enum memory_type type;
 	bool classic;
 	long (*to_device)(struct hmm_devmem *devmem, struct mm_struct *mm,
@@ -58,6 +60,11 @@ struct thd_kind {
  *	be compared with, but not dereferenced, without.
  * @owner: &hmm_devmem.owner of @devmem, or NULL. Never dereferenced.
  * @auto_plug: Protected by @plug_lock: the next use adds @devmem again.
+ * @plug: How @devmem was added.
+ * @dma_dev: Device that DMA is mapped for, if @plug says so; NULL if it is @dev.
+ * @in_flight: Copies that were started and not yet waited for.
+ * @max_in_flight: The most that were.
+ * @bad_power: Copies while the device might have been suspended.
  * @vram: What the device's memory really is, in pieces that are allocated when
  *	they are first used; NULL for a coherent device.
  * @nr_vram: Length of @vram.
@@ -79,6 +86,11 @@ struct thd_device {
 	struct hmm_devmem *devmem;
 	void *owner;
 	bool auto_plug;
+	struct hmm_devmem_test_plug plug;
+	struct device *dma_dev;
+	atomic_t in_flight;
+	atomic_t max_in_flight;
+	atomic_long_t bad_power;
 
 	void **vram;
 	unsigned long nr_vram;
@@ -105,12 +117,10 @@ static inline struct thd_device *thd_from_devmem(struct hmm_devmem *devmem)
  * @tdev: The device.
  * @notifier: Invalidations of the whole address space of the process that
  *	opened the file.
- * @flags: HMM_DEVMEM_TEST_FLAG_*.
  * @lock: Protects the fields below. Taken by invalidations: neither user memory
  *	may be touched nor memory allocated with GFP_KERNEL under it.
- * @table: The device's page table: from user pfn to struct page, tagged with an
- *	enum thd_access_tag. An entry is there only while the page is mapped
- *	at that address.
+ * @table: The device's page table, from user pfn to what thd_entry() makes. An
+ *	entry is there only while the page is mapped at that address.
  * @migrations: Migrations to the device in progress.
  * @raced: Something was invalidated during one of @migrations.
  */
@@ -118,7 +128,6 @@ struct thd_mirror {
 	struct hmm_devmem_context context;
 	struct thd_device *tdev;
 	struct mmu_interval_notifier notifier;
-	u64 flags;
 	struct mutex lock; /* protects what follows */
 	struct xarray table;
 	unsigned int migrations;
@@ -130,14 +139,44 @@ struct thd_mirror {
  * @THD_TAG_READ: Read.
  * @THD_TAG_ATOMIC: Read, and nobody else has access.
  * @THD_TAG_WRITE: Read and write.
- *
- * The only three values that fit into an XArray entry with a pointer.
  */
 enum thd_access_tag {
-	THD_TAG_READ = 0,
-	THD_TAG_ATOMIC = 1,
-	THD_TAG_WRITE = 3,
+	THD_TAG_READ,
+	THD_TAG_ATOMIC,
+	THD_TAG_WRITE,
 };
+
+#define THD_ENTRY_TAG_BITS	2
+#define THD_ENTRY_LARGE		BIT(THD_ENTRY_TAG_BITS)
+#define THD_ENTRY_SHIFT		(THD_ENTRY_TAG_BITS + 1)
+
+/* An entry of the device's page table; a large one is for all of a PMD. */
+static inline void *thd_entry(unsigned long pfn, bool large,
+			      enum thd_access_tag tag)
+{
+	return xa_mk_value(pfn << THD_ENTRY_SHIFT |
+			   (large ? THD_ENTRY_LARGE : 0) | tag);
+}
+
+static inline enum thd_access_tag thd_entry_tag(const void *entry)
+{
+	return xa_to_value(entry) & (BIT(THD_ENTRY_TAG_BITS) - 1);
+}
+
+static inline bool thd_entry_is_large(const void *entry)
+{
+	return xa_to_value(entry) & THD_ENTRY_LARGE;
+}
+
+/* The page at user pfn @index. */
+static inline struct page *thd_entry_page(const void *entry, unsigned long index)
+{
+	unsigned long pfn = xa_to_value(entry) >> THD_ENTRY_SHIFT;
+
+	if (thd_entry_is_large(entry))
+		pfn += index & (BIT(PMD_ORDER) - 1);
+	return pfn_to_page(pfn);
+}
 
 /**
  * enum thd_access - how the device accesses memory
@@ -199,6 +238,7 @@ void thd_leave(struct thd_device *tdev);
 int thd_unplug(struct thd_device *tdev, bool auto_plug);
 void thd_count_kill(struct hmm_devmem *devmem);
 void thd_count_cleanup(struct hmm_devmem *devmem);
+int thd_fail_next(struct thd_device *tdev, u32 steps);
 
 /* mirror.c */
 struct thd_mirror *thd_mirror_open(struct thd_device *tdev,
@@ -226,6 +266,8 @@ const struct thd_cmd *thd_find_cmd(unsigned int nr);
 extern const struct thd_kind thd_private_kind;
 extern const struct thd_kind thd_coherent_kind;
 
+int thd_engine_create(void);
+void thd_engine_destroy(void);
 int thd_vram_create(struct thd_device *tdev);
 void thd_vram_destroy(struct thd_device *tdev);
 int thd_vram_populate(struct thd_device *tdev, u64 offset, u64 size);

@@ -12,20 +12,27 @@
  * pages away but not what is behind them, as with a real device. A coherent
  * device needs none: its pages are memory.
  *
- * The engine copies at once, in the callback that starts the copy. Only the
- * result can be given later, by copy_wait(). What was to be copied by a copy that
+ * The engine copies at once, in the callback that starts the copy, or in a worker
+ * if the device was plugged like that; copy_wait() gives the result. A device that
+ * was plugged with DMA finds system memory by its DMA address only, as hardware
+ * would. What was to be copied by a copy that
  * is made to fail is overwritten with a pattern, and so is VRAM that was never
  * used: nobody may ever find that.
  */
 
 #include <linux/cleanup.h>
+#include <linux/delay.h>
+#include <linux/dma-direct.h>
 #include <linux/highmem.h>
+#include <linux/iommu.h>
 #include <linux/math.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
+#include <linux/pm_runtime.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/workqueue.h>
 
 #include "test_hmm_devmem.h"
 
@@ -129,13 +136,33 @@ static void *run_vram(struct thd_device *tdev, const struct hmm_devmem_run *run,
 	return thd_vram_at(tdev, offset);
 }
 
-static void vram_copy_pages(char *vram, struct page *ram, unsigned int nr,
-			    enum hmm_devmem_dir dir)
+/* Where DMA to @addr ends up: behind an IOMMU, or in a bounce buffer. */
+static struct page *dma_page(struct device *dev, dma_addr_t addr)
+{
+	struct iommu_domain *domain = iommu_get_domain_for_dev(dev);
+
+	return pfn_to_page(PHYS_PFN(domain ? iommu_iova_to_phys(domain, addr) :
+					     dma_to_phys(dev, addr)));
+}
+
+/* Page @i of the system memory of a run, as the device finds it. */
+static struct page *run_ram(struct thd_device *tdev,
+			    const struct hmm_devmem_run *run, unsigned int i)
+{
+	if (likely(!(tdev->plug.flags & HMM_DEVMEM_TEST_DMA)))
+		return run->ram + i;
+	return dma_page(tdev->dma_dev ?: &tdev->dev,
+			run->dma_addr + ((u64)i << PAGE_SHIFT));
+}
+
+static void vram_copy_pages(struct thd_device *tdev, char *vram,
+			    const struct hmm_devmem_run *run, unsigned int i,
+			    unsigned int nr, enum hmm_devmem_dir dir)
 {
 	void *addr;
 
-	for (; nr--; vram += PAGE_SIZE, ram++) {
-		addr = kmap_local_page(ram);
+	for (; nr--; vram += PAGE_SIZE, i++) {
+		addr = kmap_local_page(run_ram(tdev, run, i));
 		if (dir == HMM_DEVMEM_TO_DEVICE)
 			copy_page(vram, addr);
 		else
@@ -156,14 +183,15 @@ static int vram_copy_run(struct thd_device *tdev,
 		if (WARN_ON_ONCE(!vram))
 			return -EIO;
 		if (run->ram)
-			vram_copy_pages(vram, run->ram + i, nr, dir);
+			vram_copy_pages(tdev, vram, run, i, nr, dir);
 		else
 			memset(vram, 0, (size_t)nr << PAGE_SHIFT);
 	}
 	return 0;
 }
 
-static void coherent_copy_run(const struct hmm_devmem_run *run,
+static void coherent_copy_run(struct thd_device *tdev,
+			      const struct hmm_devmem_run *run,
 			      enum hmm_devmem_dir dir)
 {
 	unsigned int i;
@@ -172,9 +200,9 @@ static void coherent_copy_run(const struct hmm_devmem_run *run,
 		if (!run->ram)
 			clear_highpage(run->device + i);
 		else if (dir == HMM_DEVMEM_TO_DEVICE)
-			copy_highpage(run->device + i, run->ram + i);
+			copy_highpage(run->device + i, run_ram(tdev, run, i));
 		else
-			copy_highpage(run->ram + i, run->device + i);
+			copy_highpage(run_ram(tdev, run, i), run->device + i);
 	}
 }
 
@@ -183,7 +211,7 @@ static int copy_run(struct thd_device *tdev, const struct hmm_devmem_run *run,
 {
 	if (tdev->vram)
 		return vram_copy_run(tdev, run, dir);
-	coherent_copy_run(run, dir);
+	coherent_copy_run(tdev, run, dir);
 	return 0;
 }
 
@@ -192,15 +220,12 @@ static void poison(void *addr)
 	memset64(addr, HMM_DEVMEM_TEST_POISON, PAGE_SIZE / sizeof(u64));
 }
 
-static void poison_pages(struct page *page, unsigned int nr)
+static void poison_page(struct page *page)
 {
-	void *addr;
+	void *addr = kmap_local_page(page);
 
-	for (; nr--; page++) {
-		addr = kmap_local_page(page);
-		poison(addr);
-		kunmap_local(addr);
-	}
+	poison(addr);
+	kunmap_local(addr);
 }
 
 /* Destroy where a run should have been copied to. */
@@ -209,13 +234,14 @@ static void poison_run(struct thd_device *tdev, const struct hmm_devmem_run *run
 {
 	unsigned int i;
 
-	if (dir == HMM_DEVMEM_TO_RAM)
-		poison_pages(run->ram, run->nr_pages);
-	else if (!tdev->vram)
-		poison_pages(run->device, run->nr_pages);
-	else
-		for (i = 0; i < run->nr_pages; i++)
+	for (i = 0; i < run->nr_pages; i++) {
+		if (dir == HMM_DEVMEM_TO_RAM)
+			poison_page(run_ram(tdev, run, i));
+		else if (!tdev->vram)
+			poison_page(run->device + i);
+		else
 			poison(vram_page_data(tdev, run->device + i));
+	}
 }
 
 static void poison_copy(struct thd_device *tdev,
@@ -271,16 +297,13 @@ static bool must_fail(struct thd_device *tdev, enum hmm_devmem_test_fail what)
 	       take_failure(tdev, what);
 }
 
-static int copy_runs(struct thd_device *tdev, struct hmm_devmem_copy *copy,
-		     enum hmm_devmem_test_fail call,
-		     enum hmm_devmem_test_fail run)
+static void copy_runs(struct thd_device *tdev, struct hmm_devmem_copy *copy)
 {
+	const enum hmm_devmem_test_fail run =
+		copy->dir == HMM_DEVMEM_TO_DEVICE ?
+		HMM_DEVMEM_TEST_FAIL_TO_DEVICE_RUN : HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN;
 	unsigned int i;
 
-	if (must_fail(tdev, call)) {
-		poison_copy(tdev, copy);
-		return -EIO;
-	}
 	for (i = 0; i < copy->nr_runs; i++) {
 		if (must_fail(tdev, run)) {
 			poison_run(tdev, &copy->runs[i], copy->dir);
@@ -290,6 +313,112 @@ static int copy_runs(struct thd_device *tdev, struct hmm_devmem_copy *copy,
 						       copy->dir);
 		}
 	}
+}
+
+/**
+ * struct thd_job - a copy that a worker does
+ * @work: The work.
+ * @tdev: The device.
+ * @copy: The copy.
+ */
+struct thd_job {
+	struct work_struct work;
+	struct thd_device *tdev;
+	struct hmm_devmem_copy *copy;
+};
+
+static struct workqueue_struct *thd_engine;
+
+/**
+ * thd_engine_create() - Get a worker for copies
+ *
+ * Context: Process context, may sleep.
+ * Return: 0 or -ENOMEM.
+ */
+int thd_engine_create(void)
+{
+	thd_engine = alloc_workqueue("test_hmm_devmem",
+				     WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	return thd_engine ? 0 : -ENOMEM;
+}
+
+/**
+ * thd_engine_destroy() - Undo thd_engine_create()
+ *
+ * Context: Process context, may sleep.
+ */
+void thd_engine_destroy(void)
+{
+	destroy_workqueue(thd_engine);
+}
+
+static void job_work(struct work_struct *work)
+{
+	struct thd_job *job = container_of(work, struct thd_job, work);
+
+	if (job->tdev->plug.delay_us)
+		fsleep(job->tdev->plug.delay_us);
+	copy_runs(job->tdev, job->copy);
+}
+
+/* False: copy it yourself. */
+static bool start_job(struct thd_device *tdev, struct hmm_devmem_copy *copy)
+{
+	struct thd_job *job;
+
+	if (!(tdev->plug.flags & HMM_DEVMEM_TEST_ASYNC))
+		return false;
+	job = kmalloc_obj(*job, GFP_KERNEL | __GFP_NOWARN);
+	if (!job)
+		return false;
+	INIT_WORK(&job->work, job_work);
+	job->tdev = tdev;
+	job->copy = copy;
+	copy->driver_private = job;
+	queue_work(thd_engine, &job->work);
+	return true;
+}
+
+static void note_start(struct thd_device *tdev)
+{
+	const int now = atomic_inc_return(&tdev->in_flight);
+	int max = atomic_read(&tdev->max_in_flight);
+
+	while (now > max && !atomic_try_cmpxchg(&tdev->max_in_flight, &max, now))
+		;
+}
+
+/* On, and nobody can switch it off before the copy has ended. */
+static bool has_power(struct thd_device *tdev)
+{
+	if (!(tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM))
+		return true;
+	/* Being suspended: that ends in our own callback, which waits. */
+	if (READ_ONCE(tdev->dev.power.runtime_status) == RPM_SUSPENDING)
+		return true;
+	return pm_runtime_active(&tdev->dev) &&
+	       atomic_read(&tdev->dev.power.usage_count) > 0;
+}
+
+static int start_copy(struct thd_device *tdev, struct hmm_devmem_copy *copy,
+		      enum hmm_devmem_test_fail call)
+{
+	if (!has_power(tdev))
+		atomic_long_inc(&tdev->bad_power);
+	if (must_fail(tdev, HMM_DEVMEM_TEST_FAIL_GONE)) {
+		poison_copy(tdev, copy);
+		return -ENODEV;
+	}
+	if (must_fail(tdev, call)) {
+		poison_copy(tdev, copy);
+		return -EIO;
+	}
+	note_start(tdev);
+	if (!start_job(tdev, copy))
+		copy_runs(tdev, copy);
+	/* Nobody will tell that this one is over. */
+	if (tdev->plug.flags & HMM_DEVMEM_TEST_SYNC)
+		atomic_dec(&tdev->in_flight);
 	return 0;
 }
 
@@ -308,23 +437,26 @@ static int vram_copy_to_device(struct hmm_devmem *devmem,
 		if (ret)
 			return ret;
 	}
-	return copy_runs(tdev, copy, HMM_DEVMEM_TEST_FAIL_TO_DEVICE,
-			 HMM_DEVMEM_TEST_FAIL_TO_DEVICE_RUN);
+	return start_copy(tdev, copy, HMM_DEVMEM_TEST_FAIL_TO_DEVICE);
 }
 
 static int vram_copy_to_ram(struct hmm_devmem *devmem,
 			    struct hmm_devmem_copy *copy)
 {
-	return copy_runs(thd_from_devmem(devmem), copy,
-			 HMM_DEVMEM_TEST_FAIL_TO_RAM,
-			 HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN);
+	return start_copy(thd_from_devmem(devmem), copy,
+			  HMM_DEVMEM_TEST_FAIL_TO_RAM);
 }
 
 static int vram_copy_wait(struct hmm_devmem *devmem,
 			  struct hmm_devmem_copy *copy)
 {
 	struct thd_device *tdev = thd_from_devmem(devmem);
+	struct thd_job *job = copy->driver_private;
 
+	if (job)
+		flush_work(&job->work);
+	kfree(job);
+	atomic_dec(&tdev->in_flight);
 	if (!must_fail(tdev, HMM_DEVMEM_TEST_FAIL_WAIT))
 		return 0;
 	poison_copy(tdev, copy);
@@ -340,8 +472,18 @@ static const struct hmm_devmem_ops vram_ops = {
 	.map = thd_mirror_map,
 };
 
+/* A worker would have nobody to wait for it. */
+static const struct hmm_devmem_ops vram_sync_ops = {
+	.kill = thd_count_kill,
+	.cleanup = thd_count_cleanup,
+	.copy_to_device = vram_copy_to_device,
+	.copy_to_ram = vram_copy_to_ram,
+	.map = thd_mirror_map,
+};
+
 const struct thd_kind thd_private_kind = {
 	.ops = &vram_ops,
+	.sync_ops = &vram_sync_ops,
 	.type = MEMORY_DEVICE_PRIVATE,
 	.to_device = hmm_devmem_migrate_to_device,
 	.to_ram = hmm_devmem_migrate_to_ram,
@@ -350,6 +492,7 @@ const struct thd_kind thd_private_kind = {
 
 const struct thd_kind thd_coherent_kind = {
 	.ops = &vram_ops,
+	.sync_ops = &vram_sync_ops,
 	.type = MEMORY_DEVICE_COHERENT,
 	.to_device = hmm_devmem_migrate_to_device,
 	.to_ram = hmm_devmem_migrate_to_ram,

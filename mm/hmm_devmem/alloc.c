@@ -89,8 +89,8 @@ static noinline int pcp_refill(struct hmm_devmem_alloc *alloc,
 	lockdep_assert_held(&pcp->lock);
 
 	guard(spinlock)(&alloc->lock);
-	if (alloc->killed)
-		return -ENODEV;
+	if (alloc->refused)
+		return alloc->refused;
 	while (top) {
 		nr = hmm_devmem_block_take_run(alloc, top, &pfn);
 		if (!nr)
@@ -107,14 +107,13 @@ static int pcp_get(struct hmm_devmem_alloc *alloc, unsigned long *pfn)
 {
 	struct hmm_devmem_pcp *pcp;
 	unsigned long flags;
-	int ret = 0;
+	int ret;
 
 	/* Being moved to another CPU after this costs a lock transfer, no more. */
 	pcp = raw_cpu_ptr(alloc->pcp);
 	spin_lock_irqsave(&pcp->lock, flags);
-	if (unlikely(READ_ONCE(alloc->killed)))
-		ret = -ENODEV;
-	else if (!pcp->nr)
+	ret = READ_ONCE(alloc->refused);
+	if (likely(!ret) && !pcp->nr)
 		ret = pcp_refill(alloc, pcp);
 	if (!ret)
 		*pfn = pcp->pfns[--pcp->nr];
@@ -207,10 +206,9 @@ static noinline int get_locked(struct hmm_devmem_alloc *alloc,
 	int ret;
 
 	spin_lock_irqsave(&alloc->lock, flags);
-	if (alloc->killed)
-		ret = -ENODEV;
-	else
-		ret = hmm_devmem_block_take_order(alloc, order, pfn) ? 0 : -ENOMEM;
+	ret = alloc->refused;
+	if (!ret && !hmm_devmem_block_take_order(alloc, order, pfn))
+		ret = -ENOMEM;
 	spin_unlock_irqrestore(&alloc->lock, flags);
 	return ret;
 }
@@ -235,6 +233,7 @@ static noinline int get_after_drain(struct hmm_devmem_alloc *alloc,
  * * %-EINVAL - @order is larger than a block
  * * %-ENOMEM - no such piece is free
  * * %-ENODEV - the allocator was killed
+ * * %-EAGAIN - it is frozen
  */
 VISIBLE_IF_KUNIT int hmm_devmem_alloc_get(struct hmm_devmem_alloc *alloc,
 					  unsigned int order,
@@ -263,7 +262,7 @@ static unsigned int get_bulk_locked(struct hmm_devmem_alloc *alloc,
 	unsigned long flags, pfn;
 
 	spin_lock_irqsave(&alloc->lock, flags);
-	while (!alloc->killed && got < nr) {
+	while (!alloc->refused && got < nr) {
 		run = hmm_devmem_block_take_run(alloc, nr - got, &pfn);
 		if (!run)
 			break;
@@ -285,7 +284,7 @@ static unsigned int get_bulk_locked(struct hmm_devmem_alloc *alloc,
  *
  * Context: Any context.
  * Return: How many pages there are in @pfns; less than @nr, or 0, when there
- * are no more or the allocator was killed.
+ * are no more or the allocator was killed or is frozen.
  */
 VISIBLE_IF_KUNIT
 unsigned int hmm_devmem_alloc_get_bulk(struct hmm_devmem_alloc *alloc,
@@ -330,6 +329,26 @@ VISIBLE_IF_KUNIT void hmm_devmem_alloc_put(struct hmm_devmem_alloc *alloc,
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_put);
 
+/* From @from to @to, if that is the state. True if it was. */
+static bool alloc_refuse(struct hmm_devmem_alloc *alloc, int from, int to)
+{
+	unsigned long flags;
+	bool ret;
+
+	spin_lock_irqsave(&alloc->lock, flags);
+	ret = alloc->refused == from;
+	if (ret)
+		WRITE_ONCE(alloc->refused, to);
+	spin_unlock_irqrestore(&alloc->lock, flags);
+	/*
+	 * This takes the lock of each cache: whoever has it later sees @refused,
+	 * and whoever had it before has got its page.
+	 */
+	if (ret && to)
+		hmm_devmem_alloc_drain(alloc);
+	return ret;
+}
+
 /**
  * hmm_devmem_alloc_kill() - Let no more pages be allocated
  * @alloc: The allocator.
@@ -340,29 +359,48 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_put);
  */
 VISIBLE_IF_KUNIT void hmm_devmem_alloc_kill(struct hmm_devmem_alloc *alloc)
 {
-	unsigned long flags;
-
-	spin_lock_irqsave(&alloc->lock, flags);
-	WRITE_ONCE(alloc->killed, true);
-	spin_unlock_irqrestore(&alloc->lock, flags);
-	/*
-	 * This takes the lock of each cache: whoever has it later sees @killed,
-	 * and whoever had it before has got its page.
-	 */
-	hmm_devmem_alloc_drain(alloc);
+	if (!alloc_refuse(alloc, 0, -ENODEV))
+		alloc_refuse(alloc, -EAGAIN, -ENODEV);
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_kill);
 
 /**
- * hmm_devmem_alloc_killed() - Was the allocator killed?
+ * hmm_devmem_alloc_freeze() - Let no pages be allocated for a while
+ * @alloc: The allocator.
+ *
+ * As hmm_devmem_alloc_kill(), but hmm_devmem_alloc_thaw() takes it back.
+ *
+ * Context: Any context. One caller at a time.
+ * Return: False if the allocator was killed.
+ */
+VISIBLE_IF_KUNIT bool hmm_devmem_alloc_freeze(struct hmm_devmem_alloc *alloc)
+{
+	return alloc_refuse(alloc, 0, -EAGAIN);
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_freeze);
+
+/**
+ * hmm_devmem_alloc_thaw() - Let pages be allocated again
+ * @alloc: The allocator; if it was killed in the meantime it remains so.
+ *
+ * Context: Any context.
+ */
+VISIBLE_IF_KUNIT void hmm_devmem_alloc_thaw(struct hmm_devmem_alloc *alloc)
+{
+	alloc_refuse(alloc, -EAGAIN, 0);
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_thaw);
+
+/**
+ * hmm_devmem_alloc_refused() - Can pages be allocated at all?
  * @alloc: The allocator.
  *
  * Context: Any context.
- * Return: True after hmm_devmem_alloc_kill().
+ * Return: 0, -ENODEV after hmm_devmem_alloc_kill(), -EAGAIN while frozen.
  */
-bool hmm_devmem_alloc_killed(struct hmm_devmem_alloc *alloc)
+int hmm_devmem_alloc_refused(struct hmm_devmem_alloc *alloc)
 {
-	return READ_ONCE(alloc->killed);
+	return READ_ONCE(alloc->refused);
 }
 
 /**

@@ -5,6 +5,7 @@
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <kunit/static_stub.h>
 #include <kunit/visibility.h>
 #include <linux/align.h>
 #include <linux/bitmap.h>
@@ -263,6 +264,19 @@ static void count_lost(struct hmm_devmem_alloc *alloc,
 	alloc->nr_lost += nr;
 }
 
+/*
+ * Are all retired pages of @block lost? No bit tells that of a single page, but
+ * their number is enough for the counts to stay right when one is freed twice.
+ */
+static bool block_has_lost_all(const struct hmm_devmem_alloc *alloc,
+			       const struct hmm_devmem_area *area,
+			       const struct hmm_devmem_block *block)
+{
+	return block->nr_lost == bitmap_weight(block_map(alloc, area, block,
+							 area->retired),
+					       block_size(alloc));
+}
+
 /* Clear the bit of a page that is freed. Returns how many were: one or none. */
 static unsigned int block_clear_page(struct hmm_devmem_alloc *alloc,
 				     struct hmm_devmem_area *area,
@@ -272,7 +286,8 @@ static unsigned int block_clear_page(struct hmm_devmem_alloc *alloc,
 	unsigned long *retired = block_map(alloc, area, block, area->retired);
 
 	if (unlikely(alloc->nr_retired && test_bit(bit, retired))) {
-		count_lost(alloc, area, block, 1);
+		if (!WARN_ON_ONCE(block_has_lost_all(alloc, area, block)))
+			count_lost(alloc, area, block, 1);
 		return 0;
 	}
 	return !WARN_ON_ONCE(!__test_and_clear_bit(bit, block_map(alloc, area,
@@ -409,6 +424,24 @@ void hmm_devmem_block_retire(struct hmm_devmem_alloc *alloc, unsigned long pfn)
 		area_lose(alloc, area, pfn, 1);
 }
 
+/**
+ * __hmm_devmem_alloc_retired() - Is a page never to be handed out again?
+ * @alloc: The allocator.
+ * @pfn: A page that is in use.
+ *
+ * Context: Any context.
+ * Return: True if it was retired.
+ */
+bool __hmm_devmem_alloc_retired(struct hmm_devmem_alloc *alloc,
+				unsigned long pfn)
+{
+	struct hmm_devmem_area *area = pfn_area(alloc, pfn);
+	struct hmm_devmem_block *block = pfn_block(alloc, area, pfn);
+
+	return test_bit(pfn_bit(alloc, pfn),
+			block_map(alloc, area, block, area->retired));
+}
+
 static unsigned int block_in_use(struct hmm_devmem_alloc *alloc,
 				 struct hmm_devmem_area *area,
 				 struct hmm_devmem_block *block,
@@ -531,8 +564,13 @@ static void area_trim(struct hmm_devmem_alloc *alloc,
 		      struct hmm_devmem_area *area, unsigned long pfn,
 		      unsigned int nr)
 {
+	struct hmm_devmem_block *block;
+
 	if (!nr)
 		return;
+	block = pfn_block(alloc, area, pfn);
+	bitmap_set(block_map(alloc, area, block, area->retired),
+		   pfn_bit(alloc, pfn), nr);
 	area->nr_absent += nr;
 	alloc->nr_absent += nr;
 	area_lose(alloc, area, pfn, nr);
@@ -555,6 +593,8 @@ int hmm_devmem_alloc_populate(struct hmm_devmem_alloc *alloc, unsigned int idx)
 	unsigned int nr_blocks = DIV_ROUND_UP(end - start, block_size(alloc));
 	struct hmm_devmem_area *area;
 	unsigned long flags;
+
+	KUNIT_STATIC_STUB_REDIRECT(hmm_devmem_alloc_populate, alloc, idx);
 
 	area = area_alloc(alloc, nr_blocks);
 	if (!area)

@@ -39,13 +39,21 @@
  * migrated to the device. Removal takes it once, after no more pages can be
  * allocated, so that every migration has come to its end before eviction.
  *
+ * hmm_devmem.suspend_lock (a mutex) is held by suspend, during eviction as well,
+ * and by resume.
+ *
+ * hmm_devmem.segments_lock (a rwsem) is held for writing while struct pages come
+ * and go, and for reading by what looks for pages by pfn: eviction and poison.
+ *
  * The allocator's locks are leaf locks and safe in any context (see Allocator).
  * CPU faults take no other lock of the library. Core holds the mmap lock for
  * reading and the lock of the faulting folio there. The order is::
  *
- *   hmm_devmem.intake
- *     mmap lock
- *       folio lock
+ *   hmm_devmem.suspend_lock
+ *     hmm_devmem.intake
+ *       hmm_devmem.segments_lock
+ *       mmap lock
+ *         folio lock
  *         driver's locks (copy and map callbacks)
  *     hmm_devmem_pcp.lock
  *       hmm_devmem_alloc.lock
@@ -93,6 +101,9 @@
 
 #include "internal.h"
 
+#define HMM_DEVMEM_FLAGS	(HMM_DEVMEM_LAZY | HMM_DEVMEM_DMA | \
+				 HMM_DEVMEM_RECLAIM | HMM_DEVMEM_RUNTIME_PM)
+
 static DEFINE_MUTEX(devmem_list_lock);
 static LIST_HEAD(devmem_list);
 
@@ -110,7 +121,7 @@ static int check_desc(const struct hmm_devmem_desc *desc)
 	if (desc->type != MEMORY_DEVICE_PRIVATE &&
 	    desc->type != MEMORY_DEVICE_COHERENT)
 		return -EOPNOTSUPP;
-	if (desc->flags & ~HMM_DEVMEM_LAZY)
+	if (desc->flags & ~HMM_DEVMEM_FLAGS)
 		return -EOPNOTSUPP;
 	if (desc->flags && !hmm_devmem_ops_managed(desc->ops))
 		return -EINVAL;
@@ -244,6 +255,8 @@ static struct hmm_devmem *create_devmem(struct device *device,
 	devmem->type = desc->type;
 	devmem->owner = desc->owner ?: devmem;
 	devmem->driver_data = desc->driver_data;
+	devmem->flags = desc->flags;
+	mutex_init(&devmem->suspend_lock);
 
 	if (percpu_ref_init(&devmem->ref, devmem_ref_release, 0, GFP_KERNEL))
 		goto err_free;
@@ -277,6 +290,9 @@ static int populate_devmem(struct hmm_devmem *devmem,
 {
 	int ret;
 
+	ret = hmm_devmem_dma_init(devmem, desc);
+	if (ret)
+		return ret;
 	devmem->nid = desc_nid(devmem->device, desc);
 	ret = desc->res ? check_range(devmem, desc->res, desc->flags) :
 			  reserve_range(devmem, desc->size, desc->flags);
@@ -301,6 +317,7 @@ static bool unlist_devmem(struct hmm_devmem *devmem)
 static void teardown_devmem(struct hmm_devmem *devmem)
 {
 	const struct hmm_devmem_ops *ops = devmem->ops;
+	struct hmm_devmem_left left;
 
 	trace_hmm_devmem_remove(devmem);
 	hmm_devmem_debugfs_remove(devmem);
@@ -308,10 +325,8 @@ static void teardown_devmem(struct hmm_devmem *devmem)
 		hmm_devmem_alloc_kill(devmem->alloc);
 	if (ops->kill)
 		ops->kill(devmem);
-	/* What is on its way to the device arrives before eviction starts. */
-	percpu_down_write(&devmem->intake);
-	percpu_up_write(&devmem->intake);
-	hmm_devmem_evict_all(devmem);
+	hmm_devmem_wait_for_intake(devmem);
+	hmm_devmem_evict_all(devmem, &left);
 
 	percpu_ref_kill(&devmem->ref);
 	wait_for_completion(&devmem->completion);
@@ -343,8 +358,8 @@ static void remove_on_detach(void *data)
  * * the devmem, or an ERR_PTR() and nothing is changed:
  * * %-ENODEV - @device is NULL
  * * %-EINVAL - @desc or its ops are NULL, a required callback is missing, a
- *   resource is missing or given for the wrong type, no such NUMA node, or a
- *   flag for managed drivers only
+ *   resource is missing or given for the wrong type, no such NUMA node, a flag
+ *   for managed drivers only, or %HMM_DEVMEM_DMA for a device without a DMA mask
  * * %-EOPNOTSUPP - unknown type or flag
  * * %-ENODATA - size 0
  * * %-EOVERFLOW - size overflows when it is rounded up
@@ -454,7 +469,8 @@ EXPORT_SYMBOL_GPL(hmm_devmem_add_resource);
  * Calls &hmm_devmem_ops.kill, brings all pages back to system memory and calls
  * &hmm_devmem_ops.cleanup. Always ends: pages that cannot be moved within about
  * a second (someone has a reference, the device does not copy) are lost to their
- * processes, which get SIGBUS, and the log says which they are.
+ * processes, which get SIGBUS, and the log says which they are. For a dead device
+ * (see hmm_devmem_mark_dead()) it does not try.
  *
  * Context: Process context, may sleep. The caller has no lock that a callback
  * of the driver takes.
@@ -512,6 +528,7 @@ void hmm_devmem_get_stats(struct hmm_devmem *devmem,
 		.fault_pages = sum_events(devmem, HMM_DEVMEM_FAULT_PAGES),
 		.evicted = sum_events(devmem, HMM_DEVMEM_EVICTED),
 		.copy_errors = sum_events(devmem, HMM_DEVMEM_COPY_ERRORS),
+		.lost = sum_events(devmem, HMM_DEVMEM_LOST),
 	};
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_get_stats);

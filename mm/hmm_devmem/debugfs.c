@@ -67,6 +67,7 @@ static int stats_show(struct seq_file *file, void *unused)
 	show_count(file, "fault_pages", stats.fault_pages);
 	show_count(file, "evicted", stats.evicted);
 	show_count(file, "copy_errors", stats.copy_errors);
+	show_count(file, "lost", stats.lost);
 	show_count(file, "segments", READ_ONCE(devmem->nr_populated));
 	if (devmem->alloc)
 		show_alloc_stats(file, devmem);
@@ -169,4 +170,5 @@ void hmm_devmem_debugfs_remove(struct hmm_devmem *devmem)
 void __init hmm_devmem_debugfs_init(void)
 {
 	hmm_devmem_root = debugfs_create_dir("hmm_devmem", NULL);
+	hmm_devmem_fail_debugfs_init(hmm_devmem_root);
 }

@@ -24,6 +24,7 @@
 #include <linux/pagemap.h>
 #include <linux/rwsem.h>
 #include <linux/sched.h>
+#include <linux/sched/signal.h>
 
 #include <trace/events/hmm_devmem.h>
 
@@ -54,49 +55,106 @@ static bool split_large_folio(unsigned long pfn)
 	return !ret;
 }
 
-/*
- * Move the device pages whose pfns are in @txn->src. Returns false if that takes
- * a large folio of system memory and there is none.
- */
-static bool evict_pfns(struct hmm_devmem_txn *txn)
+static unsigned long count_destinations(const struct hmm_devmem_txn *txn)
 {
-	struct hmm_devmem *devmem = txn->devmem;
-	unsigned long moved;
+	unsigned int i, nr = 0;
+
+	if (txn->dst[0] & MIGRATE_PFN_COMPOUND)
+		return HMM_DEVMEM_BLOCK_NR;
+	for (i = 0; i < txn->nr; i++)
+		nr += !!txn->dst[i];
+	return nr;
+}
+
+/*
+ * Start to move the device pages whose pfns are in @txn->src. Returns false if
+ * that takes a large folio of system memory and there is none.
+ */
+static bool evict_start(struct hmm_devmem_txn *txn)
+{
 	bool ret;
 
+	txn->unmapped = false;
 	memset(txn->dst, 0, txn->nr * sizeof(*txn->dst));
 	migrate_device_pfns(txn->src, txn->nr);
 	txn->copy.dir = HMM_DEVMEM_TO_RAM;
 	ret = hmm_devmem_txn_alloc_ram(txn, 0, false);
-	hmm_devmem_txn_copy(txn);
-	migrate_device_pages(txn->src, txn->dst, txn->nr);
-	moved = hmm_devmem_txn_committed(txn);
-	migrate_device_finalize(txn->src, txn->dst, txn->nr);
-
-	hmm_devmem_count(devmem, HMM_DEVMEM_MOVED_TO_RAM, moved);
-	hmm_devmem_count(devmem, HMM_DEVMEM_EVICTED, moved);
+	txn->wanted = count_destinations(txn);
+	hmm_devmem_txn_copy_start(txn);
 	return ret;
 }
 
-/* Try once to bring the pages in [@pfn, @end) home. */
-static void evict_range(struct hmm_devmem *devmem, unsigned long pfn,
-			unsigned long end)
+static unsigned long count_collected(const struct hmm_devmem_txn *txn)
 {
-	struct hmm_devmem_txn *txn;
+	unsigned int i, nr = 0;
+
+	if (txn->src[0] & MIGRATE_PFN_COMPOUND)
+		return txn->src[0] & MIGRATE_PFN_MIGRATE ? HMM_DEVMEM_BLOCK_NR : 0;
+	for (i = 0; i < txn->nr; i++)
+		nr += !!(txn->src[i] & MIGRATE_PFN_MIGRATE);
+	return nr;
+}
+
+static void evict_finish(struct hmm_devmem_txn *txn,
+			 struct hmm_devmem_left *left)
+{
+	struct hmm_devmem *devmem = txn->devmem;
+	unsigned long moved;
+
+	hmm_devmem_txn_copy_wait(txn);
+	left->no_memory += count_collected(txn) - txn->wanted;
+	left->not_copied += txn->wanted - count_destinations(txn);
+	migrate_device_pages(txn->src, txn->dst, txn->nr);
+	moved = hmm_devmem_txn_committed(txn);
+	migrate_device_finalize(txn->src, txn->dst, txn->nr);
+	hmm_devmem_txn_done(txn);
+
+	hmm_devmem_count(devmem, HMM_DEVMEM_MOVED_TO_RAM, moved);
+	hmm_devmem_count(devmem, HMM_DEVMEM_EVICTED, moved);
+}
+
+/*
+ * Try once to bring the pages in [@pfn, @end) home. @left is why that failed, for
+ * those for which it is known.
+ */
+static void evict_range(struct hmm_devmem *devmem, unsigned long pfn,
+			unsigned long end, struct hmm_devmem_left *left)
+{
+	struct hmm_devmem_txn *txn, *other = NULL;
 	unsigned long start, first;
+	bool in_flight = false;
 
 	lockdep_assert_held_read(&devmem->segments_lock);
 
+	*left = (struct hmm_devmem_left) { };
 	txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
+	/* A second one, so that the device does not have to wait for us. */
+	if (devmem->ops->copy_wait)
+		other = hmm_devmem_txn_tryget(devmem, HMM_DEVMEM_BLOCK_NR);
 	while (start = pfn,
 	       (txn->nr = hmm_devmem_alloc_in_use(devmem->alloc, &pfn, end,
 						  txn->src, txn->max))) {
+		bool whole;
+
 		first = txn->src[0];
-		if (!evict_pfns(txn) && split_large_folio(first))
-			pfn = start;
+		whole = evict_start(txn);
+		if (in_flight)
+			evict_finish(other, left);
+		in_flight = whole && other;
+		if (in_flight) {
+			swap(txn, other);
+		} else {
+			evict_finish(txn, left);
+			if (!whole && split_large_folio(first))
+				pfn = start;
+		}
 		cond_resched();
 	}
+	if (in_flight)
+		evict_finish(other, left);
 	hmm_devmem_txn_put(txn);
+	if (other)
+		hmm_devmem_txn_put(other);
 }
 
 /*
@@ -139,12 +197,35 @@ static unsigned long count_in_use(struct hmm_devmem *devmem, unsigned long pfn,
 	return left;
 }
 
+/*
+ * Bring [@pfn, @end) home and count what is left there. Pages that were not even
+ * collected, or are new, are busy.
+ */
+static unsigned long evict_and_count(struct hmm_devmem *devmem,
+				     unsigned long pfn, unsigned long end,
+				     struct hmm_devmem_left *left)
+{
+	unsigned long nr;
+
+	/* Struct pages and bitmaps that are looked at must not go away. */
+	guard(rwsem_read)(&devmem->segments_lock);
+	evict_range(devmem, round_to_folio(devmem, pfn, false),
+		    round_to_folio(devmem, end, true), left);
+	nr = count_in_use(devmem, pfn, end);
+	/* Others free pages meanwhile, and not all were of our range. */
+	left->no_memory = min(left->no_memory, nr);
+	left->not_copied = min(left->not_copied, nr - left->no_memory);
+	left->busy = nr - left->no_memory - left->not_copied;
+	return nr;
+}
+
 /**
- * hmm_devmem_evict() - Bring device pages home by physical address
+ * hmm_devmem_evict_why() - Bring device pages home by physical address
  * @devmem: A managed devmem.
  * @pfn_first: First pfn of the range, inclusive.
  * @nr_pages: Its length, pages of PAGE_SIZE. What is outside of @devmem is
  *	ignored. Of a large folio that lies in the range partly, all is moved.
+ * @left: Filled in: why pages are still there.
  *
  * Tries once: pages that are locked or referenced by others at the moment stay.
  *
@@ -155,13 +236,14 @@ static unsigned long count_in_use(struct hmm_devmem *devmem, unsigned long pfn,
  * * %-ENODEV - @devmem is being removed
  * * %-EOPNOTSUPP - @devmem is classic
  *
- * When the result is an errno, nothing was changed.
+ * When the result is an errno, nothing was changed. Pages whose data is lost (see
+ * hmm_devmem_poison()) cannot come home and do not count.
  */
-long hmm_devmem_evict(struct hmm_devmem *devmem, unsigned long pfn_first,
-		      unsigned long nr_pages)
+long hmm_devmem_evict_why(struct hmm_devmem *devmem, unsigned long pfn_first,
+			  unsigned long nr_pages, struct hmm_devmem_left *left)
 {
 	const unsigned long end = pfn_first + nr_pages;
-	long left;
+	long nr;
 
 	might_sleep();
 	if (!hmm_devmem_managed(devmem))
@@ -170,39 +252,102 @@ long hmm_devmem_evict(struct hmm_devmem *devmem, unsigned long pfn_first,
 		return -EINVAL;
 	if (!hmm_devmem_tryget_live(devmem))
 		return -ENODEV;
-	/* Struct pages and bitmaps that are looked at must not go away. */
-	scoped_guard(rwsem_read, &devmem->segments_lock) {
-		evict_range(devmem, round_to_folio(devmem, pfn_first, false),
-			    round_to_folio(devmem, end, true));
-		left = count_in_use(devmem, pfn_first, end);
-	}
-	trace_hmm_devmem_evict(devmem, pfn_first, end, left);
+	nr = evict_and_count(devmem, pfn_first, end, left);
+	trace_hmm_devmem_evict(devmem, pfn_first, end, nr);
 	hmm_devmem_put(devmem);
-	return left;
+	return nr;
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_evict_why);
+
+/**
+ * hmm_devmem_evict() - Bring device pages home by physical address
+ * @devmem: See hmm_devmem_evict_why() for this and all other parameters.
+ * @pfn_first: "
+ * @nr_pages: "
+ *
+ * Context: As hmm_devmem_evict_why().
+ * Return: As hmm_devmem_evict_why().
+ */
+long hmm_devmem_evict(struct hmm_devmem *devmem, unsigned long pfn_first,
+		      unsigned long nr_pages)
+{
+	struct hmm_devmem_left left;
+
+	return hmm_devmem_evict_why(devmem, pfn_first, nr_pages, &left);
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_evict);
 
 /**
  * hmm_devmem_evict_all() - Bring all pages home that can be moved
- * @devmem: Nothing can be allocated from it any more.
+ * @devmem: Nothing can be allocated from it at the moment.
+ * @left: Filled in: why pages are still there, if it is managed.
  *
- * Takes about a second at most if pages cannot be moved. A classic driver moves
- * its pages itself, in its kill callback and its fault callback; for those this
- * waits as long.
+ * Takes about a second at most if pages cannot be moved, and does not wait at all
+ * for a dead device. A classic driver moves its pages itself, in its kill callback
+ * and its fault callback; for those this waits as long.
  *
  * Context: Process context, may sleep.
+ * Return: Number of pages that are still in use.
  */
-void hmm_devmem_evict_all(struct hmm_devmem *devmem)
+unsigned long hmm_devmem_evict_all(struct hmm_devmem *devmem,
+				   struct hmm_devmem_left *left)
 {
+	unsigned long nr = 0;
 	unsigned int tries;
 
 	for (tries = 0; tries < HMM_DEVMEM_EVICT_TRIES; tries++) {
-		if (hmm_devmem_managed(devmem)) {
-			guard(rwsem_read)(&devmem->segments_lock);
-			evict_range(devmem, devmem->pfn_first, devmem->pfn_last);
-		}
-		if (!hmm_devmem_segments_busy(devmem))
-			return;
-		msleep(HMM_DEVMEM_EVICT_PAUSE_MS);
+		if (tries)
+			msleep(HMM_DEVMEM_EVICT_PAUSE_MS);
+		if (hmm_devmem_managed(devmem))
+			nr = evict_and_count(devmem, devmem->pfn_first,
+					     devmem->pfn_last, left);
+		else
+			nr = hmm_devmem_segments_busy(devmem);
+		if (!nr || READ_ONCE(devmem->dead))
+			break;
 	}
+	return nr;
+}
+
+/* True if there is room now that was not there before. */
+static bool reclaim_block(struct hmm_devmem *devmem, unsigned long pfn,
+			  unsigned long end, struct hmm_devmem_left *left)
+{
+	unsigned long before;
+
+	guard(rwsem_read)(&devmem->segments_lock);
+	before = count_in_use(devmem, pfn, end);
+	if (!before)
+		return false;
+	evict_range(devmem, pfn, end, left);
+	return count_in_use(devmem, pfn, end) < before;
+}
+
+/**
+ * hmm_devmem_reclaim() - Make room on the device
+ * @devmem: The device memory.
+ *
+ * Evicts the pages of one block, of another one each time.
+ *
+ * Context: Process context, may sleep. Takes folio locks.
+ * Return: 0, or -ENOMEM if there is no page that can be evicted.
+ */
+int hmm_devmem_reclaim(struct hmm_devmem *devmem)
+{
+	unsigned long from, pfn, end, start;
+	struct hmm_devmem_left left;
+
+	/* Racy, but all that depends on it is which block it is. */
+	from = clamp(READ_ONCE(devmem->reclaim_hand), devmem->pfn_first,
+		     devmem->pfn_last - 1);
+	start = from;
+	do {
+		pfn = from;
+		end = min(ALIGN(pfn + 1, HMM_DEVMEM_BLOCK_NR), devmem->pfn_last);
+		from = end < devmem->pfn_last ? end : devmem->pfn_first;
+		WRITE_ONCE(devmem->reclaim_hand, from);
+		if (reclaim_block(devmem, pfn, end, &left))
+			return 0;
+	} while (from != start && !fatal_signal_pending(current));
+	return -ENOMEM;
 }

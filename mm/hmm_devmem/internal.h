@@ -7,8 +7,10 @@
 
 #include <linux/align.h>
 #include <linux/bitops.h>
+#include <linux/dma-mapping.h>
 #include <linux/hmm_devmem.h>
 #include <linux/list.h>
+#include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
@@ -55,7 +57,8 @@ struct hmm_devmem_block {
  * @nr_lost: Sum of &hmm_devmem_block.nr_lost.
  * @nr_absent: How many of those the device does not have.
  * @used: One bit for each page that is allocated, cached or lost.
- * @retired: One bit for each page that is never to be handed out again.
+ * @retired: One bit for each page that is never to be handed out again, and for
+ *	each that the device does not have.
  * @live: Debug only: one bit for each page that somebody has allocated.
  * @blocks: The blocks.
  *
@@ -81,7 +84,7 @@ struct hmm_devmem_pcp;
  * struct hmm_devmem_alloc - allocator for pages of one devmem
  * @lock: Protects everything but the per-CPU caches; nests inside their locks.
  *	Taken with interrupts off.
- * @killed: Nothing can be allocated any more.
+ * @refused: Why nothing can be allocated, an errno, or 0.
  * @block_order: Pages of a block, log2.
  * @area_shift: Pages of an area, log2; at least @block_order.
  * @nr_areas: Number of @areas.
@@ -102,7 +105,7 @@ struct hmm_devmem_pcp;
  */
 struct hmm_devmem_alloc {
 	spinlock_t lock;	/* see above */
-	bool killed;
+	int refused;
 	unsigned int block_order;
 	unsigned int area_shift;
 	unsigned int nr_areas;
@@ -151,8 +154,12 @@ void hmm_devmem_alloc_put(struct hmm_devmem_alloc *alloc, unsigned long pfn,
 			  unsigned int order);
 void hmm_devmem_alloc_drain(struct hmm_devmem_alloc *alloc);
 void hmm_devmem_alloc_kill(struct hmm_devmem_alloc *alloc);
-bool hmm_devmem_alloc_killed(struct hmm_devmem_alloc *alloc);
+bool hmm_devmem_alloc_freeze(struct hmm_devmem_alloc *alloc);
+void hmm_devmem_alloc_thaw(struct hmm_devmem_alloc *alloc);
+int hmm_devmem_alloc_refused(struct hmm_devmem_alloc *alloc);
 void hmm_devmem_alloc_retire(struct hmm_devmem_alloc *alloc, unsigned long pfn);
+bool __hmm_devmem_alloc_retired(struct hmm_devmem_alloc *alloc,
+				unsigned long pfn);
 unsigned int hmm_devmem_alloc_in_use(struct hmm_devmem_alloc *alloc,
 				     unsigned long *pfn, unsigned long end,
 				     unsigned long *pfns, unsigned int max);
@@ -165,6 +172,21 @@ int hmm_devmem_alloc_block_used(struct hmm_devmem_alloc *alloc,
 				unsigned long pfn);
 bool hmm_devmem_alloc_has_block(struct hmm_devmem_alloc *alloc);
 int hmm_devmem_alloc_init(void);
+
+/* Is there a page that is never to be handed out again? */
+static inline bool
+hmm_devmem_alloc_any_retired(const struct hmm_devmem_alloc *alloc)
+{
+	return unlikely(READ_ONCE(alloc->nr_retired));
+}
+
+/* Is @pfn one of those? */
+static inline bool hmm_devmem_alloc_retired(struct hmm_devmem_alloc *alloc,
+					    unsigned long pfn)
+{
+	return hmm_devmem_alloc_any_retired(alloc) &&
+	       __hmm_devmem_alloc_retired(alloc, pfn);
+}
 
 /* block.c */
 
@@ -223,6 +245,9 @@ unsigned long hmm_devmem_segments_busy(struct hmm_devmem *devmem);
 struct hmm_devmem_segment *hmm_devmem_segment_at(struct hmm_devmem *devmem,
 						 unsigned long pfn);
 int hmm_devmem_memmap_fits(u64 size);
+#if IS_ENABLED(CONFIG_KUNIT)
+void *hmm_devmem_memremap(struct dev_pagemap *pagemap, int nid);
+#endif
 
 /* The struct dev_pagemap of a page that the caller has allocated. */
 static inline struct dev_pagemap *
@@ -254,6 +279,8 @@ void hmm_devmem_page_drop_context(struct page *page);
 struct folio *hmm_devmem_init_folio(struct hmm_devmem *devmem,
 				    unsigned long pfn, unsigned int order,
 				    struct hmm_devmem_context *ctx);
+void hmm_devmem_init_pages(struct hmm_devmem *devmem, const unsigned long *pfns,
+			   unsigned int nr, struct hmm_devmem_context *ctx);
 
 /* core.c */
 
@@ -267,6 +294,7 @@ enum hmm_devmem_event {
 	HMM_DEVMEM_FAULT_PAGES,
 	HMM_DEVMEM_EVICTED,
 	HMM_DEVMEM_COPY_ERRORS,
+	HMM_DEVMEM_LOST,
 	/* Pages of large folios that were allocated, and freed or split. */
 	HMM_DEVMEM_LARGE_ALLOCATED,
 	HMM_DEVMEM_LARGE_GONE,
@@ -314,6 +342,61 @@ static inline void hmm_devmem_put(struct hmm_devmem *devmem)
 void hmm_devmem_release(struct kref *kref);
 u64 hmm_devmem_large_pages(const struct hmm_devmem *devmem);
 
+/* power.c */
+
+int __hmm_devmem_power_get(struct hmm_devmem *devmem, bool *powered);
+void hmm_devmem_power_put(struct hmm_devmem *devmem);
+
+/* Resume the device if that is wanted; @powered: there is something to put. */
+static inline int hmm_devmem_power_get(struct hmm_devmem *devmem, bool *powered)
+{
+	if (likely(!(devmem->flags & HMM_DEVMEM_RUNTIME_PM)))
+		return 0;
+	return __hmm_devmem_power_get(devmem, powered);
+}
+
+/* fail.c */
+
+/**
+ * enum hmm_devmem_fail - steps that can be made to fail
+ * @HMM_DEVMEM_FAIL_DEVICE: to allocate device pages for a window
+ * @HMM_DEVMEM_FAIL_DEVICE_LARGE: to allocate a large device folio
+ * @HMM_DEVMEM_FAIL_RAM: to allocate a page of system memory
+ * @HMM_DEVMEM_FAIL_RAM_LARGE: to allocate a large folio of system memory
+ * @HMM_DEVMEM_FAIL_DMA: to map a run for DMA
+ * @HMM_DEVMEM_NR_FAIL: number of those
+ */
+enum hmm_devmem_fail {
+	HMM_DEVMEM_FAIL_DEVICE,
+	HMM_DEVMEM_FAIL_DEVICE_LARGE,
+	HMM_DEVMEM_FAIL_RAM,
+	HMM_DEVMEM_FAIL_RAM_LARGE,
+	HMM_DEVMEM_FAIL_DMA,
+	HMM_DEVMEM_NR_FAIL,
+};
+
+#ifdef CONFIG_FAULT_INJECTION
+bool hmm_devmem_should_fail(struct hmm_devmem *devmem,
+			    enum hmm_devmem_fail step);
+void hmm_devmem_fail_next(struct hmm_devmem *devmem, unsigned long steps);
+void hmm_devmem_fail_debugfs_init(struct dentry *root);
+#else
+static inline bool hmm_devmem_should_fail(struct hmm_devmem *devmem,
+					  enum hmm_devmem_fail step)
+{
+	return false;
+}
+
+static inline void hmm_devmem_fail_next(struct hmm_devmem *devmem,
+					unsigned long steps)
+{
+}
+
+static inline void hmm_devmem_fail_debugfs_init(struct dentry *root)
+{
+}
+#endif
+
 /* debugfs.c */
 
 #ifdef CONFIG_DEBUG_FS
@@ -340,6 +423,24 @@ static inline bool hmm_devmem_has_pfn(const struct hmm_devmem *devmem,
 	return pfn >= devmem->pfn_first && pfn < devmem->pfn_last;
 }
 
+/* dma.c */
+
+/**
+ * struct hmm_devmem_dma - how the runs of a copy are mapped
+ * @iova: One range of IOVA for all of them, where there is an IOMMU.
+ * @size: How much of it is mapped, bytes.
+ */
+struct hmm_devmem_dma {
+	struct dma_iova_state iova;
+	size_t size;
+};
+
+int hmm_devmem_dma_init(struct hmm_devmem *devmem,
+			const struct hmm_devmem_desc *desc);
+struct hmm_devmem_txn;
+bool hmm_devmem_dma_map(struct hmm_devmem_txn *txn);
+void hmm_devmem_dma_unmap(struct hmm_devmem_txn *txn);
+
 /* txn.c */
 
 /**
@@ -349,11 +450,19 @@ static inline bool hmm_devmem_has_pfn(const struct hmm_devmem *devmem,
  * @start: Address of the first entry, if there is a @vma.
  * @nr: Number of entries, one for each page.
  * @max: Size of the arrays.
+ * @wanted: In an eviction: how many pages had a destination before the copy.
  * @short_of_memory: There was not enough device memory.
+ * @no_memory: There was no system memory.
+ * @powered: The device is kept from being suspended.
+ * @unmapped: Something could not be mapped for DMA.
+ * @started: copy_wait() is to be called.
+ * @status: What the call that starts the copy returned.
  * @src: What core has collected (MIGRATE_PFN_*).
  * @dst: Where it goes; 0 for what stays.
  * @runs: Memory for &hmm_devmem_copy.runs.
  * @copy: What the driver gets to see.
+ * @dma: How that is mapped.
+ * @mig: What core works with, if there is a @vma.
  */
 struct hmm_devmem_txn {
 	struct hmm_devmem *devmem;
@@ -361,11 +470,19 @@ struct hmm_devmem_txn {
 	unsigned long start;
 	unsigned int nr;
 	unsigned int max;
+	unsigned int wanted;
 	bool short_of_memory;
+	bool no_memory;
+	bool powered;
+	bool unmapped;
+	bool started;
+	int status;
 	unsigned long *src;
 	unsigned long *dst;
 	struct hmm_devmem_run *runs;
 	struct hmm_devmem_copy copy;
+	struct hmm_devmem_dma dma;
+	struct migrate_vma mig;
 };
 
 /* A transaction of one page, small enough for the stack of a CPU fault. */
@@ -381,6 +498,8 @@ struct hmm_devmem_txn *hmm_devmem_txn_init_one(struct hmm_devmem_txn_one *one,
 					       struct hmm_devmem *devmem);
 struct hmm_devmem_txn *hmm_devmem_txn_get(struct hmm_devmem *devmem,
 					  unsigned int nr);
+struct hmm_devmem_txn *hmm_devmem_txn_tryget(struct hmm_devmem *devmem,
+					     unsigned int nr);
 void hmm_devmem_txn_put(struct hmm_devmem_txn *txn);
 void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn);
 bool hmm_devmem_txn_can_go_to_ram(const struct hmm_devmem_txn *txn,
@@ -388,11 +507,33 @@ bool hmm_devmem_txn_can_go_to_ram(const struct hmm_devmem_txn *txn,
 bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first,
 			      bool may_split);
 void hmm_devmem_txn_map(struct hmm_devmem_txn *txn);
-int hmm_devmem_txn_copy(struct hmm_devmem_txn *txn);
+void hmm_devmem_txn_copy_start(struct hmm_devmem_txn *txn);
+int hmm_devmem_txn_copy_wait(struct hmm_devmem_txn *txn);
 unsigned long hmm_devmem_txn_committed(const struct hmm_devmem_txn *txn);
+
+/* The last step: the device is not needed any more. */
+static inline void hmm_devmem_txn_done(struct hmm_devmem_txn *txn)
+{
+	if (unlikely(txn->powered))
+		hmm_devmem_power_put(txn->devmem);
+	txn->powered = false;
+}
 
 /* evict.c */
 
-void hmm_devmem_evict_all(struct hmm_devmem *devmem);
+unsigned long hmm_devmem_evict_all(struct hmm_devmem *devmem,
+				   struct hmm_devmem_left *left);
+int hmm_devmem_reclaim(struct hmm_devmem *devmem);
+
+/* What is on its way to the device arrives. No more can start. */
+static inline void hmm_devmem_wait_for_intake(struct hmm_devmem *devmem)
+{
+	percpu_down_write(&devmem->intake);
+	percpu_up_write(&devmem->intake);
+}
+
+/* poison.c */
+
+void hmm_devmem_poison_page(struct hmm_devmem *devmem, unsigned long pfn);
 
 #endif /* _MM_HMM_DEVMEM_INTERNAL_H */

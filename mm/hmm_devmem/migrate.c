@@ -28,49 +28,43 @@
 #define HMM_DEVMEM_WINDOW_NR		HMM_DEVMEM_BLOCK_NR
 #define HMM_DEVMEM_WINDOW_SIZE		(HMM_DEVMEM_WINDOW_NR << PAGE_SHIFT)
 
-static int txn_collect(struct hmm_devmem_txn *txn, struct migrate_vma *mig,
-		       unsigned long end)
+/* Whether anything was collected, or an errno. If so, finalize must follow. */
+static int txn_collect(struct hmm_devmem_txn *txn, unsigned long end,
+		       void *owner, unsigned long flags, struct page *fault_page)
 {
 	int ret;
 
-	mig->vma = txn->vma;
-	mig->start = txn->start;
-	mig->end = end;
-	mig->src = txn->src;
-	mig->dst = txn->dst;
-	ret = migrate_vma_setup(mig);
-	txn->nr = ret ? 0 : mig->npages;
-	return ret;
+	txn->mig = (struct migrate_vma) {
+		.vma = txn->vma,
+		.start = txn->start,
+		.end = end,
+		.src = txn->src,
+		.dst = txn->dst,
+		.pgmap_owner = owner,
+		.flags = flags,
+		.fault_page = fault_page,
+	};
+	ret = migrate_vma_setup(&txn->mig);
+	txn->nr = ret ? 0 : txn->mig.npages;
+	return ret ?: txn->mig.cpages > 0;
 }
 
-/* Move one window; returns how many pages moved. */
-static long window_to_device(struct hmm_devmem_txn *txn, unsigned long end)
+static int window_start_to_device(struct hmm_devmem_txn *txn, unsigned long end)
 {
 	struct hmm_devmem *devmem = txn->devmem;
-	struct migrate_vma mig = {
-		.pgmap_owner = &devmem->to_device_cookie,
-		.flags = MIGRATE_VMA_SELECT_SYSTEM,
-	};
-	unsigned long moved;
+	unsigned long flags = MIGRATE_VMA_SELECT_SYSTEM;
 	int ret;
 
 	/* Core does not bring large coherent folios back, nor pins them. */
 	if (devmem->type == MEMORY_DEVICE_PRIVATE)
-		mig.flags |= MIGRATE_VMA_SELECT_COMPOUND;
-	ret = txn_collect(txn, &mig, end);
-	if (ret || !mig.cpages)
+		flags |= MIGRATE_VMA_SELECT_COMPOUND;
+	ret = txn_collect(txn, end, &devmem->to_device_cookie, flags, NULL);
+	if (ret <= 0)
 		return ret;
-
 	txn->copy.dir = HMM_DEVMEM_TO_DEVICE;
 	hmm_devmem_txn_alloc_device(txn);
-	hmm_devmem_txn_copy(txn);
-	migrate_vma_pages(&mig);
-	moved = hmm_devmem_txn_committed(txn);
-	hmm_devmem_txn_map(txn);
-	migrate_vma_finalize(&mig);
-	hmm_devmem_count(devmem, HMM_DEVMEM_MOVED_TO_DEVICE, moved);
-	trace_hmm_devmem_to_device(devmem, txn->start, end, moved);
-	return moved;
+	hmm_devmem_txn_copy_start(txn);
+	return 1;
 }
 
 static unsigned long select_device(const struct hmm_devmem *devmem)
@@ -80,30 +74,44 @@ static unsigned long select_device(const struct hmm_devmem *devmem)
 	       MIGRATE_VMA_SELECT_DEVICE_COHERENT;
 }
 
-/* The same in the other direction. */
-static long window_to_ram(struct hmm_devmem_txn *txn, unsigned long end)
+static int window_start_to_ram(struct hmm_devmem_txn *txn, unsigned long end)
 {
 	struct hmm_devmem *devmem = txn->devmem;
-	struct migrate_vma mig = {
-		.pgmap_owner = devmem->owner,
-		.flags = select_device(devmem) | MIGRATE_VMA_SELECT_COMPOUND,
-	};
-	unsigned long moved;
 	int ret;
 
-	ret = txn_collect(txn, &mig, end);
-	if (ret || !mig.cpages)
+	ret = txn_collect(txn, end, devmem->owner,
+			  select_device(devmem) | MIGRATE_VMA_SELECT_COMPOUND,
+			  NULL);
+	if (ret <= 0)
 		return ret;
-
 	txn->copy.dir = HMM_DEVMEM_TO_RAM;
-	ret = hmm_devmem_txn_alloc_ram(txn, 0, true) ? 0 : -ENOMEM;
-	hmm_devmem_txn_copy(txn);
-	migrate_vma_pages(&mig);
+	txn->no_memory = !hmm_devmem_txn_alloc_ram(txn, 0, true);
+	hmm_devmem_txn_copy_start(txn);
+	return 1;
+}
+
+/* Finish what was started; returns how many pages moved. */
+static unsigned long window_finish(struct hmm_devmem_txn *txn)
+{
+	const bool to_device = txn->copy.dir == HMM_DEVMEM_TO_DEVICE;
+	struct hmm_devmem *devmem = txn->devmem;
+	unsigned long moved;
+
+	hmm_devmem_txn_copy_wait(txn);
+	migrate_vma_pages(&txn->mig);
 	moved = hmm_devmem_txn_committed(txn);
-	migrate_vma_finalize(&mig);
-	hmm_devmem_count(devmem, HMM_DEVMEM_MOVED_TO_RAM, moved);
-	trace_hmm_devmem_to_ram(devmem, txn->start, end, moved);
-	return moved ?: ret;
+	if (to_device)
+		hmm_devmem_txn_map(txn);
+	migrate_vma_finalize(&txn->mig);
+	hmm_devmem_txn_done(txn);
+
+	hmm_devmem_count(devmem, to_device ? HMM_DEVMEM_MOVED_TO_DEVICE :
+					     HMM_DEVMEM_MOVED_TO_RAM, moved);
+	if (to_device)
+		trace_hmm_devmem_to_device(devmem, txn->start, txn->mig.end, moved);
+	else
+		trace_hmm_devmem_to_ram(devmem, txn->start, txn->mig.end, moved);
+	return moved;
 }
 
 struct resident_walk {
@@ -183,7 +191,12 @@ static bool vma_is_suitable(const struct vm_area_struct *vma)
  * @ctx: "
  * @dir: Or hmm_devmem_migrate_to_ram().
  * @start: "
+ * @end: "
+ * @in_flight: A window whose copy was started and not yet waited for.
  * @done: Number of pages to return.
+ * @tries: How often the present window was tried again.
+ * @full: An errno if no more device memory can be had.
+ * @reclaimed: Device memory was taken from others, or from ourselves.
  */
 struct range_walk {
 	struct hmm_devmem *devmem;
@@ -191,53 +204,141 @@ struct range_walk {
 	struct hmm_devmem_context *ctx;
 	enum hmm_devmem_dir dir;
 	unsigned long start;
+	unsigned long end;
+	struct hmm_devmem_txn *in_flight;
 	unsigned long done;
+	unsigned int tries;
+	int full;
+	bool reclaimed;
 };
+
+/* Others can take what was made room for, but not forever. */
+#define HMM_DEVMEM_WINDOW_TRIES		8
+
+/* Pages of a window that are to be counted, of which @moved have just moved. */
+static unsigned long window_result(struct range_walk *walk, unsigned long start,
+				   unsigned long end, unsigned long moved)
+{
+	/* Those that were there before count as well. */
+	if (walk->dir == HMM_DEVMEM_TO_DEVICE &&
+	    moved < (end - start) >> PAGE_SHIFT)
+		return count_resident(walk->devmem, walk->mm, start, end);
+	return moved;
+}
+
+/* Finish the window that is in flight, if there is one. */
+static int range_drain(struct range_walk *walk)
+{
+	struct hmm_devmem_txn *txn = walk->in_flight;
+	unsigned long moved;
+	int ret = 0;
+
+	if (!txn)
+		return 0;
+	walk->in_flight = NULL;
+	moved = window_finish(txn);
+	walk->done += window_result(walk, txn->start, txn->mig.end, moved);
+	if (!moved && txn->no_memory)
+		ret = -ENOMEM;
+	hmm_devmem_txn_put(txn);
+	return ret;
+}
+
+static struct hmm_devmem_txn *range_get_txn(struct range_walk *walk,
+					    unsigned int nr, int *ret)
+{
+	struct hmm_devmem_txn *txn = NULL;
+
+	*ret = 0;
+	if (walk->in_flight)
+		txn = hmm_devmem_txn_tryget(walk->devmem, nr);
+	if (txn)
+		return txn;
+	/* Who waits for a transaction must not have one. */
+	*ret = range_drain(walk);
+	return hmm_devmem_txn_get(walk->devmem, nr);
+}
+
+/* Device memory can be had by other means than to find it. */
+static bool can_get_more(const struct range_walk *walk)
+{
+	return walk->dir == HMM_DEVMEM_TO_DEVICE && !walk->full &&
+	       (hmm_devmem_can_grow(walk->devmem) ||
+		walk->devmem->flags & HMM_DEVMEM_RECLAIM);
+}
 
 /* -EAGAIN: more would have moved if there had been more device memory. */
 static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
-			  unsigned long start, unsigned long end, bool may_grow)
+			  unsigned long start, unsigned long end)
 {
-	const unsigned long nr = (end - start) >> PAGE_SHIFT;
 	struct hmm_devmem *devmem = walk->devmem;
 	struct hmm_devmem_txn *txn;
+	int ret, started;
 	bool again;
-	long moved;
 
 	if (!vma_is_suitable(vma))
 		return 0;
-	txn = hmm_devmem_txn_get(devmem, nr);
+	txn = range_get_txn(walk, (end - start) >> PAGE_SHIFT, &ret);
+	if (ret) {
+		hmm_devmem_txn_put(txn);
+		return ret;
+	}
 	txn->vma = vma;
 	txn->start = start;
 	txn->copy.context = walk->ctx;
-	moved = walk->dir == HMM_DEVMEM_TO_DEVICE ? window_to_device(txn, end) :
-						    window_to_ram(txn, end);
-	again = may_grow && txn->short_of_memory && hmm_devmem_can_grow(devmem);
-	hmm_devmem_txn_put(txn);
-	if (moved < 0 || again)
-		return moved < 0 ? moved : -EAGAIN;
-	/* Those that were there before count as well. */
-	if (walk->dir == HMM_DEVMEM_TO_DEVICE && moved < nr)
-		moved = count_resident(devmem, walk->mm, start, end);
-	walk->done += moved;
-	return 0;
+	started = walk->dir == HMM_DEVMEM_TO_DEVICE ?
+		  window_start_to_device(txn, end) :
+		  window_start_to_ram(txn, end);
+	/* Two are in flight now; the device works on the second meanwhile. */
+	ret = range_drain(walk);
+	if (started <= 0) {
+		hmm_devmem_txn_put(txn);
+		if (!started)
+			walk->done += window_result(walk, start, end, 0);
+		return started ?: ret;
+	}
+
+	again = txn->short_of_memory && can_get_more(walk) &&
+		walk->tries < HMM_DEVMEM_WINDOW_TRIES;
+	if (again) {
+		/* Counted when it is tried again. */
+		window_finish(txn);
+		hmm_devmem_txn_put(txn);
+		return ret ?: -EAGAIN;
+	}
+	walk->in_flight = txn;
+	if (!devmem->ops->copy_wait)
+		return range_drain(walk) ?: ret;
+	return ret;
 }
 
-/* Give others their turn, and get more device memory, without the mmap lock. */
-static int range_pause(struct range_walk *walk, bool grow)
+/* Get more device memory, without locks. */
+static int get_more(struct range_walk *walk)
 {
-	int ret = 0;
+	struct hmm_devmem *devmem = walk->devmem;
+
+	if (hmm_devmem_can_grow(devmem) && !hmm_devmem_segments_grow(devmem))
+		return 0;
+	if (!(devmem->flags & HMM_DEVMEM_RECLAIM))
+		return -ENOMEM;
+	walk->reclaimed = true;
+	return hmm_devmem_reclaim(devmem);
+}
+
+/* Give others their turn, or get more device memory, without the mmap lock. */
+static int range_pause(struct range_walk *walk, bool more)
+{
+	int ret = range_drain(walk);
 
 	mmap_read_unlock(walk->mm);
 	cond_resched();
-	if (grow)
-		ret = hmm_devmem_segments_grow(walk->devmem);
+	if (more)
+		walk->full = get_more(walk);
 	mmap_read_lock(walk->mm);
 	return ret;
 }
 
-static int range_migrate_window(struct range_walk *walk, unsigned long *addr,
-				unsigned long end, bool *full)
+static int range_migrate_window(struct range_walk *walk, unsigned long *addr)
 {
 	struct hmm_devmem *devmem = walk->devmem;
 	struct vm_area_struct *vma;
@@ -245,69 +346,75 @@ static int range_migrate_window(struct range_walk *walk, unsigned long *addr,
 	int ret;
 
 	/* Small pieces would do as well, but large ones are worth some memory. */
-	if (walk->dir == HMM_DEVMEM_TO_DEVICE && !*full &&
-	    hmm_devmem_can_grow(devmem) &&
-	    !hmm_devmem_alloc_has_block(devmem->alloc))
-		*full = range_pause(walk, true);
+	if (can_get_more(walk) && !walk->tries &&
+	    !hmm_devmem_alloc_has_block(devmem->alloc)) {
+		ret = range_pause(walk, true);
+		if (ret)
+			return ret;
+	}
 
-	vma = find_vma_intersection(walk->mm, *addr, end);
+	vma = find_vma_intersection(walk->mm, *addr, walk->end);
 	if (!vma) {
-		*addr = end;
+		*addr = walk->end;
 		return -EFAULT;
 	}
 	start = max(*addr, vma->vm_start);
-	next = min3(end, vma->vm_end,
+	next = min3(walk->end, vma->vm_end,
 		    ALIGN_DOWN(start, HMM_DEVMEM_WINDOW_SIZE) +
 		    HMM_DEVMEM_WINDOW_SIZE);
-	ret = window_migrate(walk, vma, start, next, !*full);
+	ret = window_migrate(walk, vma, start, next);
 	if (ret == -EAGAIN) {
 		/* Others were faster: go for it again. */
-		*full = range_pause(walk, true);
-		return 0;
+		walk->tries++;
+		return range_pause(walk, true);
 	}
+	walk->tries = 0;
 	*addr = next;
 	return ret;
 }
 
-static long range_migrate_locked(struct range_walk *walk, unsigned long start,
-				 unsigned long end)
+static long range_migrate_locked(struct range_walk *walk)
 {
-	bool full = false;
-	int ret = 0;
+	unsigned long addr = walk->start;
+	int ret = 0, err;
 
 	mmap_assert_locked(walk->mm);
 
-	while (start < end && !ret) {
-		const unsigned long addr = start;
+	while (addr < walk->end && !ret) {
+		const unsigned long from = addr;
 
-		ret = range_migrate_window(walk, &start, end, &full);
+		ret = range_migrate_window(walk, &addr);
 		/* A gap at the end is no error if there was a mapping before. */
-		if (ret == -EFAULT && addr > walk->start)
+		if (ret == -EFAULT && from > walk->start)
 			ret = 0;
 		if (!ret && fatal_signal_pending(current))
 			ret = -EINTR;
 		if (!ret && (mmap_lock_is_contended(walk->mm) || need_resched()))
-			range_pause(walk, false);
+			ret = range_pause(walk, false);
 	}
+	err = range_drain(walk);
+	ret = ret ?: err;
+	/* Then some may have gone again to make room for others. */
+	if (walk->reclaimed)
+		walk->done = count_resident(walk->devmem, walk->mm, walk->start,
+					    walk->end);
 	/* What has moved has moved: partial success is success. */
 	return walk->done || !ret ? walk->done : ret;
 }
 
-static long range_migrate(struct range_walk *walk, unsigned long start,
-			  unsigned long end)
+static long range_migrate(struct range_walk *walk)
 {
 	struct hmm_devmem *devmem = walk->devmem;
 	long ret;
 
-	if (start >= end || !PAGE_ALIGNED(start | end))
+	if (walk->start >= walk->end || !PAGE_ALIGNED(walk->start | walk->end))
 		return -EINVAL;
 	if (!hmm_devmem_tryget_live(devmem))
 		return -ENODEV;
 	ret = -ESRCH;
 	if (mmget_not_zero(walk->mm)) {
-		walk->start = start;
 		mmap_read_lock(walk->mm);
-		ret = range_migrate_locked(walk, start, end);
+		ret = range_migrate_locked(walk);
 		mmap_read_unlock(walk->mm);
 		mmput(walk->mm);
 	}
@@ -338,8 +445,10 @@ static long range_migrate(struct range_walk *walk, unsigned long start,
  * * %-EFAULT - there is no mapping in the range
  * * %-ESRCH - the process has exited
  * * %-EINTR - the caller is being killed, and nothing was moved
- * * %-ENODEV - @devmem is being removed
+ * * %-ENODEV - @devmem is being removed, or dead
+ * * %-EAGAIN - @devmem is suspended
  * * %-EOPNOTSUPP - @devmem is classic
+ * * others - with %HMM_DEVMEM_RUNTIME_PM, when the device cannot be resumed
  *
  * When the result is an errno, nothing was changed.
  */
@@ -353,15 +462,26 @@ long hmm_devmem_migrate_to_device(struct hmm_devmem *devmem,
 		.mm = mm,
 		.ctx = ctx,
 		.dir = HMM_DEVMEM_TO_DEVICE,
+		.start = start,
+		.end = end,
 	};
-	long ret = -ENODEV;
+	bool powered = false;
+	long ret;
 
 	if (!hmm_devmem_managed(devmem))
 		return -EOPNOTSUPP;
+	/* Not only for the copies: it may be suspended without power. */
+	ret = hmm_devmem_power_get(devmem, &powered);
+	if (ret)
+		return ret;
 	percpu_down_read(&devmem->intake);
-	if (!hmm_devmem_alloc_killed(devmem->alloc))
-		ret = range_migrate(&walk, start, end);
+	ret = READ_ONCE(devmem->dead) ? -ENODEV :
+	      hmm_devmem_alloc_refused(devmem->alloc);
+	if (!ret)
+		ret = range_migrate(&walk);
 	percpu_up_read(&devmem->intake);
+	if (powered)
+		hmm_devmem_power_put(devmem);
 	return ret;
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_migrate_to_device);
@@ -378,7 +498,7 @@ EXPORT_SYMBOL_GPL(hmm_devmem_migrate_to_device);
  * Return:
  * * number of pages moved
  * * %-ENOMEM - no system memory, and nothing was moved
- * * all others as hmm_devmem_migrate_to_device()
+ * * all others as hmm_devmem_migrate_to_device(); %-EAGAIN does not occur
  */
 long hmm_devmem_migrate_to_ram(struct hmm_devmem *devmem, struct mm_struct *mm,
 			       unsigned long start, unsigned long end)
@@ -387,11 +507,13 @@ long hmm_devmem_migrate_to_ram(struct hmm_devmem *devmem, struct mm_struct *mm,
 		.devmem = devmem,
 		.mm = mm,
 		.dir = HMM_DEVMEM_TO_RAM,
+		.start = start,
+		.end = end,
 	};
 
 	if (!hmm_devmem_managed(devmem))
 		return -EOPNOTSUPP;
-	return range_migrate(&walk, start, end);
+	return range_migrate(&walk);
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_migrate_to_ram);
 
@@ -441,10 +563,19 @@ static vm_fault_t fault_copy(struct hmm_devmem_txn *txn, unsigned int first)
 {
 	if (!hmm_devmem_txn_alloc_ram(txn, first, true))
 		return VM_FAULT_OOM;
-	hmm_devmem_txn_copy(txn);
+	hmm_devmem_txn_copy_start(txn);
+	hmm_devmem_txn_copy_wait(txn);
 	/* Only the page that somebody waits for is owed. */
-	return txn->dst[txn->dst[0] & MIGRATE_PFN_COMPOUND ? 0 : first] ?
-	       0 : VM_FAULT_SIGBUS;
+	if (txn->dst[txn->dst[0] & MIGRATE_PFN_COMPOUND ? 0 : first])
+		return 0;
+	/* What cannot be mapped for DMA now can be later; core tries again. */
+	return txn->unmapped ? VM_FAULT_OOM : VM_FAULT_SIGBUS;
+}
+
+/* Somebody else moves the page, or has a reference for a while. */
+static void fault_pause(void)
+{
+	usleep_range(HMM_DEVMEM_FAULT_DELAY_US, 2 * HMM_DEVMEM_FAULT_DELAY_US);
 }
 
 static vm_fault_t fault_window(struct hmm_devmem_txn *txn, unsigned long addr,
@@ -453,22 +584,19 @@ static vm_fault_t fault_window(struct hmm_devmem_txn *txn, unsigned long addr,
 {
 	const unsigned int first = (addr - txn->start) >> PAGE_SHIFT;
 	struct hmm_devmem *devmem = txn->devmem;
-	struct migrate_vma mig = {
-		.pgmap_owner = devmem->owner,
-		.flags = flags | MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
-		/* Core has locked it, and has to be told by which name. */
-		.fault_page = (struct page *)page,
-	};
 	vm_fault_t ret = 0;
 	unsigned long moved;
+	int collected;
 	bool retry;
 
-	if (txn_collect(txn, &mig, end))
+	/* Core has locked @page, and has to be told by which name. */
+	collected = txn_collect(txn, end, devmem->owner,
+				flags | MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
+				(struct page *)page);
+	if (collected < 0)
 		return VM_FAULT_SIGBUS;
-	if (!mig.cpages) {
-		/* Somebody else moves it, or has a reference for a while. */
-		usleep_range(HMM_DEVMEM_FAULT_DELAY_US,
-			     2 * HMM_DEVMEM_FAULT_DELAY_US);
+	if (!collected) {
+		fault_pause();
 		return 0;
 	}
 
@@ -476,16 +604,57 @@ static vm_fault_t fault_window(struct hmm_devmem_txn *txn, unsigned long addr,
 	retry = !hmm_devmem_txn_can_go_to_ram(txn, first);
 	if (!retry)
 		ret = fault_copy(txn, first);
-	migrate_vma_pages(&mig);
+	migrate_vma_pages(&txn->mig);
 	moved = hmm_devmem_txn_committed(txn);
-	migrate_vma_finalize(&mig);
+	migrate_vma_finalize(&txn->mig);
+	hmm_devmem_txn_done(txn);
 
 	hmm_devmem_count(devmem, HMM_DEVMEM_MOVED_TO_RAM, moved);
 	hmm_devmem_count(devmem, HMM_DEVMEM_FAULT_PAGES, moved);
 	trace_hmm_devmem_fault(devmem, addr, txn->start, end, moved, ret);
 	if (retry)
-		usleep_range(HMM_DEVMEM_FAULT_DELAY_US,
-			     2 * HMM_DEVMEM_FAULT_DELAY_US);
+		fault_pause();
+	return ret;
+}
+
+static vm_fault_t fault_one(struct hmm_devmem *devmem,
+			    struct vm_area_struct *vma, unsigned long addr,
+			    const struct page *page)
+{
+	struct hmm_devmem_txn_one one;
+	struct hmm_devmem_txn *txn;
+
+	txn = hmm_devmem_txn_init_one(&one, devmem);
+	txn->vma = vma;
+	txn->start = addr;
+	return fault_window(txn, addr, addr + PAGE_SIZE, page, 0);
+}
+
+/*
+ * What is wrong with one page is not the fault of its neighbours. Core has the
+ * only reference and the lock that it takes to split a folio.
+ */
+static bool can_fault_alone(struct hmm_devmem *devmem, const struct page *page,
+			    bool whole)
+{
+	if (READ_ONCE(devmem->dead))
+		return false;
+	return !whole || !split_folio(page_folio((struct page *)page));
+}
+
+static vm_fault_t fault_many(struct hmm_devmem *devmem,
+			     struct vm_area_struct *vma, unsigned long addr,
+			     const struct page *page, unsigned long start,
+			     unsigned long end, unsigned long flags)
+{
+	struct hmm_devmem_txn *txn;
+	vm_fault_t ret;
+
+	txn = hmm_devmem_txn_get(devmem, (end - start) >> PAGE_SHIFT);
+	txn->vma = vma;
+	txn->start = start;
+	ret = fault_window(txn, addr, end, page, flags);
+	hmm_devmem_txn_put(txn);
 	return ret;
 }
 
@@ -512,30 +681,34 @@ vm_fault_t hmm_devmem_default_fault(struct hmm_devmem *devmem,
 				    unsigned int flags, pmd_t *pmdp)
 {
 	const bool whole = pmd_is_device_private_entry(pmdp_get_lockless(pmdp));
-	unsigned long start, end, nr, select = 0;
-	struct hmm_devmem_txn_one one;
-	struct hmm_devmem_txn *txn;
+	unsigned long start, end, pfn = page_to_pfn(page);
 	vm_fault_t ret;
 
 	addr = PAGE_ALIGN_DOWN(addr);
+	start = addr;
 	if (whole) {
 		start = ALIGN_DOWN(addr, HMM_DEVMEM_WINDOW_SIZE);
 		end = start + HMM_DEVMEM_WINDOW_SIZE;
-		select = MIGRATE_VMA_SELECT_COMPOUND;
+		pfn = ALIGN_DOWN(pfn, HMM_DEVMEM_BLOCK_NR) +
+		      ((addr - start) >> PAGE_SHIFT);
 	} else {
-		start = addr;
 		end = fault_window_end(vma, addr);
 	}
+	/* Lost, and its mapping could not be replaced. */
+	if (hmm_devmem_alloc_retired(devmem->alloc, pfn))
+		return VM_FAULT_HWPOISON;
 
-	nr = (end - start) >> PAGE_SHIFT;
-	txn = nr > 1 ? hmm_devmem_txn_get(devmem, nr) :
-		       hmm_devmem_txn_init_one(&one, devmem);
-	txn->vma = vma;
-	txn->start = start;
-	ret = fault_window(txn, addr, end, page, select);
-	if (nr > 1)
-		hmm_devmem_txn_put(txn);
-	fault_window_done(vma, start, end);
+	if (end - start == PAGE_SIZE) {
+		ret = fault_one(devmem, vma, addr, page);
+	} else {
+		ret = fault_many(devmem, vma, addr, page, start, end,
+				 whole ? MIGRATE_VMA_SELECT_COMPOUND : 0);
+		if (ret && can_fault_alone(devmem, page, whole)) {
+			end = addr + PAGE_SIZE;
+			ret = fault_one(devmem, vma, addr, page);
+		}
+	}
+	fault_window_done(vma, addr, end);
 	return ret;
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_default_fault);

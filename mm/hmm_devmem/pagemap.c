@@ -119,17 +119,24 @@ static void pagemap_folio_split(struct folio *head, struct folio *tail)
 
 /*
  * Without this callback core would take device memory for that of a DAX device
- * and its anon_vma for an address_space. Nothing has to be done for private
- * memory, which the CPU cannot reach; data that only the device has is the
- * driver's to report.
+ * and its anon_vma for an address_space.
  */
 static int pagemap_memory_failure(struct dev_pagemap *pagemap,
 				  unsigned long pfn, unsigned long nr_pages,
 				  int mf_flags)
 {
+	struct hmm_devmem *devmem = hmm_devmem_pagemap_segment(pagemap)->devmem;
+
 	pr_err_ratelimited("memory failure on device pfns [%#lx, %#lx)\n", pfn,
 			   pfn + nr_pages);
-	return -EBUSY;
+	/* What is lost of a classic devmem only its driver can know. */
+	if (!hmm_devmem_managed(devmem))
+		return -EBUSY;
+	/* The caller's reference to the pagemap keeps the struct pages. */
+	for (; nr_pages--; pfn++)
+		if (hmm_devmem_has_pfn(devmem, pfn))
+			hmm_devmem_poison_page(devmem, pfn);
+	return 0;
 }
 
 const struct dev_pagemap_ops hmm_devmem_pagemap_ops = {
@@ -238,20 +245,27 @@ EXPORT_SYMBOL_GPL(hmm_devmem_page_context);
 
 /* Inline, since half of what it costs to allocate a page would be the call. */
 static __always_inline struct folio *
-init_folio(struct hmm_devmem *devmem, unsigned long pfn, unsigned int order,
+init_pages(struct hmm_devmem *devmem, unsigned long pfn, unsigned int order,
 	   struct hmm_devmem_context *ctx)
 {
 	struct page *page = pfn_to_page(pfn);
 
 	zone_device_folio_init((struct folio *)page,
 			       hmm_devmem_allocated_pagemap(devmem, pfn), order);
-	hmm_devmem_context_get(ctx);
 	page->zone_device_data = ctx;
+	trace_hmm_devmem_alloc(pfn, order);
+	return (struct folio *)page;
+}
+
+static __always_inline struct folio *
+init_folio(struct hmm_devmem *devmem, unsigned long pfn, unsigned int order,
+	   struct hmm_devmem_context *ctx)
+{
+	hmm_devmem_context_get(ctx);
 	hmm_devmem_count(devmem, HMM_DEVMEM_ALLOCATED, 1UL << order);
 	if (order)
 		hmm_devmem_count(devmem, HMM_DEVMEM_LARGE_ALLOCATED, 1UL << order);
-	trace_hmm_devmem_alloc(pfn, order);
-	return (struct folio *)page;
+	return init_pages(devmem, pfn, order, ctx);
 }
 
 /**
@@ -269,6 +283,29 @@ struct folio *hmm_devmem_init_folio(struct hmm_devmem *devmem,
 				    struct hmm_devmem_context *ctx)
 {
 	return init_folio(devmem, pfn, order, ctx);
+}
+
+/**
+ * hmm_devmem_init_pages() - Make folios of many free device pages
+ * @devmem: A managed devmem.
+ * @pfns: Pages from its allocator.
+ * @nr: How many.
+ * @ctx: Context, or NULL; each folio takes a reference.
+ *
+ * Context: Any context. @devmem cannot be removed meanwhile.
+ */
+void hmm_devmem_init_pages(struct hmm_devmem *devmem, const unsigned long *pfns,
+			   unsigned int nr, struct hmm_devmem_context *ctx)
+{
+	unsigned int i;
+
+	if (!nr)
+		return;
+	if (ctx)
+		refcount_add(nr, &ctx->refs);
+	hmm_devmem_count(devmem, HMM_DEVMEM_ALLOCATED, nr);
+	for (i = 0; i < nr; i++)
+		init_pages(devmem, pfns[i], 0, ctx);
 }
 
 /**

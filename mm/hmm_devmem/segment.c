@@ -23,6 +23,8 @@
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <kunit/static_stub.h>
+#include <kunit/visibility.h>
 #include <linux/cleanup.h>
 #include <linux/device.h>
 #include <linux/export.h>
@@ -154,6 +156,14 @@ static void segment_reap(struct work_struct *work)
 	segment_destroy(segment);
 }
 
+/* Where tests let core fail. */
+VISIBLE_IF_KUNIT void *hmm_devmem_memremap(struct dev_pagemap *pagemap, int nid)
+{
+	KUNIT_STATIC_STUB_REDIRECT(hmm_devmem_memremap, pagemap, nid);
+	return memremap_pages(pagemap, nid);
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_memremap);
+
 /* Create the struct pages of segment @idx; its pages can not be allocated yet. */
 static int segment_create(struct hmm_devmem *devmem, unsigned int idx)
 {
@@ -180,7 +190,7 @@ static int segment_create(struct hmm_devmem *devmem, unsigned int idx)
 	segment->pagemap.range.end = ALIGN(PFN_PHYS(end),
 					   memremap_compat_align()) - 1;
 
-	ret = memremap_pages(&segment->pagemap, devmem->nid);
+	ret = hmm_devmem_memremap(&segment->pagemap, devmem->nid);
 	if (IS_ERR(ret)) {
 		kfree(segment);
 		return PTR_ERR(ret);
@@ -238,6 +248,7 @@ int hmm_devmem_memmap_fits(u64 size)
  * * %0 - there is more now, whoever created it
  * * %-ENOMEM - out of memory, or the device has no more
  * * %-ENODEV - @devmem is being removed
+ * * %-EAGAIN - it is suspended
  */
 int hmm_devmem_segments_grow(struct hmm_devmem *devmem)
 {
@@ -250,8 +261,9 @@ int hmm_devmem_segments_grow(struct hmm_devmem *devmem)
 		return -ENOMEM;
 
 	guard(rwsem_write)(&devmem->segments_lock);
-	if (hmm_devmem_alloc_killed(devmem->alloc))
-		return -ENODEV;
+	ret = hmm_devmem_alloc_refused(devmem->alloc);
+	if (ret)
+		return ret;
 	if (devmem->nr_populated > before)
 		return 0;
 	ret = hmm_devmem_memmap_fits((u64)PAGE_SIZE << devmem->segment_shift);

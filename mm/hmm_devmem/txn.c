@@ -80,8 +80,16 @@ static struct hmm_devmem_txn *txn_start(struct hmm_devmem_txn *txn,
 	txn->start = 0;
 	txn->nr = nr;
 	txn->short_of_memory = false;
+	txn->no_memory = false;
+	txn->powered = false;
+	txn->unmapped = false;
 	txn->copy = (struct hmm_devmem_copy) { .runs = txn->runs };
 	return txn;
+}
+
+static mempool_t *txn_pool(unsigned int nr)
+{
+	return nr <= HMM_DEVMEM_SMALL_NR ? small_pool : large_pool;
 }
 
 /**
@@ -95,9 +103,27 @@ static struct hmm_devmem_txn *txn_start(struct hmm_devmem_txn *txn,
 struct hmm_devmem_txn *hmm_devmem_txn_get(struct hmm_devmem *devmem,
 					  unsigned int nr)
 {
-	return txn_start(mempool_alloc(nr <= HMM_DEVMEM_SMALL_NR ? small_pool :
-								   large_pool,
-				       GFP_KERNEL), devmem, nr);
+	return txn_start(mempool_alloc(txn_pool(nr), GFP_KERNEL), devmem, nr);
+}
+
+/**
+ * hmm_devmem_txn_tryget() - Get a second transaction
+ * @devmem: Whose pages it moves.
+ * @nr: For how many pages, at most %HMM_DEVMEM_BLOCK_NR.
+ *
+ * For who has one already: to wait for another then could be to wait for
+ * somebody who does the same.
+ *
+ * Context: Any context.
+ * Return: The transaction, or NULL if there is no memory.
+ */
+struct hmm_devmem_txn *hmm_devmem_txn_tryget(struct hmm_devmem *devmem,
+					     unsigned int nr)
+{
+	struct hmm_devmem_txn *txn;
+
+	txn = mempool_alloc(txn_pool(nr), GFP_NOWAIT);
+	return txn ? txn_start(txn, devmem, nr) : NULL;
 }
 
 /**
@@ -126,8 +152,7 @@ struct hmm_devmem_txn *hmm_devmem_txn_init_one(struct hmm_devmem_txn_one *one,
  */
 void hmm_devmem_txn_put(struct hmm_devmem_txn *txn)
 {
-	mempool_free(txn, txn->max <= HMM_DEVMEM_SMALL_NR ? small_pool :
-							    large_pool);
+	mempool_free(txn, txn_pool(txn->max));
 }
 
 /* Core collected all of the window as one piece: a large folio or a hole. */
@@ -139,18 +164,6 @@ static bool txn_is_compound(const struct hmm_devmem_txn *txn)
 static bool txn_is_large_hole(const struct hmm_devmem_txn *txn)
 {
 	return txn_is_compound(txn) && !migrate_pfn_to_page(txn->src[0]);
-}
-
-/* The page to copy to entry @i; of a large folio core names only the first. */
-static struct page *txn_src_page(const struct hmm_devmem_txn *txn,
-				 unsigned int i)
-{
-	struct page *head;
-
-	if (!txn_is_compound(txn))
-		return migrate_pfn_to_page(txn->src[i]);
-	head = migrate_pfn_to_page(txn->src[0]);
-	return head ? head + i : NULL;
 }
 
 /* Number of pages of the destination at entry @i. */
@@ -184,107 +197,206 @@ static unsigned long txn_addr(const struct hmm_devmem_txn *txn, unsigned int i)
 	return txn->vma ? txn->start + ((unsigned long)i << PAGE_SHIFT) : 0;
 }
 
-static bool run_extend(struct hmm_devmem_run *run, struct page *device,
-		       struct page *ram, unsigned int nr)
+/* The pfn to copy to or from at entry @i; 0, which no user has, for a hole. */
+static unsigned long txn_src_pfn(const struct hmm_devmem_txn *txn,
+				 unsigned int i, bool compound)
 {
-	if (device != run->device + run->nr_pages)
-		return false;
-	if (run->ram ? ram != run->ram + run->nr_pages : !!ram)
-		return false;
-	run->nr_pages += nr;
-	return true;
+	const unsigned long src = txn->src[compound ? 0 : i];
+
+	if (!(src & MIGRATE_PFN_VALID))
+		return 0;
+	return (src >> MIGRATE_PFN_SHIFT) + (compound ? i : 0);
 }
 
+static struct hmm_devmem_run *run_start(struct hmm_devmem_txn *txn,
+					unsigned int i, unsigned long src,
+					unsigned long dst)
+{
+	struct page *to = pfn_to_page(dst);
+	struct page *from = src ? pfn_to_page(src) : NULL;
+	const bool to_device = txn->copy.dir == HMM_DEVMEM_TO_DEVICE;
+	struct hmm_devmem_run *run = &txn->runs[txn->copy.nr_runs++];
+
+	run->device = to_device ? to : from;
+	run->ram = to_device ? from : to;
+	run->addr = txn_addr(txn, i);
+	run->error = 0;
+	return run;
+}
+
+/*
+ * One run for what is contiguous on both sides, and in the process as well. A
+ * device that cannot map more than a part of it for DMA gets several.
+ */
 static void txn_build_runs(struct hmm_devmem_txn *txn)
 {
-	const bool to_device = txn->copy.dir == HMM_DEVMEM_TO_DEVICE;
+	const bool compound = txn_is_compound(txn);
+	const unsigned int max = txn->devmem->max_run;
+	unsigned long src, dst, next_src = 0, next_dst = 0;
 	struct hmm_devmem_run *run = NULL;
-	unsigned int i, nr;
+	unsigned int i;
 
 	txn->copy.nr_runs = 0;
-	for (i = 0; i < txn->nr; i += nr) {
-		struct page *src = txn_src_page(txn, i);
-		struct page *dst = migrate_pfn_to_page(txn->dst[i]);
-
-		nr = txn_dst_nr(txn, i);
-		if (!dst) {
-			/* A run is contiguous in the process as well. */
+	for (i = 0; i < txn->nr; i++) {
+		if (!txn->dst[i]) {
 			run = NULL;
 			continue;
 		}
-		if (run && run_extend(run, to_device ? dst : src,
-				      to_device ? src : dst, nr))
-			continue;
-		run = &txn->runs[txn->copy.nr_runs++];
-		*run = (struct hmm_devmem_run) {
-			.device = to_device ? dst : src,
-			.ram = to_device ? src : dst,
-			.addr = txn_addr(txn, i),
-			.nr_pages = nr,
-		};
+		src = txn_src_pfn(txn, i, compound);
+		dst = txn->dst[i] >> MIGRATE_PFN_SHIFT;
+		if (run && dst == next_dst && src == next_src &&
+		    run->nr_pages < max) {
+			run->nr_pages++;
+		} else {
+			run = run_start(txn, i, src, dst);
+			run->nr_pages = 1;
+		}
+		next_dst = dst + 1;
+		next_src = src ? src + 1 : 0;
 	}
 }
 
-/* Entries of runs that the driver could not copy do not move. */
+/* A large folio is copied as a whole: one run, unless DMA needs several. */
+static void txn_build_large_runs(struct hmm_devmem_txn *txn)
+{
+	unsigned long src = txn_src_pfn(txn, 0, true);
+	unsigned long dst = txn->dst[0] >> MIGRATE_PFN_SHIFT;
+	struct hmm_devmem_run *run;
+	unsigned int i;
+
+	txn->copy.nr_runs = 0;
+	for (i = 0; i < HMM_DEVMEM_BLOCK_NR; i += run->nr_pages) {
+		run = run_start(txn, i, src ? src + i : 0, dst + i);
+		run->nr_pages = min(txn->devmem->max_run,
+				    (unsigned int)HMM_DEVMEM_BLOCK_NR - i);
+	}
+}
+
+static bool txn_dst_is_large(const struct hmm_devmem_txn *txn)
+{
+	return txn->dst[0] & MIGRATE_PFN_COMPOUND;
+}
+
+/*
+ * Entries of runs that could not be copied do not move, and a folio of which one
+ * run could not be copied does not either.
+ */
 static unsigned int txn_drop_failed_runs(struct hmm_devmem_txn *txn)
 {
-	unsigned int i = 0, r, left, failed = 0;
+	unsigned int i = 0, r, n, failed = 0;
 
+	if (txn_dst_is_large(txn)) {
+		txn_drop(txn, 0);
+		return HMM_DEVMEM_BLOCK_NR;
+	}
 	for (r = 0; r < txn->copy.nr_runs; r++) {
 		const struct hmm_devmem_run *run = &txn->runs[r];
 
 		while (!txn->dst[i])
 			i++;
-		for (left = run->nr_pages; left; ) {
-			const unsigned int nr = txn_dst_nr(txn, i);
-
-			if (run->error) {
-				txn_drop(txn, i);
-				failed += nr;
-			}
-			left -= nr;
-			i += nr;
+		if (run->error) {
+			for (n = 0; n < run->nr_pages; n++)
+				txn_drop(txn, i + n);
+			failed += run->nr_pages;
 		}
+		i += run->nr_pages;
+	}
+	/* Of a hole that is one piece, core takes all pages or crashes. */
+	if (failed && txn_is_large_hole(txn)) {
+		txn_drop_all(txn);
+		failed = txn->nr;
 	}
 	return failed;
 }
 
+/* Runs that could not be mapped for DMA are not shown to the driver. */
+static void txn_forget_failed_runs(struct hmm_devmem_txn *txn)
+{
+	unsigned int r, nr = 0, pages = 0, failed;
+
+	for (r = 0; r < txn->copy.nr_runs; r++)
+		pages += txn->runs[r].nr_pages;
+	failed = txn_drop_failed_runs(txn);
+	hmm_devmem_count(txn->devmem, HMM_DEVMEM_COPY_ERRORS, failed);
+	txn->unmapped = true;
+	for (r = 0; r < txn->copy.nr_runs; r++)
+		if (!txn->runs[r].error)
+			txn->runs[nr++] = txn->runs[r];
+	txn->copy.nr_runs = nr;
+	/* One run of a large folio can have taken the others with it. */
+	if (failed == pages) {
+		hmm_devmem_dma_unmap(txn);
+		txn->copy.nr_runs = 0;
+	}
+}
+
+static int txn_call_copy(struct hmm_devmem_txn *txn)
+{
+	struct hmm_devmem *devmem = txn->devmem;
+	int ret;
+
+	if (unlikely(READ_ONCE(devmem->dead)))
+		return -ENODEV;
+	ret = hmm_devmem_power_get(devmem, &txn->powered);
+	if (ret)
+		return ret;
+	return txn->copy.dir == HMM_DEVMEM_TO_DEVICE ?
+	       devmem->ops->copy_to_device(devmem, &txn->copy) :
+	       devmem->ops->copy_to_ram(devmem, &txn->copy);
+}
+
 /**
- * hmm_devmem_txn_copy() - Copy what has a destination
- * @txn: The transaction; entries whose copy fails lose their destination.
+ * hmm_devmem_txn_copy_start() - Start to copy what has a destination
+ * @txn: The transaction.
+ *
+ * Context: Process context, may sleep. Source and destination are locked.
+ */
+void hmm_devmem_txn_copy_start(struct hmm_devmem_txn *txn)
+{
+	struct hmm_devmem *devmem = txn->devmem;
+
+	if (txn_dst_is_large(txn))
+		txn_build_large_runs(txn);
+	else
+		txn_build_runs(txn);
+	if (devmem->dma_device && txn->copy.nr_runs &&
+	    !hmm_devmem_dma_map(txn))
+		txn_forget_failed_runs(txn);
+	txn->status = txn->copy.nr_runs ? txn_call_copy(txn) : 0;
+	txn->started = txn->copy.nr_runs && !txn->status;
+}
+
+/**
+ * hmm_devmem_txn_copy_wait() - Wait until a copy is over
+ * @txn: The transaction; entries whose copy failed lose their destination.
  *
  * Context: Process context, may sleep. Source and destination are locked.
  * Return: 0, or an errno if at least one page could not be copied.
  */
-int hmm_devmem_txn_copy(struct hmm_devmem_txn *txn)
+int hmm_devmem_txn_copy_wait(struct hmm_devmem_txn *txn)
 {
-	const struct hmm_devmem_ops *ops = txn->devmem->ops;
-	unsigned int r, failed = 0;
-	int ret;
+	struct hmm_devmem *devmem = txn->devmem;
+	int ret = txn->status;
+	bool failed = ret;
+	unsigned int r;
 
-	txn_build_runs(txn);
-	if (!txn->copy.nr_runs)
-		return 0;
-
-	ret = txn->copy.dir == HMM_DEVMEM_TO_DEVICE ?
-	      ops->copy_to_device(txn->devmem, &txn->copy) :
-	      ops->copy_to_ram(txn->devmem, &txn->copy);
-	if (!ret && ops->copy_wait)
-		ret = ops->copy_wait(txn->devmem, &txn->copy);
+	if (txn->started && devmem->ops->copy_wait)
+		ret = devmem->ops->copy_wait(devmem, &txn->copy);
+	if (unlikely(ret == -ENODEV))
+		hmm_devmem_mark_dead(devmem);
+	if (devmem->dma_device && txn->copy.nr_runs)
+		hmm_devmem_dma_unmap(txn);
 	for (r = 0; r < txn->copy.nr_runs; r++) {
-		if (ret)
+		if (unlikely(ret))
 			txn->runs[r].error = ret;
 		failed |= txn->runs[r].error;
 	}
-	if (!failed)
-		return 0;
-
-	failed = txn_drop_failed_runs(txn);
-	hmm_devmem_count(txn->devmem, HMM_DEVMEM_COPY_ERRORS, failed);
-	/* Of a hole that is one piece, core takes all pages or crashes. */
-	if (txn_is_large_hole(txn))
-		txn_drop_all(txn);
-	return -EIO;
+	if (unlikely(failed))
+		hmm_devmem_count(devmem, HMM_DEVMEM_COPY_ERRORS,
+				 txn_drop_failed_runs(txn));
+	if (unlikely(failed || txn->unmapped))
+		return ret ?: -EIO;
+	return 0;
 }
 
 static bool txn_entry_committed(const struct hmm_devmem_txn *txn,
@@ -374,51 +486,43 @@ static bool alloc_large_device_folio(struct hmm_devmem_txn *txn)
 	    !thp_vma_allowable_order(txn->vma, txn->vma->vm_flags,
 				     TVA_PAGEFAULT, HMM_DEVMEM_BLOCK_ORDER))
 		return false;
-	if (hmm_devmem_alloc_get(devmem->alloc, HMM_DEVMEM_BLOCK_ORDER, &pfn))
+	if (hmm_devmem_should_fail(devmem, HMM_DEVMEM_FAIL_DEVICE_LARGE) ||
+	    hmm_devmem_alloc_get(devmem->alloc, HMM_DEVMEM_BLOCK_ORDER, &pfn))
 		return false;
 	hmm_devmem_init_folio(devmem, pfn, HMM_DEVMEM_BLOCK_ORDER,
 			      txn->copy.context);
+	memset(txn->dst, 0, txn->nr * sizeof(txn->dst[0]));
 	txn->dst[0] = migrate_pfn(pfn) | MIGRATE_PFN_COMPOUND;
 	return true;
 }
 
-/* Of what core collected as one piece, all pages are wanted. */
-static unsigned int count_wanted(const struct hmm_devmem_txn *txn)
+/*
+ * Set the entries of @dst that are to get a device page to 1, the others to 0.
+ * Of what core collected as one piece all pages are wanted, or none.
+ */
+static unsigned int mark_wanted(struct hmm_devmem_txn *txn)
 {
+	const bool compound = txn_is_compound(txn);
 	unsigned int i, nr = 0;
 
-	if (txn_is_compound(txn))
-		return can_go_to_device(txn, 0) ? txn->nr : 0;
-	for (i = 0; i < txn->nr; i++)
-		nr += can_go_to_device(txn, i);
+	for (i = 0; i < txn->nr; i++) {
+		txn->dst[i] = compound && i ? txn->dst[0] :
+					      can_go_to_device(txn, i);
+		nr += txn->dst[i];
+	}
 	return nr;
 }
 
-/*
- * The first @got entries of @dst are pfns: make folios of them and put those
- * where they belong. That is never before their place in the list, so going
- * backwards overwrites none. The last @wanted - @got pages get nothing.
- */
-static void spread_device_pages(struct hmm_devmem_txn *txn, unsigned int wanted,
-				unsigned int got)
+/* Make folios of @nr free pages and put them where one is wanted. */
+static void spread_device_pages(struct hmm_devmem_txn *txn,
+				const unsigned long *pfns, unsigned int nr)
 {
-	unsigned int i;
+	unsigned int i, used = 0;
 
-	for (i = txn->nr; i--; ) {
-		unsigned long pfn;
-
-		if (!txn_is_compound(txn) && !can_go_to_device(txn, i)) {
-			txn->dst[i] = 0;
-			continue;
-		}
-		if (--wanted >= got) {
-			txn->dst[i] = 0;
-			continue;
-		}
-		pfn = txn->dst[wanted];
-		hmm_devmem_init_folio(txn->devmem, pfn, 0, txn->copy.context);
-		txn->dst[i] = migrate_pfn(pfn);
-	}
+	hmm_devmem_init_pages(txn->devmem, pfns, nr, txn->copy.context);
+	for (i = 0; i < txn->nr; i++)
+		if (txn->dst[i])
+			txn->dst[i] = used < nr ? migrate_pfn(pfns[used++]) : 0;
 }
 
 /**
@@ -429,22 +533,25 @@ static void spread_device_pages(struct hmm_devmem_txn *txn, unsigned int wanted,
  */
 void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn)
 {
+	struct hmm_devmem *devmem = txn->devmem;
+	/* The runs are not needed yet, and have room for as many. */
+	unsigned long *pfns = (void *)txn->runs;
 	unsigned int got, wanted;
 
-	wanted = count_wanted(txn);
-	if (!wanted || (txn_is_compound(txn) && alloc_large_device_folio(txn)))
+	wanted = mark_wanted(txn);
+	if (!wanted)
+		return;
+	if (txn_is_compound(txn) && alloc_large_device_folio(txn))
 		return;
 
-	got = hmm_devmem_alloc_get_bulk(txn->devmem->alloc, wanted, txn->dst);
+	got = hmm_devmem_should_fail(devmem, HMM_DEVMEM_FAIL_DEVICE) ? 0 :
+	      hmm_devmem_alloc_get_bulk(devmem->alloc, wanted, pfns);
 	txn->short_of_memory = got < wanted;
 	/* Of a hole that is one piece, core takes all pages or crashes. */
-	if (got < wanted && txn_is_large_hole(txn)) {
+	if (got < wanted && txn_is_large_hole(txn))
 		while (got)
-			hmm_devmem_alloc_put(txn->devmem->alloc, txn->dst[--got], 0);
-		memset(txn->dst, 0, wanted * sizeof(txn->dst[0]));
-		return;
-	}
-	spread_device_pages(txn, wanted, got);
+			hmm_devmem_alloc_put(devmem->alloc, pfns[--got], 0);
+	spread_device_pages(txn, pfns, got);
 }
 
 /* System memory for a device page; as core would allocate it for a CPU fault. */
@@ -461,8 +568,13 @@ static struct folio *alloc_ram(const struct hmm_devmem_txn *txn,
 static bool alloc_ram_entry(struct hmm_devmem_txn *txn, unsigned int i,
 			    unsigned int order, gfp_t gfp)
 {
-	struct folio *folio = alloc_ram(txn, i, order, gfp);
+	struct folio *folio;
 
+	if (hmm_devmem_should_fail(txn->devmem,
+				   order ? HMM_DEVMEM_FAIL_RAM_LARGE :
+					   HMM_DEVMEM_FAIL_RAM))
+		return false;
+	folio = alloc_ram(txn, i, order, gfp);
 	if (!folio)
 		return false;
 	__folio_set_locked(folio);
@@ -482,11 +594,27 @@ static bool alloc_ram_entry(struct hmm_devmem_txn *txn, unsigned int i,
  */
 bool hmm_devmem_txn_can_go_to_ram(const struct hmm_devmem_txn *txn, unsigned int i)
 {
-	struct page *page = txn_src_page(txn, i);
+	const bool compound = txn_is_compound(txn);
+	const unsigned long pfn = txn_src_pfn(txn, i, compound);
 
+	if (!(txn->src[compound ? 0 : i] & MIGRATE_PFN_MIGRATE))
+		return false;
 	/* Peers have the same owner, so core collects their pages as well. */
-	return page && (txn->src[txn_is_compound(txn) ? 0 : i] & MIGRATE_PFN_MIGRATE) &&
-	       hmm_devmem_has_pfn(txn->devmem, page_to_pfn(page));
+	return hmm_devmem_has_pfn(txn->devmem, pfn) &&
+	       !hmm_devmem_alloc_retired(txn->devmem->alloc, pfn);
+}
+
+/* Can all pages of what was collected as one piece go to system memory? */
+static bool txn_is_whole(const struct hmm_devmem_txn *txn)
+{
+	unsigned int i;
+
+	if (likely(!hmm_devmem_alloc_any_retired(txn->devmem->alloc)))
+		return hmm_devmem_txn_can_go_to_ram(txn, 0);
+	for (i = 0; i < txn->nr; i++)
+		if (!hmm_devmem_txn_can_go_to_ram(txn, i))
+			return false;
+	return true;
 }
 
 /**
@@ -508,14 +636,14 @@ bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first,
 	unsigned int i;
 
 	if (txn_is_compound(txn)) {
-		if (!hmm_devmem_txn_can_go_to_ram(txn, 0))
-			return true;
-		if (alloc_ram_entry(txn, 0, HMM_DEVMEM_BLOCK_ORDER, gfp))
+		if (txn_is_whole(txn) &&
+		    alloc_ram_entry(txn, 0, HMM_DEVMEM_BLOCK_ORDER, gfp))
 			return true;
 		if (!may_split)
 			return false;
 	}
-	if (hmm_devmem_txn_can_go_to_ram(txn, first) && !alloc_ram_entry(txn, first, 0, gfp))
+	if (hmm_devmem_txn_can_go_to_ram(txn, first) &&
+	    !alloc_ram_entry(txn, first, 0, gfp))
 		return false;
 	gfp |= __GFP_NORETRY | __GFP_NOWARN;
 	for (i = 0; i < txn->nr; i++)

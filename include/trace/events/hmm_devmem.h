@@ -117,11 +117,28 @@ DEFINE_EVENT(hmm_devmem_migrate, hmm_devmem_evict,
 	     TP_ARGS(devmem, start, end, nr_pages)
 );
 
+/* By pfn; nr_pages is the length of what the device reported. */
+DEFINE_EVENT(hmm_devmem_migrate, hmm_devmem_poison,
+	     TP_PROTO(const struct hmm_devmem *devmem, unsigned long start,
+		      unsigned long end, unsigned long nr_pages),
+	     TP_ARGS(devmem, start, end, nr_pages)
+);
+
 /* By pfn; nr_pages is what is still in use. */
 DEFINE_EVENT(hmm_devmem_migrate, hmm_devmem_zombie,
 	     TP_PROTO(const struct hmm_devmem *devmem, unsigned long start,
 		      unsigned long end, unsigned long nr_pages),
 	     TP_ARGS(devmem, start, end, nr_pages)
+);
+
+TRACE_EVENT(hmm_devmem_suspend,
+	    TP_PROTO(const struct hmm_devmem *devmem, int ret),
+	    TP_ARGS(devmem, ret),
+	    TP_STRUCT__entry(__string(device, dev_name(devmem->device))
+			     __field(int, ret)),
+	    TP_fast_assign(__assign_str(device);
+			   __entry->ret = ret;),
+	    TP_printk("%s ret=%d", __get_str(device), __entry->ret)
 );
 
 #endif /* _TRACE_HMM_DEVMEM_H */

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Fault injection: every step of a transaction can be made to fail.
+ */
+
+/**
+ * DOC: Fault injection
+ *
+ * With CONFIG_FAULT_INJECTION the steps of a transaction that core or the device
+ * can make fail ask here first: allocations on both sides, and mapping for DMA.
+ * They take part in /proc/<pid>/fail-nth, and each has a folder of fault
+ * attributes below ``hmm_devmem/`` in debugfs (see
+ * Documentation/fault-injection/). Failures of the copy itself are for the driver
+ * to inject.
+ */
+
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/debugfs.h>
+#include <linux/export.h>
+#include <linux/fault-inject.h>
+
+#include "internal.h"
+
+static struct {
+	const char *name;
+	struct fault_attr attr;
+} fails[HMM_DEVMEM_NR_FAIL] = {
+	[HMM_DEVMEM_FAIL_DEVICE] = { "fail_device", FAULT_ATTR_INITIALIZER },
+	[HMM_DEVMEM_FAIL_DEVICE_LARGE] = {
+		"fail_device_large", FAULT_ATTR_INITIALIZER
+	},
+	[HMM_DEVMEM_FAIL_RAM] = { "fail_ram", FAULT_ATTR_INITIALIZER },
+	[HMM_DEVMEM_FAIL_RAM_LARGE] = { "fail_ram_large", FAULT_ATTR_INITIALIZER },
+	[HMM_DEVMEM_FAIL_DMA] = { "fail_dma", FAULT_ATTR_INITIALIZER },
+};
+
+/**
+ * hmm_devmem_should_fail() - Shall a step fail?
+ * @devmem: The device memory.
+ * @step: The step.
+ *
+ * Context: Any context.
+ * Return: True if it shall.
+ */
+bool hmm_devmem_should_fail(struct hmm_devmem *devmem,
+			    enum hmm_devmem_fail step)
+{
+	const unsigned long next = READ_ONCE(devmem->fail_next);
+
+	if (unlikely(next & BIT(step)) &&
+	    cmpxchg(&devmem->fail_next, next, 0) == next)
+		return true;
+	return should_fail(&fails[step].attr, 1);
+}
+
+/**
+ * hmm_devmem_fail_next() - Let one step fail
+ * @devmem: The device memory.
+ * @steps: One bit for each &enum hmm_devmem_fail. The first of them to be tried
+ *	fails, once; 0 to take back what was asked for before.
+ *
+ * Context: Any context.
+ */
+void hmm_devmem_fail_next(struct hmm_devmem *devmem, unsigned long steps)
+{
+	WRITE_ONCE(devmem->fail_next, steps);
+}
+EXPORT_SYMBOL_FOR_MODULES(hmm_devmem_fail_next, "test_hmm_devmem");
+
+/**
+ * hmm_devmem_fail_debugfs_init() - Show the fault attributes
+ * @root: Our folder in debugfs.
+ *
+ * Context: Process context, once at boot.
+ */
+void __init hmm_devmem_fail_debugfs_init(struct dentry *root)
+{
+	unsigned int i;
+
+	for (i = 0; i < HMM_DEVMEM_NR_FAIL; i++)
+		fault_create_debugfs_attr(fails[i].name, root, &fails[i].attr);
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Device pages whose data is lost.
+ */
+
+/**
+ * DOC: Lost memory
+ *
+ * A device that finds out that it has lost the content of some of its memory
+ * calls hmm_devmem_poison(). The pages are *retired*: the allocator never hands
+ * them out again. Where they are mapped, the mappings are replaced by entries that
+ * say so, as core does for its own memory, and an access gives SIGBUS. A large
+ * folio is split first, so that its other pages are not affected.
+ *
+ * A page whose mappings cannot be replaced (somebody else works on its folio, or
+ * the kernel is built without CONFIG_MEMORY_FAILURE) is not copied any more,
+ * which comes to the same: the CPU fault that needs it gives SIGBUS.
+ */
+
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/cleanup.h>
+#include <linux/export.h>
+#include <linux/mm.h>
+#include <linux/overflow.h>
+#include <linux/page-flags.h>
+#include <linux/pagemap.h>
+#include <linux/rmap.h>
+#include <linux/rwsem.h>
+#include <linux/sched.h>
+
+#include <trace/events/hmm_devmem.h>
+
+#include "internal.h"
+
+/* The folio of @page, locked and with a reference; NULL if the page is free. */
+static struct folio *lock_folio_of(struct page *page)
+{
+	struct folio *folio;
+
+	for (;;) {
+		folio = page_folio(page);
+		if (!folio_try_get(folio))
+			return NULL;
+		folio_lock(folio);
+		if (folio == page_folio(page))
+			return folio;
+		/* It was split. */
+		folio_unlock(folio);
+		folio_put(folio);
+	}
+}
+
+/* Replace all mappings of a page, which is locked. */
+static void unmap_page_as_lost(struct page *page)
+{
+	/* Lock and reference stay with the part that has @page. */
+	if (folio_test_large(page_folio(page)) && split_huge_page(page))
+		return;
+	if (!IS_ENABLED(CONFIG_MEMORY_FAILURE))
+		return;
+	SetPageHWPoison(page);
+	try_to_unmap(page_folio(page),
+		     TTU_HWPOISON | TTU_IGNORE_MLOCK | TTU_SYNC);
+}
+
+/**
+ * hmm_devmem_poison_page() - The content of one page is lost
+ * @devmem: A managed devmem.
+ * @pfn: The page; its struct page cannot go away.
+ *
+ * Context: Process context, may sleep. Takes the lock of its folio.
+ */
+void hmm_devmem_poison_page(struct hmm_devmem *devmem, unsigned long pfn)
+{
+	struct page *page = pfn_to_page(pfn);
+	struct folio *folio;
+
+	/* First, so that whoever gets the folio next knows. */
+	hmm_devmem_alloc_retire(devmem->alloc, pfn);
+	folio = lock_folio_of(page);
+	if (!folio)
+		return;
+	hmm_devmem_count(devmem, HMM_DEVMEM_LOST, 1);
+	unmap_page_as_lost(page);
+	folio = page_folio(page);
+	folio_unlock(folio);
+	folio_put(folio);
+}
+
+/**
+ * hmm_devmem_poison() - The device has lost the content of some memory
+ * @devmem: A managed devmem.
+ * @pfn: First pfn of the range, inclusive.
+ * @nr_pages: Its length, pages of PAGE_SIZE. What is outside of @devmem, or has no
+ *	struct page, is ignored.
+ *
+ * Processes that have pages there get SIGBUS when they access them, also after
+ * the device has been removed; their other pages are not affected. The pages are
+ * never allocated again, until the memory is removed and added anew.
+ *
+ * Context: Process context, may sleep. Takes folio locks: waits for copies of
+ * these pages, so not to be called by a copy callback or with locks that it takes.
+ */
+void hmm_devmem_poison(struct hmm_devmem *devmem, unsigned long pfn,
+		       unsigned long nr_pages)
+{
+	unsigned long end;
+
+	might_sleep();
+	if (!hmm_devmem_managed(devmem) || check_add_overflow(pfn, nr_pages, &end) ||
+	    !hmm_devmem_tryget_live(devmem))
+		return;
+	trace_hmm_devmem_poison(devmem, pfn, end, nr_pages);
+	end = min(end, devmem->pfn_last);
+	for (pfn = max(pfn, devmem->pfn_first); pfn < end; pfn++) {
+		scoped_guard(rwsem_read, &devmem->segments_lock) {
+			if (hmm_devmem_segment_at(devmem, pfn))
+				hmm_devmem_poison_page(devmem, pfn);
+		}
+		cond_resched();
+	}
+	hmm_devmem_put(devmem);
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_poison);
