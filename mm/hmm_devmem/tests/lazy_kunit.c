@@ -13,7 +13,6 @@
 #include <linux/kthread.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
-#include <linux/module.h>
 #include <linux/pagemap.h>
 #include <linux/sizes.h>
 
@@ -353,7 +352,3 @@ static struct kunit_suite lazy_suite = {
 };
 
 kunit_test_suite(lazy_suite);
-
-MODULE_DESCRIPTION("KUnit suite for struct pages on demand");
-MODULE_LICENSE("GPL");
-MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the suites of the allocator for device pages share.
+ */
+#ifndef _HMM_DEVMEM_ALLOC_TEST_H
+#define _HMM_DEVMEM_ALLOC_TEST_H
+
+#include <kunit/resource.h>
+#include <kunit/test.h>
+#include <linux/align.h>
+#include <linux/minmax.h>
+#include <linux/prandom.h>
+#include <linux/slab.h>
+
+#include "../internal.h"
+
+/* Aligned to every block order used here. Nothing looks at these pages. */
+#define TEST_BASE	BIT(30)
+
+/* More pages than all caches of a test's CPUs take at a time. */
+#define TEST_BLOCKS	8
+
+/* Of the random tests; set before the first test. */
+extern unsigned long hmm_devmem_test_seed;
+
+int hmm_devmem_test_print_seed(struct kunit_suite *suite);
+
+static inline unsigned int random_below(struct rnd_state *rnd, unsigned int end)
+{
+	return prandom_u32_state(rnd) % end;
+}
+
+/**
+ * struct geometry - what an allocator is for
+ * @desc: for the name of the case
+ * @block_order: pages of a block, log2
+ * @area_order: blocks of an area, log2
+ * @first: first page, relative to TEST_BASE
+ * @nr: number of pages
+ */
+struct geometry {
+	const char *desc;
+	unsigned int block_order;
+	unsigned int area_order;
+	unsigned long first;
+	unsigned long nr;
+};
+
+static const struct geometry __maybe_unused geometries[] = {
+	{ "block order 3", 3, 10, 0, 1024 },
+	{ "block order 6", 6, 10, 0, 1024 },
+	{ "block order 9", 9, 10, 0, 2048 },
+	{ "block order 13", 13, 10, 0, 2 << 13 },
+	{ "unaligned first", 9, 10, 5, 2043 },
+	{ "unaligned last", 9, 10, 0, 2047 },
+	{ "unaligned ends, tiny blocks", 3, 10, 3, 1002 },
+	{ "inside one block", 9, 10, 7, 100 },
+	{ "one page", 9, 10, 511, 1 },
+	{ "areas of one block", 6, 0, 0, 1024 },
+	{ "areas of four blocks, unaligned ends", 6, 2, 61, 900 },
+};
+
+/* Needs KUNIT_ARRAY_PARAM_DESC(geometry, geometries, desc) in the same file. */
+#define GEOMETRY_CASE(name)	KUNIT_CASE_PARAM(name, geometry_gen_params)
+
+KUNIT_DEFINE_ACTION_WRAPPER(destroy_action, hmm_devmem_alloc_destroy,
+			    struct hmm_devmem_alloc *);
+
+static inline struct hmm_devmem_alloc *create(struct kunit *test,
+					      const struct geometry *geo)
+{
+	struct hmm_devmem_alloc *alloc;
+	unsigned int i;
+
+	alloc = hmm_devmem_alloc_create(TEST_BASE + geo->first, geo->nr,
+					geo->block_order,
+					geo->block_order + geo->area_order);
+	KUNIT_ASSERT_NOT_NULL(test, alloc);
+	KUNIT_ASSERT_EQ(test, 0,
+			kunit_add_action_or_reset(test, destroy_action, alloc));
+	for (i = 0; i < alloc->nr_areas; i++)
+		KUNIT_ASSERT_EQ(test, 0, hmm_devmem_alloc_populate(alloc, i));
+	return alloc;
+}
+
+/* What a device with 2 MiB folios has. */
+static inline struct hmm_devmem_alloc *create_blocks(struct kunit *test,
+						     unsigned int nr_blocks)
+{
+	const struct geometry geo = {
+		.block_order = 9,
+		.area_order = 10,
+		.nr = nr_blocks << 9,
+	};
+
+	return create(test, &geo);
+}
+
+static inline unsigned long *alloc_pfns(struct kunit *test, unsigned long nr)
+{
+	unsigned long *pfns = kunit_kcalloc(test, nr, sizeof(*pfns), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, pfns);
+	return pfns;
+}
+
+static inline u8 *alloc_bytes(struct kunit *test, unsigned long nr)
+{
+	u8 *bytes = kunit_kzalloc(test, nr, GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, bytes);
+	return bytes;
+}
+
+static inline unsigned long get(struct kunit *test,
+				struct hmm_devmem_alloc *alloc,
+				unsigned int order)
+{
+	unsigned long pfn = 0;
+
+	KUNIT_ASSERT_EQ(test, 0, hmm_devmem_alloc_get(alloc, order, &pfn));
+	return pfn;
+}
+
+static inline struct hmm_devmem_alloc_stats
+get_stats(struct hmm_devmem_alloc *alloc)
+{
+	struct hmm_devmem_alloc_stats stats;
+
+	hmm_devmem_alloc_get_stats(alloc, &stats);
+	return stats;
+}
+
+static inline unsigned int count_blocks(struct hmm_devmem_alloc *alloc)
+{
+	unsigned int nr = 0;
+	unsigned long pfn;
+
+	while (!hmm_devmem_alloc_get(alloc, alloc->block_order, &pfn))
+		nr++;
+	return nr;
+}
+
+/* Mark 2^@order pages in @seen; they must be ours, aligned, and new. */
+static inline void mark_seen(struct kunit *test, const struct geometry *geo,
+			     u8 *seen, unsigned long pfn, unsigned int order)
+{
+	unsigned long at = pfn - TEST_BASE - geo->first;
+	unsigned long i;
+
+	KUNIT_ASSERT_TRUE(test, IS_ALIGNED(pfn, 1UL << order));
+	KUNIT_ASSERT_LE(test, at + (1UL << order), geo->nr);
+	for (i = at; i < at + (1UL << order); i++) {
+		KUNIT_ASSERT_EQ(test, seen[i], 0);
+		seen[i] = 1;
+	}
+}
+
+/* Compare what in_use lists in [@pfn, @end) with @seen (one byte a page). */
+static inline void expect_in_use(struct kunit *test,
+				 struct hmm_devmem_alloc *alloc, const u8 *seen,
+				 unsigned long pfn, unsigned long end)
+{
+	const unsigned int max = 1 << alloc->block_order;
+	unsigned long *pfns = alloc_pfns(test, max);
+	unsigned long at = max(pfn, alloc->first);
+	unsigned int nr, i;
+
+	while ((nr = hmm_devmem_alloc_in_use(alloc, &pfn, end, pfns, max))) {
+		KUNIT_ASSERT_LE(test, nr, max);
+		for (i = 0; i < nr; i++) {
+			while (at < pfns[i])
+				KUNIT_ASSERT_NE(test, 1, seen[at++ - alloc->first]);
+			KUNIT_ASSERT_EQ(test, at, pfns[i]);
+			KUNIT_ASSERT_EQ(test, 1, seen[at++ - alloc->first]);
+		}
+	}
+	for (; at < min(end, alloc->last); at++)
+		KUNIT_ASSERT_NE(test, 1, seen[at - alloc->first]);
+	kunit_kfree(test, pfns);
+}
+
+/* What was allocated in one call. */
+struct piece {
+	unsigned long pfn;
+	unsigned int order;
+};
+
+#endif /* _HMM_DEVMEM_ALLOC_TEST_H */
