@@ -4,6 +4,7 @@
  */
 
 #include <kunit/resource.h>
+#include <kunit/static_stub.h>
 #include <kunit/test.h>
 #include <linux/io.h>
 #include <linux/ioport.h>
@@ -265,6 +266,82 @@ static void remove_after_failed_add_ignored(struct kunit *test)
 	expect_nothing_changed(test);
 }
 
+/* Core fails: no struct pages are left, and the range is free again. */
+
+/* An errno that no check of the library returns. */
+static void *memremap_fails(struct dev_pagemap *pagemap, int nid)
+{
+	return ERR_PTR(-ENOSPC);
+}
+
+static int populate_fails(struct hmm_devmem_alloc *alloc, unsigned int idx)
+{
+	return -ENOMEM;
+}
+
+/* Where the next devmem of TEST_SIZE goes. */
+static unsigned long next_pfn(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add(test, &minimal_managed_ops, TEST_SIZE);
+	unsigned long pfn = devmem->pfn_first;
+
+	hmm_devmem_remove(devmem);
+	return pfn;
+}
+
+static void expect_add_error(struct kunit *test,
+			     const struct hmm_devmem_ops *ops, int error)
+{
+	struct hmm_devmem *devmem;
+
+	devmem = hmm_devmem_add(ops, test_device(test), TEST_SIZE);
+	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(devmem), error);
+	/* Or its callbacks would be called when the test is over. */
+	hmm_devmem_remove(devmem);
+	expect_nothing_changed(test);
+}
+
+static void add_when_memremap_fails_leaves_nothing(struct kunit *test)
+{
+	const unsigned long pfn = next_pfn(test);
+
+	kunit_activate_static_stub(test, hmm_devmem_memremap, memremap_fails);
+	expect_add_error(test, &managed_ops, -ENOSPC);
+	expect_add_error(test, &classic_ops, -ENOSPC);
+	kunit_deactivate_static_stub(test, hmm_devmem_memremap);
+	KUNIT_EXPECT_EQ(test, next_pfn(test), pfn);
+}
+
+static void add_when_populate_fails_leaves_nothing(struct kunit *test)
+{
+	const unsigned long pfn = next_pfn(test);
+
+	kunit_activate_static_stub(test, hmm_devmem_alloc_populate,
+				   populate_fails);
+	expect_add_error(test, &managed_ops, -ENOMEM);
+	kunit_deactivate_static_stub(test, hmm_devmem_alloc_populate);
+	KUNIT_EXPECT_EQ(test, next_pfn(test), pfn);
+}
+
+static void add_resource_when_core_fails_can_be_repeated(struct kunit *test)
+{
+	struct resource *res = get_region(test, TEST_SIZE);
+	struct hmm_devmem *devmem;
+
+	kunit_activate_static_stub(test, hmm_devmem_memremap, memremap_fails);
+	expect_resource_error(test, *res, -ENOSPC);
+	kunit_deactivate_static_stub(test, hmm_devmem_memremap);
+	kunit_activate_static_stub(test, hmm_devmem_alloc_populate,
+				   populate_fails);
+	expect_resource_error(test, *res, -ENOMEM);
+	kunit_deactivate_static_stub(test, hmm_devmem_alloc_populate);
+
+	devmem = hmm_devmem_add_resource(&managed_ops, test_device(test), res);
+	KUNIT_EXPECT_NOT_ERR_OR_NULL(test, devmem);
+	hmm_devmem_remove(devmem);
+	expect_events(test, "kc");
+}
+
 /* Add, good input */
 
 static void add_fills_in_fields(struct kunit *test)
@@ -414,6 +491,9 @@ static struct kunit_case core_cases[] = {
 	KUNIT_CASE(add_resource_over_private_devmem_returns_ebusy),
 	KUNIT_CASE(add_resource_beside_devmem_works),
 	KUNIT_CASE(remove_after_failed_add_ignored),
+	KUNIT_CASE(add_when_memremap_fails_leaves_nothing),
+	KUNIT_CASE(add_when_populate_fails_leaves_nothing),
+	KUNIT_CASE(add_resource_when_core_fails_can_be_repeated),
 	KUNIT_CASE(add_fills_in_fields),
 	KUNIT_CASE(add_calls_nothing),
 	KUNIT_CASE(add_desc_keeps_owner_and_driver_data),

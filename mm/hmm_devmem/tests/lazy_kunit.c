@@ -6,6 +6,7 @@
 
 #include <kunit/device.h>
 #include <kunit/resource.h>
+#include <kunit/static_stub.h>
 #include <kunit/test.h>
 #include <linux/completion.h>
 #include <linux/delay.h>
@@ -313,6 +314,121 @@ static void remove_with_all_populated(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
+/* Core cannot create struct pages */
+
+static void *memremap_fails(struct dev_pagemap *pagemap, int nid)
+{
+	return ERR_PTR(-ENOSPC);
+}
+
+static int populate_fails(struct hmm_devmem_alloc *alloc, unsigned int idx)
+{
+	return -ENOMEM;
+}
+
+static void expect_no_folio(struct kunit *test, struct hmm_devmem *devmem)
+{
+	struct hmm_devmem_context ctx;
+
+	hmm_devmem_context_init(&ctx, NULL);
+	KUNIT_EXPECT_NULL(test, hmm_devmem_alloc_folio(devmem, 0, &ctx));
+	KUNIT_EXPECT_NULL(test, hmm_devmem_alloc_folio(devmem,
+						       HMM_DEVMEM_BLOCK_ORDER,
+						       &ctx));
+	KUNIT_EXPECT_EQ(test, refcount_read(&ctx.refs), 1);
+}
+
+/* No struct pages, as core sees it. */
+static bool has_pagemap(unsigned long pfn)
+{
+	struct dev_pagemap *pagemap = get_dev_pagemap(pfn);
+
+	put_dev_pagemap(pagemap);
+	return pagemap;
+}
+
+static void alloc_when_memremap_fails_returns_null(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
+	struct folio **folios;
+	unsigned long nr;
+
+	kunit_activate_static_stub(test, hmm_devmem_memremap, memremap_fails);
+	expect_no_folio(test, devmem);
+	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 0);
+	KUNIT_EXPECT_FALSE(test, hmm_devmem_pfn_populated(devmem, devmem->pfn_first));
+	kunit_deactivate_static_stub(test, hmm_devmem_memremap);
+
+	nr = take_all_blocks(test, devmem, &folios);
+	KUNIT_EXPECT_EQ(test, nr, TEST_SIZE / BLOCK_BYTES);
+	free_blocks(folios, nr);
+	hmm_devmem_remove(devmem);
+}
+
+static void alloc_when_populate_fails_returns_null(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
+	struct folio **folios;
+	unsigned long nr;
+
+	kunit_activate_static_stub(test, hmm_devmem_alloc_populate,
+				   populate_fails);
+	expect_no_folio(test, devmem);
+	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 0);
+	KUNIT_EXPECT_FALSE(test, hmm_devmem_pfn_populated(devmem, devmem->pfn_first));
+	KUNIT_EXPECT_FALSE(test, has_pagemap(devmem->pfn_first));
+	kunit_deactivate_static_stub(test, hmm_devmem_alloc_populate);
+
+	nr = take_all_blocks(test, devmem, &folios);
+	KUNIT_EXPECT_EQ(test, nr, TEST_SIZE / BLOCK_BYTES);
+	KUNIT_EXPECT_TRUE(test, has_pagemap(devmem->pfn_first));
+	free_blocks(folios, nr);
+	hmm_devmem_remove(devmem);
+}
+
+/* What there is can be used, freed and allocated while there is no more to come. */
+static void failing_to_grow_leaves_other_segments(struct kunit *test)
+{
+	const unsigned long max = SEGMENT_SIZE / BLOCK_BYTES;
+	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
+	struct folio *first, **folios;
+	unsigned long nr;
+
+	first = hmm_devmem_alloc_folio(devmem, HMM_DEVMEM_BLOCK_ORDER, NULL);
+	KUNIT_ASSERT_NOT_NULL(test, first);
+	kunit_activate_static_stub(test, hmm_devmem_memremap, memremap_fails);
+	nr = take_all_blocks(test, devmem, &folios);
+	KUNIT_EXPECT_EQ(test, nr, max - 1);
+	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 1);
+	expect_no_folio(test, devmem);
+	free_blocks(folios, nr);
+	nr = take_all_blocks(test, devmem, &folios);
+	KUNIT_EXPECT_EQ(test, nr, max - 1);
+	kunit_deactivate_static_stub(test, hmm_devmem_memremap);
+
+	KUNIT_EXPECT_PTR_EQ(test, hmm_devmem_from_page(&first->page), devmem);
+	KUNIT_EXPECT_EQ(test, folio_ref_count(first), 1);
+	free_blocks(folios, nr);
+	free_folio(first);
+	hmm_devmem_remove(devmem);
+}
+
+static void remove_after_failing_to_grow_gives_range_back(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
+	const u64 start = devmem->resource->start;
+
+	kunit_activate_static_stub(test, hmm_devmem_alloc_populate,
+				   populate_fails);
+	expect_no_folio(test, devmem);
+	hmm_devmem_remove(devmem);
+	kunit_deactivate_static_stub(test, hmm_devmem_alloc_populate);
+
+	devmem = add_lazy(test, TEST_SIZE);
+	KUNIT_EXPECT_EQ(test, devmem->resource->start, start);
+	hmm_devmem_remove(devmem);
+}
+
 static void flags_are_checked(struct kunit *test)
 {
 	struct hmm_devmem_desc desc = {
@@ -341,6 +457,10 @@ static struct kunit_case lazy_cases[] = {
 	KUNIT_CASE_SLOW(segments_in_use_now_and_then_stay),
 	KUNIT_CASE(racing_allocators_share_segments),
 	KUNIT_CASE(remove_with_all_populated),
+	KUNIT_CASE(alloc_when_memremap_fails_returns_null),
+	KUNIT_CASE(alloc_when_populate_fails_returns_null),
+	KUNIT_CASE(failing_to_grow_leaves_other_segments),
+	KUNIT_CASE(remove_after_failing_to_grow_gives_range_back),
 	KUNIT_CASE(flags_are_checked),
 	{ }
 };
