@@ -490,6 +490,47 @@ static void retire_whole_block_leaves_others(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, count_blocks(alloc), 2);
 }
 
+/* A page that is freed twice by mistake is warned of, but counted once. */
+static void put_retired_page_twice_loses_it_once(struct kunit *test)
+{
+	const struct geometry *geo = test->param_value;
+	struct hmm_devmem_alloc *alloc = create(test, geo);
+	const unsigned long retired = alloc->first + geo->nr / 2;
+	unsigned long i;
+
+	for (i = 0; i < geo->nr; i++)
+		get(test, alloc, 0);
+	hmm_devmem_alloc_retire(alloc, retired);
+	hmm_devmem_alloc_put(alloc, retired, 0);
+	kunit_warning_suppress(test) {
+		hmm_devmem_alloc_put(alloc, retired, 0);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
+	}
+	KUNIT_EXPECT_EQ(test, geo->nr - 1, get_stats(alloc).used);
+	for (i = alloc->first; i < alloc->last; i++)
+		if (i != retired)
+			hmm_devmem_alloc_put(alloc, i, 0);
+	KUNIT_EXPECT_EQ(test, 0, get_stats(alloc).used);
+	KUNIT_EXPECT_EQ(test, geo->nr - 1, get_stats(alloc).free);
+}
+
+static void put_one_of_two_retired_pages_twice_loses_two(struct kunit *test)
+{
+	struct hmm_devmem_alloc *alloc = create_blocks(test, 1);
+	unsigned long pfn = get(test, alloc, 9);
+
+	hmm_devmem_alloc_retire(alloc, pfn + 3);
+	hmm_devmem_alloc_retire(alloc, pfn + 300);
+	kunit_warning_suppress(test) {
+		hmm_devmem_alloc_put(alloc, pfn + 3, 0);
+		hmm_devmem_alloc_put(alloc, pfn + 3, 0);
+		hmm_devmem_alloc_put(alloc, pfn + 300, 0);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
+	}
+	KUNIT_EXPECT_EQ(test, 510, get_stats(alloc).used);
+	KUNIT_EXPECT_EQ(test, 2, get_stats(alloc).retired);
+}
+
 /* Kill */
 
 static void get_after_kill_returns_enodev(struct kunit *test)
@@ -628,6 +669,8 @@ static struct kunit_case alloc_cases[] = {
 	KUNIT_CASE(retire_inside_large_piece_loses_one_page),
 	KUNIT_CASE(retire_twice_counts_once),
 	KUNIT_CASE(retire_whole_block_leaves_others),
+	GEOMETRY_CASE(put_retired_page_twice_loses_it_once),
+	KUNIT_CASE(put_one_of_two_retired_pages_twice_loses_two),
 	KUNIT_CASE(get_after_kill_returns_enodev),
 	KUNIT_CASE(bulk_after_kill_returns_0),
 	KUNIT_CASE(kill_empties_caches),
