@@ -77,7 +77,8 @@ enum {
  *	the fields up to @copy_errors, @lost and @pfn_first are 0.
  * @lost: See &struct hmm_devmem_stats.
  * @pfn_first: First pfn of device memory.
- * @in_flight: The most copies that were in flight at the same time.
+ * @in_flight: The most copies that were in flight at the same time since it was
+ *	plugged.
  * @bad_power: Copies while the device was, or might have been, suspended.
  */
 struct hmm_devmem_test_stats {

@@ -214,6 +214,7 @@ static int plug_locked(struct thd_device *tdev,
 	if (tdev->classic)
 		thd_classic_reset(tdev);
 	tdev->plug = *plug;
+	atomic_set(&tdev->max_in_flight, 0);
 	power_enable(tdev);
 	devmem = thd_add(tdev);
 	if (IS_ERR(devmem)) {
