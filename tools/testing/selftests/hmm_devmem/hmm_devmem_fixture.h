@@ -23,6 +23,8 @@ FIXTURE(devmem)
 	int ctl;
 	unsigned long npages;
 	struct hmm_devmem_test_stats before;
+	/* The device is not as it was, and is to be plugged again. */
+	bool replug;
 };
 
 FIXTURE_VARIANT(devmem)
@@ -70,7 +72,9 @@ FIXTURE_SETUP(devmem)
 	ASSERT_GE(self->ctl, 0);
 	/* What a test before this one may have left if it failed */
 	device_plug(self->ctl);
+	device_resume(self->ctl);
 	device_inject(self->ctl, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
+	device_fail_next(self->ctl, 0);
 	self->fd = device_open(variant->nr);
 	ASSERT_GE(self->fd, 0);
 	/* Two and a half huge pages: the last part is always of small ones */
@@ -85,11 +89,31 @@ FIXTURE_TEARDOWN(devmem)
 	if (self->ctl < 0)
 		return;
 	device_inject(self->ctl, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
+	device_fail_next(self->ctl, 0);
+	fail_attrs_clear();
 	areas_unmap();
 	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
+	if (self->replug) {
+		device_unplug(self->ctl);
+		EXPECT_EQ(0, device_plug(self->ctl));
+	}
 	if (self->fd >= 0)
 		close(self->fd);
 	close(self->ctl);
+}
+
+/* Plug the device with other properties, for the rest of this test. */
+static inline int plug_as(FIXTURE_DATA(devmem) *self, __u64 size, __u32 flags,
+			  __u32 delay_us)
+{
+	int ret;
+
+	self->replug = true;
+	ret = device_unplug(self->ctl);
+	if (!ret)
+		ret = device_plug_as(self->ctl, size, flags, delay_us);
+	self->before = device_stats(self->ctl);
+	return ret;
 }
 
 #endif /* _SELFTESTS_HMM_DEVMEM_FIXTURE_H */

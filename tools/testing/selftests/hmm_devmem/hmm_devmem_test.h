@@ -466,4 +466,131 @@ static inline long since(int fd, const struct hmm_devmem_test_stats *before,
 	       *(const __u64 *)((const char *)before + offset);
 }
 
+/* More calls of the device: power, lost memory, failures to order. */
+
+static inline int device_plug_as(int fd, __u64 size, __u32 flags, __u32 delay_us)
+{
+	struct hmm_devmem_test_plug plug = {
+		.size = size,
+		.flags = flags,
+		.delay_us = delay_us,
+	};
+
+	return device_ioctl(fd, HMM_DEVMEM_TEST_PLUG_AS, &plug);
+}
+
+static inline int device_suspend(int fd)
+{
+	return device_ioctl(fd, HMM_DEVMEM_TEST_SUSPEND, NULL);
+}
+
+static inline int device_resume(int fd)
+{
+	return device_ioctl(fd, HMM_DEVMEM_TEST_RESUME, NULL);
+}
+
+static inline int device_mark_dead(int fd)
+{
+	return device_ioctl(fd, HMM_DEVMEM_TEST_MARK_DEAD, NULL);
+}
+
+static inline int device_lose(int fd, unsigned long first, unsigned long npages)
+{
+	struct hmm_devmem_test_range range = {
+		.first = first,
+		.npages = npages,
+	};
+
+	return device_ioctl(fd, HMM_DEVMEM_TEST_LOSE, &range);
+}
+
+static inline int device_fail_next(int fd, __u32 steps)
+{
+	return device_ioctl(fd, HMM_DEVMEM_TEST_FAIL_NEXT, &steps);
+}
+
+/* All fields have all bits set if the call fails. */
+static inline struct hmm_devmem_test_evict device_evict_why(int fd)
+{
+	struct hmm_devmem_test_evict evict = {
+		.npages = device_stats(fd).size,
+	};
+
+	if (device_ioctl(fd, HMM_DEVMEM_TEST_EVICT, &evict))
+		memset(&evict, 0xff, sizeof(evict));
+	return evict;
+}
+
+/* Files of the kernel, for which a word is enough. */
+
+static inline bool file_write(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	ssize_t len = strlen(text);
+	bool ok;
+
+	if (fd < 0)
+		return false;
+	ok = write(fd, text, len) == len;
+	close(fd);
+	return ok;
+}
+
+/* What there is in a file, as a string; empty if it cannot be read. */
+static inline const char *file_read(const char *path)
+{
+	static char text[1 << 16];
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t len = 0, nr;
+
+	do {
+		nr = fd < 0 ? 0 : read(fd, text + len, sizeof(text) - 1 - len);
+		len += nr > 0 ? nr : 0;
+	} while (nr > 0);
+	if (fd >= 0)
+		close(fd);
+	text[len] = 0;
+	return text;
+}
+
+/* A step that fails with that probability, so often; -1 for always. */
+static inline bool fail_attr(const char *name, int probability, int times)
+{
+	char path[100], text[20];
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/hmm_devmem/%s/verbose",
+		 name);
+	if (!file_write(path, "0"))
+		return false;
+	snprintf(path, sizeof(path), "/sys/kernel/debug/hmm_devmem/%s/times",
+		 name);
+	snprintf(text, sizeof(text), "%d", times);
+	if (!file_write(path, text))
+		return false;
+	snprintf(path, sizeof(path),
+		 "/sys/kernel/debug/hmm_devmem/%s/probability", name);
+	snprintf(text, sizeof(text), "%d", probability);
+	return file_write(path, text);
+}
+
+static inline void fail_attrs_clear(void)
+{
+	static const char * const names[] = {
+		"fail_device", "fail_device_large", "fail_ram",
+		"fail_ram_large", "fail_dma",
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		fail_attr(names[i], 0, 1);
+}
+
+static inline long now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000L + t.tv_nsec / 1000000;
+}
+
 #endif /* _SELFTESTS_HMM_DEVMEM_TEST_H */
