@@ -30,6 +30,11 @@ def kernel_parameters(args, folder):
     return " ".join(params + args.append)
 
 
+def unix_socket(name, path):
+    path = path.replace(",", ",,")
+    return f"socket,id={name},path={path},server=on,wait=off"
+
+
 def qemu_command(args, run, params):
     low = low_memory(args.mem)
     machine = f"pc,max-ram-below-4g={low}M" if low else "pc"
@@ -51,6 +56,11 @@ def qemu_command(args, run, params):
     for nr, name in enumerate(PORTS, 1):
         cmd += ["-chardev", f"file,id={name},path={run}/{name}",
                 "-device", f"virtserialport,bus=ports.0,chardev={name},nr={nr},name=hmm_devmem.{name}"]
+    if args.channel:
+        cmd += ["-chardev", unix_socket("channel", args.channel),
+                "-device", "virtserialport,bus=ports.0,chardev=channel,name=hmm_devmem.channel"]
+    if args.monitor:
+        cmd += ["-chardev", unix_socket("monitor", args.monitor), "-mon", "chardev=monitor,mode=control"]
     return cmd + args.qemu_args
 
 
