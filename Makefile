@@ -6,8 +6,8 @@
 TOOLS := tools/hmm_devmem
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check check-debug deps kernel build kunit selftests upstream bench bench-contention \
-	lint shell graft clean clean-cache
+.PHONY: help demo check check-debug deps kernel build kunit selftests sample upstream bench \
+	bench-contention lint shell graft clean clean-cache
 
 help:		## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -38,6 +38,9 @@ kunit: build	## run the KUnit suites in a guest
 
 selftests: build ## run tools/testing/selftests/hmm_devmem in a guest
 	@$(TOOLS)/selftests
+
+sample: build	## run the sample driver, on a PCI function that is looked into and unplugged
+	@$(TOOLS)/sample
 
 upstream: build	## run the kernel's own hmm-tests, unmodified, on our driver
 	@$(TOOLS)/upstream
