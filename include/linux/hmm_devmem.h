@@ -60,7 +60,9 @@ enum hmm_devmem_dir {
 
 /**
  * struct hmm_devmem_run - pages contiguous both on the device and in memory
- * @device: First device page; hmm_devmem_page_offset() says where that is.
+ * @device: First device page.
+ * @offset: Where that is: bytes from the start of device memory, what
+ *	hmm_devmem_page_offset() would say.
  * @ram: First page of system memory; NULL if there is none and the device
  *	pages are to be cleared (only in direction %HMM_DEVMEM_TO_DEVICE).
  * @addr: User virtual address of the first page; 0 in an eviction, which does
@@ -73,6 +75,7 @@ enum hmm_devmem_dir {
  */
 struct hmm_devmem_run {
 	struct page *device;
+	u64 offset;
 	struct page *ram;
 	unsigned long addr;
 	dma_addr_t dma_addr;
@@ -370,7 +373,7 @@ struct hmm_devmem {
 	unsigned long flags;
 	unsigned long fail_next;
 	unsigned long reclaim_hand;
-	struct mutex suspend_lock;
+	struct mutex suspend_lock; /* held by suspend and resume */
 	unsigned int max_run;
 	bool has_free;
 	bool dead;

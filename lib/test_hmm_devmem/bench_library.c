@@ -19,7 +19,7 @@ static int library_copy(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
 	for (i = 0; i < copy->nr_runs; i++) {
 		struct hmm_devmem_run *run = &copy->runs[i];
 
-		run->error = bench_copy(hmm_devmem_page_offset(run->device),
+		run->error = bench_copy(run->offset,
 					run->ram, run->nr_pages, copy->dir);
 	}
 	return 0;

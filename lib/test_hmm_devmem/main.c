@@ -117,12 +117,15 @@ static dev_t thd_devt;
 static struct thd_device *thd_devices[THD_NR_DEVICES];
 
 /* Parts of the library's fault injection are ours to ask for. */
-static_assert(HMM_DEVMEM_TEST_NO_DEVICE == BIT(HMM_DEVMEM_FAIL_DEVICE));
-static_assert(HMM_DEVMEM_TEST_NO_DEVICE_LARGE == BIT(HMM_DEVMEM_FAIL_DEVICE_LARGE));
-static_assert(HMM_DEVMEM_TEST_NO_RAM == BIT(HMM_DEVMEM_FAIL_RAM));
-static_assert(HMM_DEVMEM_TEST_NO_RAM_LARGE == BIT(HMM_DEVMEM_FAIL_RAM_LARGE));
-static_assert(HMM_DEVMEM_TEST_NO_DMA == BIT(HMM_DEVMEM_FAIL_DMA));
-static_assert(HMM_DEVMEM_TEST_FAIL_STEPS == BIT(HMM_DEVMEM_NR_FAIL) - 1);
+#define CHECK_STEP(name)	\
+	static_assert(HMM_DEVMEM_TEST_NO_##name == BIT(HMM_DEVMEM_FAIL_##name))
+
+CHECK_STEP(DEVICE);
+CHECK_STEP(DEVICE_LARGE);
+CHECK_STEP(RAM);
+CHECK_STEP(RAM_LARGE);
+CHECK_STEP(DMA);
+static_assert(BIT(HMM_DEVMEM_NR_FAIL) - 1 == HMM_DEVMEM_TEST_FAIL_STEPS);
 
 /*
  * Plugging and unplugging.
@@ -763,13 +766,20 @@ static int thd_set_size(struct thd_device *tdev, unsigned long size_mib,
 	return 0;
 }
 
+static struct device *find_pci_device(const char *name)
+{
+#ifdef CONFIG_PCI
+	return bus_find_device_by_name(&pci_bus_type, NULL, name);
+#else
+	return NULL;
+#endif
+}
+
 static int thd_find_dma_device(struct thd_device *tdev)
 {
 	if (!dma_device)
 		return 0;
-	if (IS_ENABLED(CONFIG_PCI))
-		tdev->dma_dev = bus_find_device_by_name(&pci_bus_type, NULL,
-							dma_device);
+	tdev->dma_dev = find_pci_device(dma_device);
 	return tdev->dma_dev ? 0 : -ENODEV;
 }
 

@@ -128,8 +128,7 @@ static void *vram_page_data(struct thd_device *tdev, const struct page *page)
 static void *run_vram(struct thd_device *tdev, const struct hmm_devmem_run *run,
 		      unsigned int i, unsigned int *nr)
 {
-	const u64 offset = hmm_devmem_page_offset(run->device) +
-			   ((u64)i << PAGE_SHIFT);
+	const u64 offset = run->offset + ((u64)i << PAGE_SHIFT);
 	const u64 rest = THD_VRAM_PIECE - offset % THD_VRAM_PIECE;
 
 	*nr = min(run->nr_pages - i, (unsigned int)(rest >> PAGE_SHIFT));
@@ -432,7 +431,7 @@ static int vram_copy_to_device(struct hmm_devmem *devmem,
 
 	for (i = 0; tdev->vram && i < copy->nr_runs; i++) {
 		run = &copy->runs[i];
-		ret = thd_vram_populate(tdev, hmm_devmem_page_offset(run->device),
+		ret = thd_vram_populate(tdev, run->offset,
 					(u64)run->nr_pages << PAGE_SHIFT);
 		if (ret)
 			return ret;

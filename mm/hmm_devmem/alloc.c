@@ -183,7 +183,7 @@ static void pcp_drain_cpu(struct hmm_devmem_alloc *alloc, unsigned int cpu)
  *
  * Context: Any context.
  */
-VISIBLE_IF_KUNIT void hmm_devmem_alloc_drain(struct hmm_devmem_alloc *alloc)
+void hmm_devmem_alloc_drain(struct hmm_devmem_alloc *alloc)
 {
 	unsigned int cpu;
 
@@ -235,9 +235,9 @@ static noinline int get_after_drain(struct hmm_devmem_alloc *alloc,
  * * %-ENODEV - the allocator was killed
  * * %-EAGAIN - it is frozen
  */
-VISIBLE_IF_KUNIT int hmm_devmem_alloc_get(struct hmm_devmem_alloc *alloc,
-					  unsigned int order,
-					  unsigned long *pfn)
+int hmm_devmem_alloc_get(struct hmm_devmem_alloc *alloc,
+			 unsigned int order,
+			 unsigned long *pfn)
 {
 	int ret;
 
@@ -286,7 +286,6 @@ static unsigned int get_bulk_locked(struct hmm_devmem_alloc *alloc,
  * Return: How many pages there are in @pfns; less than @nr, or 0, when there
  * are no more or the allocator was killed or is frozen.
  */
-VISIBLE_IF_KUNIT
 unsigned int hmm_devmem_alloc_get_bulk(struct hmm_devmem_alloc *alloc,
 				       unsigned int nr, unsigned long *pfns)
 {
@@ -313,9 +312,9 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_get_bulk);
  *
  * Context: Any context. Does not allocate and cannot fail.
  */
-VISIBLE_IF_KUNIT void hmm_devmem_alloc_put(struct hmm_devmem_alloc *alloc,
-					   unsigned long pfn,
-					   unsigned int order)
+void hmm_devmem_alloc_put(struct hmm_devmem_alloc *alloc,
+			  unsigned long pfn,
+			  unsigned int order)
 {
 	/* One comparison for both ends. */
 	if (WARN_ON_ONCE(pfn - alloc->first >= alloc->nr_pages))
@@ -357,7 +356,7 @@ static bool alloc_refuse(struct hmm_devmem_alloc *alloc, int from, int to)
  *
  * Context: Any context.
  */
-VISIBLE_IF_KUNIT void hmm_devmem_alloc_kill(struct hmm_devmem_alloc *alloc)
+void hmm_devmem_alloc_kill(struct hmm_devmem_alloc *alloc)
 {
 	if (!alloc_refuse(alloc, 0, -ENODEV))
 		alloc_refuse(alloc, -EAGAIN, -ENODEV);
@@ -373,7 +372,7 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_kill);
  * Context: Any context. One caller at a time.
  * Return: False if the allocator was killed.
  */
-VISIBLE_IF_KUNIT bool hmm_devmem_alloc_freeze(struct hmm_devmem_alloc *alloc)
+bool hmm_devmem_alloc_freeze(struct hmm_devmem_alloc *alloc)
 {
 	return alloc_refuse(alloc, 0, -EAGAIN);
 }
@@ -385,7 +384,7 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_freeze);
  *
  * Context: Any context.
  */
-VISIBLE_IF_KUNIT void hmm_devmem_alloc_thaw(struct hmm_devmem_alloc *alloc)
+void hmm_devmem_alloc_thaw(struct hmm_devmem_alloc *alloc)
 {
 	alloc_refuse(alloc, -EAGAIN, 0);
 }
@@ -412,8 +411,8 @@ int hmm_devmem_alloc_refused(struct hmm_devmem_alloc *alloc)
  *
  * Context: Any context.
  */
-VISIBLE_IF_KUNIT void hmm_devmem_alloc_retire(struct hmm_devmem_alloc *alloc,
-					      unsigned long pfn)
+void hmm_devmem_alloc_retire(struct hmm_devmem_alloc *alloc,
+			     unsigned long pfn)
 {
 	unsigned long flags;
 
@@ -432,7 +431,6 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_retire);
  *
  * Context: Any context.
  */
-VISIBLE_IF_KUNIT
 void hmm_devmem_alloc_get_stats(struct hmm_devmem_alloc *alloc,
 				struct hmm_devmem_alloc_stats *stats)
 {
@@ -465,7 +463,7 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_get_stats);
  * Context: Any context.
  * Return: Exact if nothing is allocated or freed meanwhile.
  */
-VISIBLE_IF_KUNIT unsigned long hmm_devmem_alloc_used(struct hmm_devmem_alloc *alloc)
+unsigned long hmm_devmem_alloc_used(struct hmm_devmem_alloc *alloc)
 {
 	struct hmm_devmem_alloc_stats stats;
 
@@ -522,7 +520,6 @@ bool hmm_devmem_alloc_has_block(struct hmm_devmem_alloc *alloc)
  * Context: Process context, may sleep.
  * Return: The allocator, or NULL if there is no memory.
  */
-VISIBLE_IF_KUNIT
 struct hmm_devmem_alloc *hmm_devmem_alloc_create(unsigned long first,
 						 unsigned long nr_pages,
 						 unsigned int block_order,
@@ -572,7 +569,7 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_create);
  *
  * Context: Process context, may sleep.
  */
-VISIBLE_IF_KUNIT void hmm_devmem_alloc_destroy(struct hmm_devmem_alloc *alloc)
+void hmm_devmem_alloc_destroy(struct hmm_devmem_alloc *alloc)
 {
 	unsigned int i;
 

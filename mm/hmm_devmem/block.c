@@ -104,7 +104,13 @@ static void block_take(struct hmm_devmem_alloc *alloc,
 		       struct hmm_devmem_block *block,
 		       unsigned int bit, unsigned int nr)
 {
-	bitmap_set(block_map(alloc, area, block, area->used), bit, nr);
+	unsigned long *used = block_map(alloc, area, block, area->used);
+
+	/* Whole blocks of large folios: words instead of bits. */
+	if (nr >= BITS_PER_LONG && nr == block_size(alloc))
+		bitmap_fill(used, nr);
+	else
+		bitmap_set(used, bit, nr);
 	block_account(alloc, area, block, nr);
 }
 
@@ -295,6 +301,30 @@ static unsigned int block_clear_page(struct hmm_devmem_alloc *alloc,
 								  area->used)));
 }
 
+/* Clear the bits of pages that are freed. Returns how many were. */
+static unsigned int block_clear_run(struct hmm_devmem_alloc *alloc,
+				    struct hmm_devmem_area *area,
+				    struct hmm_devmem_block *block,
+				    unsigned int bit, unsigned int nr)
+{
+	unsigned long *used = block_map(alloc, area, block, area->used);
+	const unsigned int end = bit + nr;
+
+	if (nr >= BITS_PER_LONG && nr == block_size(alloc) &&
+	    likely(!alloc->nr_retired && bitmap_full(used, nr))) {
+		bitmap_zero(used, nr);
+		return nr;
+	}
+	if (likely(!alloc->nr_retired &&
+		   find_next_zero_bit(used, end, bit) == end)) {
+		bitmap_clear(used, bit, nr);
+		return nr;
+	}
+	for (nr = 0; bit < end; bit++)
+		nr += block_clear_page(alloc, area, block, bit);
+	return nr;
+}
+
 /**
  * hmm_devmem_block_put() - Give pages back to their block
  * @alloc: The allocator, locked.
@@ -309,29 +339,32 @@ void hmm_devmem_block_put(struct hmm_devmem_alloc *alloc, unsigned long pfn,
 {
 	struct hmm_devmem_area *area = pfn_area(alloc, pfn);
 	struct hmm_devmem_block *block = pfn_block(alloc, area, pfn);
-	unsigned long *used = block_map(alloc, area, block, area->used);
-	unsigned int bit = pfn_bit(alloc, pfn);
-	const unsigned int end = bit + (1U << order);
-	unsigned int nr = 0;
+	unsigned int nr;
 
 	lockdep_assert_held(&alloc->lock);
 
-	if (likely(!alloc->nr_retired &&
-		   find_next_zero_bit(used, end, bit) == end)) {
-		bitmap_clear(used, bit, end - bit);
-		nr = end - bit;
-	} else {
-		for (; bit < end; bit++)
-			nr += block_clear_page(alloc, area, block, bit);
-	}
+	nr = block_clear_run(alloc, area, block, pfn_bit(alloc, pfn), 1U << order);
 	if (nr)
 		block_account(alloc, area, block, -(int)nr);
+}
+
+/* Length of the run of consecutive pages of one block that @pfns begins with. */
+static unsigned int pfns_run(const struct hmm_devmem_alloc *alloc,
+			     const unsigned long *pfns, unsigned int nr)
+{
+	const unsigned int rest = block_size(alloc) - pfn_bit(alloc, pfns[0]);
+	unsigned int run = 1;
+
+	nr = min(nr, rest);
+	while (run < nr && pfns[run] == pfns[0] + run)
+		run++;
+	return run;
 }
 
 /**
  * hmm_devmem_block_put_bulk() - Give single pages back to their blocks
  * @alloc: The allocator, locked.
- * @pfns: The pages. It is faster if neighbours in the array are of one block.
+ * @pfns: The pages. It is faster if neighbours in the array are neighbours.
  * @nr: How many.
  */
 void hmm_devmem_block_put_bulk(struct hmm_devmem_alloc *alloc,
@@ -339,20 +372,27 @@ void hmm_devmem_block_put_bulk(struct hmm_devmem_alloc *alloc,
 {
 	struct hmm_devmem_block *block = NULL;
 	struct hmm_devmem_area *area = NULL;
-	unsigned int i, cleared = 0;
+	unsigned int run, cleared = 0;
 
 	lockdep_assert_held(&alloc->lock);
 
-	for (i = 0; i < nr; i++) {
-		if (!block || pfns[i] - block->pfn >= block_size(alloc)) {
+	for (; nr; pfns += run, nr -= run) {
+		if (!block || pfns[0] - block->pfn >= block_size(alloc)) {
 			if (cleared)
 				block_account(alloc, area, block, -(int)cleared);
-			area = pfn_area(alloc, pfns[i]);
-			block = pfn_block(alloc, area, pfns[i]);
+			area = pfn_area(alloc, pfns[0]);
+			block = pfn_block(alloc, area, pfns[0]);
 			cleared = 0;
 		}
-		cleared += block_clear_page(alloc, area, block,
-					    pfn_bit(alloc, pfns[i]));
+		if (nr == 1 || pfns[1] != pfns[0] + 1) {
+			run = 1;
+			cleared += block_clear_page(alloc, area, block,
+						    pfn_bit(alloc, pfns[0]));
+			continue;
+		}
+		run = pfns_run(alloc, pfns, nr);
+		cleared += block_clear_run(alloc, area, block,
+					   pfn_bit(alloc, pfns[0]), run);
 	}
 	if (cleared)
 		block_account(alloc, area, block, -(int)cleared);
@@ -446,7 +486,8 @@ static unsigned int block_in_use(struct hmm_devmem_alloc *alloc,
 				 struct hmm_devmem_area *area,
 				 struct hmm_devmem_block *block,
 				 unsigned long pfn, unsigned long end,
-				 unsigned long *pfns, unsigned int max)
+				 unsigned long *pfns, unsigned int max,
+				 bool with_retired)
 {
 	unsigned long *retired = block_map(alloc, area, block, area->retired);
 	unsigned long *used = block_map(alloc, area, block, area->used);
@@ -456,30 +497,16 @@ static unsigned int block_in_use(struct hmm_devmem_alloc *alloc,
 	spin_lock_irqsave(&alloc->lock, flags);
 	for (; pfn < end && nr < max; pfn++)
 		if (test_bit(pfn_bit(alloc, pfn), used) &&
-		    !test_bit(pfn_bit(alloc, pfn), retired))
+		    (with_retired || !test_bit(pfn_bit(alloc, pfn), retired)))
 			pfns[nr++] = pfn;
 	spin_unlock_irqrestore(&alloc->lock, flags);
 	return nr;
 }
 
-/**
- * hmm_devmem_alloc_in_use() - Find pages that somebody has allocated
- * @alloc: The allocator.
- * @pfn: Where to start; set to where to go on.
- * @end: One past the last pfn of interest.
- * @pfns: Filled with pfns in ascending order, all of one block. Some may be in
- *	a per-CPU cache, unless the caches were drained before.
- * @max: Size of @pfns; at least a block.
- *
- * Looks at blocks with pages in use only.
- *
- * Context: Any context.
- * Return: Number of @pfns, 0 when there are no more before @end.
- */
-VISIBLE_IF_KUNIT
-unsigned int hmm_devmem_alloc_in_use(struct hmm_devmem_alloc *alloc,
-				     unsigned long *pfn, unsigned long end,
-				     unsigned long *pfns, unsigned int max)
+static unsigned int alloc_in_use(struct hmm_devmem_alloc *alloc,
+				 unsigned long *pfn, unsigned long end,
+				 unsigned long *pfns, unsigned int max,
+				 bool with_retired)
 {
 	unsigned int nr = 0;
 
@@ -499,12 +526,53 @@ unsigned int hmm_devmem_alloc_in_use(struct hmm_devmem_alloc *alloc,
 		/* Racy, but so is the state of a page by the time it is used. */
 		if (READ_ONCE(block->nr_used) != READ_ONCE(block->nr_lost))
 			nr = block_in_use(alloc, area, block, *pfn,
-					  min(next, end), pfns, max);
+					  min(next, end), pfns, max,
+					  with_retired);
 		*pfn = next;
 	}
 	return nr;
 }
+
+/**
+ * hmm_devmem_alloc_in_use() - Find pages that somebody has allocated
+ * @alloc: The allocator.
+ * @pfn: Where to start; set to where to go on.
+ * @end: One past the last pfn of interest.
+ * @pfns: Filled with pfns in ascending order, all of one block. Some may be in
+ *	a per-CPU cache, unless the caches were drained before. Retired pages are
+ *	left out.
+ * @max: Size of @pfns; at least a block.
+ *
+ * Looks at blocks with pages in use only.
+ *
+ * Context: Any context.
+ * Return: Number of @pfns, 0 when there are no more before @end.
+ */
+unsigned int hmm_devmem_alloc_in_use(struct hmm_devmem_alloc *alloc,
+				     unsigned long *pfn, unsigned long end,
+				     unsigned long *pfns, unsigned int max)
+{
+	return alloc_in_use(alloc, pfn, end, pfns, max, false);
+}
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_in_use);
+
+/**
+ * hmm_devmem_alloc_not_free() - Find pages that cannot be allocated
+ * @alloc: As for hmm_devmem_alloc_in_use(), like all other parameters.
+ * @pfn: "
+ * @end: "
+ * @pfns: Pages in use, and those that were retired, in use or not.
+ * @max: "
+ *
+ * Context: Any context.
+ * Return: As hmm_devmem_alloc_in_use().
+ */
+unsigned int hmm_devmem_alloc_not_free(struct hmm_devmem_alloc *alloc,
+				       unsigned long *pfn, unsigned long end,
+				       unsigned long *pfns, unsigned int max)
+{
+	return alloc_in_use(alloc, pfn, end, pfns, max, true);
+}
 
 /**
  * hmm_devmem_alloc_block_used() - Number of pages of a block that are not free
@@ -585,7 +653,6 @@ static void area_trim(struct hmm_devmem_alloc *alloc,
  * Context: Process context, may sleep.
  * Return: 0, or -ENOMEM and nothing is changed.
  */
-VISIBLE_IF_KUNIT
 int hmm_devmem_alloc_populate(struct hmm_devmem_alloc *alloc, unsigned int idx)
 {
 	unsigned long start = alloc->base + ((unsigned long)idx << alloc->area_shift);
@@ -621,7 +688,6 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_populate);
  * Return: 0, or -EBUSY if pages of the area are in use, cached or retired;
  * nothing is changed then.
  */
-VISIBLE_IF_KUNIT
 int hmm_devmem_alloc_depopulate(struct hmm_devmem_alloc *alloc,
 				unsigned int idx)
 {

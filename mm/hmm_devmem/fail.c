@@ -22,36 +22,35 @@
 
 #include "internal.h"
 
-static struct {
-	const char *name;
-	struct fault_attr attr;
-} fails[HMM_DEVMEM_NR_FAIL] = {
-	[HMM_DEVMEM_FAIL_DEVICE] = { "fail_device", FAULT_ATTR_INITIALIZER },
-	[HMM_DEVMEM_FAIL_DEVICE_LARGE] = {
-		"fail_device_large", FAULT_ATTR_INITIALIZER
-	},
-	[HMM_DEVMEM_FAIL_RAM] = { "fail_ram", FAULT_ATTR_INITIALIZER },
-	[HMM_DEVMEM_FAIL_RAM_LARGE] = { "fail_ram_large", FAULT_ATTR_INITIALIZER },
-	[HMM_DEVMEM_FAIL_DMA] = { "fail_dma", FAULT_ATTR_INITIALIZER },
+struct fault_attr hmm_devmem_fail_attrs[HMM_DEVMEM_NR_FAIL] = {
+	[0 ... HMM_DEVMEM_NR_FAIL - 1] = FAULT_ATTR_INITIALIZER,
+};
+
+static const char * const fail_names[HMM_DEVMEM_NR_FAIL] = {
+	[HMM_DEVMEM_FAIL_DEVICE] = "fail_device",
+	[HMM_DEVMEM_FAIL_DEVICE_LARGE] = "fail_device_large",
+	[HMM_DEVMEM_FAIL_RAM] = "fail_ram",
+	[HMM_DEVMEM_FAIL_RAM_LARGE] = "fail_ram_large",
+	[HMM_DEVMEM_FAIL_DMA] = "fail_dma",
 };
 
 /**
- * hmm_devmem_should_fail() - Shall a step fail?
+ * __hmm_devmem_should_fail() - Shall a step fail?
  * @devmem: The device memory.
  * @step: The step.
  *
  * Context: Any context.
  * Return: True if it shall.
  */
-bool hmm_devmem_should_fail(struct hmm_devmem *devmem,
-			    enum hmm_devmem_fail step)
+bool __hmm_devmem_should_fail(struct hmm_devmem *devmem,
+			      enum hmm_devmem_fail step)
 {
 	const unsigned long next = READ_ONCE(devmem->fail_next);
 
 	if (unlikely(next & BIT(step)) &&
 	    cmpxchg(&devmem->fail_next, next, 0) == next)
 		return true;
-	return should_fail(&fails[step].attr, 1);
+	return should_fail(&hmm_devmem_fail_attrs[step], 1);
 }
 
 /**
@@ -79,5 +78,6 @@ void __init hmm_devmem_fail_debugfs_init(struct dentry *root)
 	unsigned int i;
 
 	for (i = 0; i < HMM_DEVMEM_NR_FAIL; i++)
-		fault_create_debugfs_attr(fails[i].name, root, &fails[i].attr);
+		fault_create_debugfs_attr(fail_names[i], root,
+					  &hmm_devmem_fail_attrs[i]);
 }

@@ -8,10 +8,12 @@
 #include <linux/align.h>
 #include <linux/bitops.h>
 #include <linux/dma-mapping.h>
+#include <linux/fault-inject.h>
 #include <linux/hmm_devmem.h>
 #include <linux/list.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
+#include <linux/sched.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
 #include <linux/workqueue.h>
@@ -163,6 +165,9 @@ bool __hmm_devmem_alloc_retired(struct hmm_devmem_alloc *alloc,
 unsigned int hmm_devmem_alloc_in_use(struct hmm_devmem_alloc *alloc,
 				     unsigned long *pfn, unsigned long end,
 				     unsigned long *pfns, unsigned int max);
+unsigned int hmm_devmem_alloc_not_free(struct hmm_devmem_alloc *alloc,
+				       unsigned long *pfn, unsigned long end,
+				       unsigned long *pfns, unsigned int max);
 void hmm_devmem_alloc_get_stats(struct hmm_devmem_alloc *alloc,
 				struct hmm_devmem_alloc_stats *stats);
 unsigned long hmm_devmem_alloc_used(struct hmm_devmem_alloc *alloc);
@@ -376,8 +381,22 @@ enum hmm_devmem_fail {
 };
 
 #ifdef CONFIG_FAULT_INJECTION
-bool hmm_devmem_should_fail(struct hmm_devmem *devmem,
-			    enum hmm_devmem_fail step);
+extern struct fault_attr hmm_devmem_fail_attrs[HMM_DEVMEM_NR_FAIL];
+
+bool __hmm_devmem_should_fail(struct hmm_devmem *devmem,
+			      enum hmm_devmem_fail step);
+
+/* Shall @step fail? Inline, because most kernels with this never use it. */
+static inline bool hmm_devmem_should_fail(struct hmm_devmem *devmem,
+					  enum hmm_devmem_fail step)
+{
+	if (likely(!READ_ONCE(current->fail_nth) &&
+		   !READ_ONCE(devmem->fail_next) &&
+		   !READ_ONCE(hmm_devmem_fail_attrs[step].probability)))
+		return false;
+	return __hmm_devmem_should_fail(devmem, step);
+}
+
 void hmm_devmem_fail_next(struct hmm_devmem *devmem, unsigned long steps);
 void hmm_devmem_fail_debugfs_init(struct dentry *root);
 #else
@@ -502,8 +521,6 @@ struct hmm_devmem_txn *hmm_devmem_txn_tryget(struct hmm_devmem *devmem,
 					     unsigned int nr);
 void hmm_devmem_txn_put(struct hmm_devmem_txn *txn);
 void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn);
-bool hmm_devmem_txn_can_go_to_ram(const struct hmm_devmem_txn *txn,
-				  unsigned int i);
 bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first,
 			      bool may_split);
 void hmm_devmem_txn_map(struct hmm_devmem_txn *txn);

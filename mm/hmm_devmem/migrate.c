@@ -558,15 +558,26 @@ static void fault_window_done(const struct vm_area_struct *vma,
 	WRITE_ONCE(hint->nr, (end - start) >> PAGE_SHIFT);
 }
 
-/* The page at entry @first has been collected: bring it back, and the others. */
-static vm_fault_t fault_copy(struct hmm_devmem_txn *txn, unsigned int first)
+/* The entry that decides about entry @i: large folios have one. */
+static bool fault_has_dst(const struct hmm_devmem_txn *txn, unsigned int i)
+{
+	return txn->dst[txn->dst[0] & MIGRATE_PFN_COMPOUND ? 0 : i];
+}
+
+/*
+ * Bring back what was collected, first of all the page at entry @first; @retry is
+ * set if that was not.
+ */
+static vm_fault_t fault_copy(struct hmm_devmem_txn *txn, unsigned int first,
+			     bool *retry)
 {
 	if (!hmm_devmem_txn_alloc_ram(txn, first, true))
 		return VM_FAULT_OOM;
+	*retry = !fault_has_dst(txn, first);
 	hmm_devmem_txn_copy_start(txn);
 	hmm_devmem_txn_copy_wait(txn);
 	/* Only the page that somebody waits for is owed. */
-	if (txn->dst[txn->dst[0] & MIGRATE_PFN_COMPOUND ? 0 : first])
+	if (*retry || fault_has_dst(txn, first))
 		return 0;
 	/* What cannot be mapped for DMA now can be later; core tries again. */
 	return txn->unmapped ? VM_FAULT_OOM : VM_FAULT_SIGBUS;
@@ -584,10 +595,10 @@ static vm_fault_t fault_window(struct hmm_devmem_txn *txn, unsigned long addr,
 {
 	const unsigned int first = (addr - txn->start) >> PAGE_SHIFT;
 	struct hmm_devmem *devmem = txn->devmem;
-	vm_fault_t ret = 0;
 	unsigned long moved;
+	bool retry = false;
+	vm_fault_t ret;
 	int collected;
-	bool retry;
 
 	/* Core has locked @page, and has to be told by which name. */
 	collected = txn_collect(txn, end, devmem->owner,
@@ -601,9 +612,7 @@ static vm_fault_t fault_window(struct hmm_devmem_txn *txn, unsigned long addr,
 	}
 
 	txn->copy.dir = HMM_DEVMEM_TO_RAM;
-	retry = !hmm_devmem_txn_can_go_to_ram(txn, first);
-	if (!retry)
-		ret = fault_copy(txn, first);
+	ret = fault_copy(txn, first, &retry);
 	migrate_vma_pages(&txn->mig);
 	moved = hmm_devmem_txn_committed(txn);
 	migrate_vma_finalize(&txn->mig);

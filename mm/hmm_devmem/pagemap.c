@@ -53,17 +53,11 @@ static noinline void call_free(struct hmm_devmem *devmem, struct page *page)
 	hmm_devmem_put(devmem);
 }
 
-static void pagemap_folio_free(struct folio *folio)
+static __always_inline void free_pages_of(struct hmm_devmem *devmem,
+					  struct folio *folio,
+					  unsigned int order)
 {
-	struct hmm_devmem_segment *segment = folio_segment(folio);
-	struct hmm_devmem *devmem = segment->devmem;
-	const unsigned int order = folio_order(folio);
 	const unsigned long pfn = folio_pfn(folio);
-
-	if (devmem->has_free)
-		call_free(devmem, &folio->page);
-	if (!hmm_devmem_managed(devmem))
-		return;
 
 	trace_hmm_devmem_free(pfn, order);
 	hmm_devmem_page_drop_context(&folio->page);
@@ -72,6 +66,20 @@ static void pagemap_folio_free(struct folio *folio)
 		hmm_devmem_count(devmem, HMM_DEVMEM_LARGE_GONE, 1UL << order);
 	/* From here on the page may be somebody else's. */
 	hmm_devmem_alloc_put(devmem->alloc, pfn, order);
+}
+
+static void pagemap_folio_free(struct folio *folio)
+{
+	struct hmm_devmem *devmem = folio_segment(folio)->devmem;
+
+	if (unlikely(devmem->has_free))
+		call_free(devmem, &folio->page);
+	if (!hmm_devmem_managed(devmem))
+		return;
+	if (likely(!folio_test_large(folio)))
+		free_pages_of(devmem, folio, 0);
+	else
+		free_pages_of(devmem, folio, folio_order(folio));
 }
 
 static vm_fault_t pagemap_migrate_to_ram(struct vm_fault *vmf)
@@ -342,6 +350,10 @@ struct folio *hmm_devmem_alloc_folio(struct hmm_devmem *devmem,
 			break;
 		ret = hmm_devmem_alloc_get(devmem->alloc, order, &pfn);
 	}
-	return likely(!ret) ? init_folio(devmem, pfn, order, ctx) : NULL;
+	if (unlikely(ret))
+		return NULL;
+	/* Twice, so that the compiler knows the order of the common case. */
+	return likely(!order) ? init_folio(devmem, pfn, 0, ctx) :
+				init_folio(devmem, pfn, order, ctx);
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_alloc_folio);

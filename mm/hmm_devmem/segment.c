@@ -350,8 +350,10 @@ static void zombie_drop_contexts(struct hmm_devmem_segment *segment)
 		return;
 	/* Removal cannot fail, so it needs what it cannot do without. */
 	pfns = kvmalloc_objs(*pfns, HMM_DEVMEM_BLOCK_NR, GFP_KERNEL | __GFP_NOFAIL);
-	while ((nr = hmm_devmem_alloc_in_use(alloc, &pfn, segment_end(segment),
-					     pfns, HMM_DEVMEM_BLOCK_NR))) {
+	/* Lost pages as well: somebody can still have them. */
+	while ((nr = hmm_devmem_alloc_not_free(alloc, &pfn,
+					       segment_end(segment), pfns,
+					       HMM_DEVMEM_BLOCK_NR))) {
 		for (i = 0; i < nr; i++) {
 			struct folio *folio = page_folio(pfn_to_page(pfns[i]));
 

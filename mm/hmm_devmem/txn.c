@@ -208,18 +208,20 @@ static unsigned long txn_src_pfn(const struct hmm_devmem_txn *txn,
 	return (src >> MIGRATE_PFN_SHIFT) + (compound ? i : 0);
 }
 
-static struct hmm_devmem_run *run_start(struct hmm_devmem_txn *txn,
-					unsigned int i, unsigned long src,
-					unsigned long dst)
+static __always_inline struct hmm_devmem_run *
+run_start(struct hmm_devmem_txn *txn, unsigned int i, unsigned long src,
+	  unsigned long dst)
 {
-	struct page *to = pfn_to_page(dst);
-	struct page *from = src ? pfn_to_page(src) : NULL;
 	const bool to_device = txn->copy.dir == HMM_DEVMEM_TO_DEVICE;
+	const unsigned long device = to_device ? dst : src;
+	const unsigned long ram = to_device ? src : dst;
 	struct hmm_devmem_run *run = &txn->runs[txn->copy.nr_runs++];
 
-	run->device = to_device ? to : from;
-	run->ram = to_device ? from : to;
+	run->device = pfn_to_page(device);
+	run->offset = (u64)(device - txn->devmem->pfn_first) << PAGE_SHIFT;
+	run->ram = ram ? pfn_to_page(ram) : NULL;
 	run->addr = txn_addr(txn, i);
+	run->nr_pages = 1;
 	run->error = 0;
 	return run;
 }
@@ -230,27 +232,26 @@ static struct hmm_devmem_run *run_start(struct hmm_devmem_txn *txn,
  */
 static void txn_build_runs(struct hmm_devmem_txn *txn)
 {
+	const unsigned int nr = txn->nr, max = txn->devmem->max_run;
+	const unsigned long *dsts = txn->dst;
 	const bool compound = txn_is_compound(txn);
-	const unsigned int max = txn->devmem->max_run;
 	unsigned long src, dst, next_src = 0, next_dst = 0;
 	struct hmm_devmem_run *run = NULL;
 	unsigned int i;
 
 	txn->copy.nr_runs = 0;
-	for (i = 0; i < txn->nr; i++) {
-		if (!txn->dst[i]) {
+	for (i = 0; i < nr; i++) {
+		if (!dsts[i]) {
 			run = NULL;
 			continue;
 		}
 		src = txn_src_pfn(txn, i, compound);
-		dst = txn->dst[i] >> MIGRATE_PFN_SHIFT;
+		dst = dsts[i] >> MIGRATE_PFN_SHIFT;
 		if (run && dst == next_dst && src == next_src &&
-		    run->nr_pages < max) {
+		    run->nr_pages < max)
 			run->nr_pages++;
-		} else {
+		else
 			run = run_start(txn, i, src, dst);
-			run->nr_pages = 1;
-		}
 		next_dst = dst + 1;
 		next_src = src ? src + 1 : 0;
 	}
@@ -414,14 +415,14 @@ static bool txn_entry_committed(const struct hmm_devmem_txn *txn,
  */
 unsigned long hmm_devmem_txn_committed(const struct hmm_devmem_txn *txn)
 {
+	const unsigned int nr = txn->nr;
 	unsigned long moved = 0;
-	unsigned int i, nr;
+	unsigned int i;
 
-	for (i = 0; i < txn->nr; i += nr) {
-		nr = txn_dst_nr(txn, i);
-		if (txn_entry_committed(txn, i))
-			moved += nr;
-	}
+	if (txn->dst[0] & MIGRATE_PFN_COMPOUND)
+		return txn_entry_committed(txn, 0) ? HMM_DEVMEM_BLOCK_NR : 0;
+	for (i = 0; i < nr; i++)
+		moved += txn_entry_committed(txn, i);
 	return moved;
 }
 
@@ -565,8 +566,9 @@ static struct folio *alloc_ram(const struct hmm_devmem_txn *txn,
 	return vma_alloc_folio(gfp, order, txn->vma, txn_addr(txn, i));
 }
 
-static bool alloc_ram_entry(struct hmm_devmem_txn *txn, unsigned int i,
-			    unsigned int order, gfp_t gfp)
+static __always_inline bool alloc_ram_entry(struct hmm_devmem_txn *txn,
+					    unsigned int i, unsigned int order,
+					    gfp_t gfp)
 {
 	struct folio *folio;
 
@@ -584,17 +586,10 @@ static bool alloc_ram_entry(struct hmm_devmem_txn *txn, unsigned int i,
 	return true;
 }
 
-/**
- * hmm_devmem_txn_can_go_to_ram() - Was a page of this device collected?
- * @txn: The transaction.
- * @i: Entry.
- *
- * Context: Any context.
- * Return: True if the page at entry @i can move to system memory.
- */
-bool hmm_devmem_txn_can_go_to_ram(const struct hmm_devmem_txn *txn, unsigned int i)
+/* Is entry @i a page of this device that can move? */
+static __always_inline bool can_go_to_ram(const struct hmm_devmem_txn *txn,
+					  unsigned int i, bool compound)
 {
-	const bool compound = txn_is_compound(txn);
 	const unsigned long pfn = txn_src_pfn(txn, i, compound);
 
 	if (!(txn->src[compound ? 0 : i] & MIGRATE_PFN_MIGRATE))
@@ -610,9 +605,9 @@ static bool txn_is_whole(const struct hmm_devmem_txn *txn)
 	unsigned int i;
 
 	if (likely(!hmm_devmem_alloc_any_retired(txn->devmem->alloc)))
-		return hmm_devmem_txn_can_go_to_ram(txn, 0);
+		return can_go_to_ram(txn, 0, true);
 	for (i = 0; i < txn->nr; i++)
-		if (!hmm_devmem_txn_can_go_to_ram(txn, i))
+		if (!can_go_to_ram(txn, i, true))
 			return false;
 	return true;
 }
@@ -632,22 +627,23 @@ static bool txn_is_whole(const struct hmm_devmem_txn *txn)
 bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first,
 			      bool may_split)
 {
+	const bool compound = txn_is_compound(txn);
 	gfp_t gfp = GFP_HIGHUSER_MOVABLE;
 	unsigned int i;
 
-	if (txn_is_compound(txn)) {
+	if (compound) {
 		if (txn_is_whole(txn) &&
 		    alloc_ram_entry(txn, 0, HMM_DEVMEM_BLOCK_ORDER, gfp))
 			return true;
 		if (!may_split)
 			return false;
 	}
-	if (hmm_devmem_txn_can_go_to_ram(txn, first) &&
+	if (can_go_to_ram(txn, first, compound) &&
 	    !alloc_ram_entry(txn, first, 0, gfp))
 		return false;
 	gfp |= __GFP_NORETRY | __GFP_NOWARN;
 	for (i = 0; i < txn->nr; i++)
-		if (!txn->dst[i] && hmm_devmem_txn_can_go_to_ram(txn, i) &&
+		if (!txn->dst[i] && can_go_to_ram(txn, i, compound) &&
 		    !alloc_ram_entry(txn, i, 0, gfp))
 			break;
 	return true;
