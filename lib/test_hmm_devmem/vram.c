@@ -390,13 +390,17 @@ static void note_start(struct thd_device *tdev)
 /* On, and nobody can switch it off before the copy has ended. */
 static bool has_power(struct thd_device *tdev)
 {
-	if (!(tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM))
-		return true;
+#ifdef CONFIG_PM
+	const struct dev_pm_info *power = &tdev->dev.power;
+
 	/* Being suspended: that ends in our own callback, which waits. */
-	if (READ_ONCE(tdev->dev.power.runtime_status) == RPM_SUSPENDING)
+	if (!(tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM) ||
+	    READ_ONCE(power->runtime_status) == RPM_SUSPENDING)
 		return true;
-	return pm_runtime_active(&tdev->dev) &&
-	       atomic_read(&tdev->dev.power.usage_count) > 0;
+	return pm_runtime_active(&tdev->dev) && atomic_read(&power->usage_count) > 0;
+#else
+	return true;
+#endif
 }
 
 static int start_copy(struct thd_device *tdev, struct hmm_devmem_copy *copy,
