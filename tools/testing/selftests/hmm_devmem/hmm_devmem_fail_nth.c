@@ -82,6 +82,25 @@ static bool spare_function(const char *name)
 	return set_both("reject-end", text);
 }
 
+/* The library's own steps take part; they need not say so each time. */
+static bool silence_library(void)
+{
+	static const char * const steps[] = {
+		"fail_device", "fail_device_large", "fail_ram", "fail_ram_large",
+		"fail_dma",
+	};
+	char path[100];
+	unsigned int i;
+
+	for (i = 0; i < sizeof(steps) / sizeof(*steps); i++) {
+		snprintf(path, sizeof(path), DEBUGFS "hmm_devmem/%s/verbose",
+			 steps[i]);
+		if (!write_file(path, "0"))
+			return false;
+	}
+	return true;
+}
+
 /*
  * Which allocation fails next. The first ones are all different; after that
  * come the 512 of the pages of a huge page, of which some are enough.
@@ -177,6 +196,7 @@ FIXTURE_SETUP(nth)
 		SKIP(return, "no fault injection");
 	ASSERT_TRUE(set_both("ignore-gfp-wait", "N"));
 	ASSERT_TRUE(set_both("verbose", "0"));
+	ASSERT_TRUE(silence_library());
 	ASSERT_TRUE(write_file(DEBUGFS "fail_page_alloc/ignore-gfp-highmem",
 			       "N"));
 	ASSERT_TRUE(write_file(DEBUGFS "fail_page_alloc/min-order", "0"));
