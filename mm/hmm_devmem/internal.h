@@ -349,6 +349,7 @@ u64 hmm_devmem_large_pages(const struct hmm_devmem *devmem);
 
 /* power.c */
 
+int hmm_devmem_power_on(struct hmm_devmem *devmem, bool *powered);
 int __hmm_devmem_power_get(struct hmm_devmem *devmem, bool *powered);
 void hmm_devmem_power_put(struct hmm_devmem *devmem);
 

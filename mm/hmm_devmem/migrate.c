@@ -471,7 +471,7 @@ long hmm_devmem_migrate_to_device(struct hmm_devmem *devmem,
 	if (!hmm_devmem_managed(devmem))
 		return -EOPNOTSUPP;
 	/* Not only for the copies: it may be suspended without power. */
-	ret = hmm_devmem_power_get(devmem, &powered);
+	ret = hmm_devmem_power_on(devmem, &powered);
 	if (ret)
 		return ret;
 	percpu_down_read(&devmem->intake);

@@ -34,7 +34,30 @@
 #include "internal.h"
 
 /**
- * __hmm_devmem_power_get() - Resume the device
+ * hmm_devmem_power_on() - Resume the device for a migration
+ * @devmem: The device memory.
+ * @powered: Set if hmm_devmem_power_put() is to be called.
+ *
+ * Waits for a runtime suspend that is under way: its end, and not an error, is
+ * what the caller wants.
+ *
+ * Context: Process context, may sleep. The caller has nothing that a suspend
+ * waits for.
+ * Return: 0 or an errno.
+ */
+int hmm_devmem_power_on(struct hmm_devmem *devmem, bool *powered)
+{
+	int ret;
+
+	if (!(devmem->flags & HMM_DEVMEM_RUNTIME_PM))
+		return 0;
+	ret = pm_runtime_resume_and_get(devmem->device);
+	*powered = !ret;
+	return ret;
+}
+
+/**
+ * __hmm_devmem_power_get() - Resume the device for a copy
  * @devmem: The device memory, with %HMM_DEVMEM_RUNTIME_PM.
  * @powered: Set if hmm_devmem_power_put() is to be called.
  *
@@ -43,14 +66,10 @@
  */
 int __hmm_devmem_power_get(struct hmm_devmem *devmem, bool *powered)
 {
-	int ret;
-
 	/* Then it is on, and what is copied keeps the suspend from succeeding. */
 	if (READ_ONCE(devmem->suspending))
 		return 0;
-	ret = pm_runtime_resume_and_get(devmem->device);
-	*powered = !ret;
-	return ret;
+	return hmm_devmem_power_on(devmem, powered);
 }
 
 /**
