@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Devices that are switched off and on again, by their driver, by the system, or
+ * by runtime power management. What is lost then was not brought home before.
+ */
+#include "hmm_devmem_fixture.h"
+
+#include <sys/uio.h>
+
+/* Suspend tries for a second; a slow machine may need more. */
+#define SUSPEND_MS	30000
+
+/* Verifies that pages are at home, and neither faults nor the device matter. */
+static void expect_at_home(struct __test_metadata *_metadata,
+			   FIXTURE_DATA(devmem) *self, char *ptr,
+			   unsigned int seed)
+{
+	const long faults = SINCE(faults);
+
+	EXPECT_EQ(0, device_used(self->ctl));
+	EXPECT_EQ(0, resident(self->fd, ptr, self->npages));
+	EXPECT_EQ(0, pagemap_count(ptr, self->npages, PAGEMAP_SWAP));
+	EXPECT_EQ(0, wrong(ptr, seed, self->npages));
+	EXPECT_EQ(faults, SINCE(faults));
+}
+
+/*
+ * Verifies that suspend brings all pages home, that nothing goes there until the
+ * device is resumed, and that to do either twice is no mistake. (amdgpu's suspend
+ * frees the memory under live pages: bug K10.)
+ */
+TEST_F(devmem, suspend)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 1);
+	char *data = area_map(self->npages, false);
+	int round;
+
+	for (round = 1; round <= 3; round++) {
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, device_suspend(self->ctl));
+		EXPECT_EQ(round * self->npages, SINCE(evicted));
+		expect_at_home(_metadata, self, ptr, 1);
+		EXPECT_EQ(-EAGAIN, to_device(self->fd, ptr, self->npages));
+		EXPECT_EQ(0, to_ram(self->fd, ptr, self->npages));
+		EXPECT_EQ(0, device_evict_all(self->fd));
+		EXPECT_EQ(0, device_suspend(self->ctl));
+		/* The device's page table has nothing of before */
+		ASSERT_EQ(self->npages,
+			  device_read(self->fd, ptr, data, self->npages));
+		EXPECT_EQ(0, wrong(data, 1, self->npages));
+		EXPECT_EQ(round * self->npages, SINCE(evicted));
+		ASSERT_EQ(0, device_resume(self->ctl));
+		ASSERT_EQ(0, device_resume(self->ctl));
+	}
+	EXPECT_EQ(0, SINCE(faults));
+	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(0, wrong(ptr, 1, self->npages));
+}
+
+/*
+ * Verifies that what is on the device after resume is found where it is then, and
+ * not where it was before (nouveau's GPU has stale addresses: bug N15).
+ */
+TEST_F(devmem, resume_elsewhere)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 2);
+	char *other = area_filled(self->npages, variant->thp, 3);
+	char *data = area_map(self->npages, false);
+
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(0, device_suspend(self->ctl));
+	ASSERT_EQ(0, device_resume(self->ctl));
+	ASSERT_EQ(self->npages, to_device(self->fd, other, self->npages));
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, device_read(self->fd, ptr, data, self->npages));
+	EXPECT_EQ(0, wrong(data, 2, self->npages));
+	ASSERT_EQ(self->npages, device_read(self->fd, other, data, self->npages));
+	EXPECT_EQ(0, wrong(data, 3, self->npages));
+	EXPECT_EQ(0, wrong(ptr, 2, self->npages));
+	EXPECT_EQ(0, wrong(other, 3, self->npages));
+}
+
+/* Verifies that pages of a child whose parent and file have gone come home. */
+TEST_F(devmem, suspend_with_child)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 4);
+	int fd = device_open(variant->nr);
+	int start[2];
+	char byte = 0;
+	pid_t pid;
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, pipe(start));
+	ASSERT_EQ(self->npages, to_device(fd, ptr, self->npages));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		close(fd);
+		if (read(start[0], &byte, 1) != 1)
+			_exit(1);
+		_exit(!!wrong(ptr, 4, self->npages));
+	}
+	ASSERT_EQ(0, munmap(ptr, self->npages * PAGE));
+	close(fd);
+	ASSERT_EQ(0, device_suspend(self->ctl));
+	EXPECT_EQ(0, device_used(self->ctl));
+	ASSERT_EQ(1, write(start[1], &byte, 1));
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, SINCE(faults));
+	ASSERT_EQ(0, device_resume(self->ctl));
+	close(start[0]);
+	close(start[1]);
+}
+
+/* Verifies that devices of all kinds can be suspended. */
+TEST_F(devmem, suspend_all_kinds)
+{
+	static const unsigned int kinds[] = {
+		HMM_DEVMEM_TEST_ASYNC, HMM_DEVMEM_TEST_SYNC,
+		HMM_DEVMEM_TEST_LAZY, HMM_DEVMEM_TEST_DMA,
+		HMM_DEVMEM_TEST_LAZY | HMM_DEVMEM_TEST_RECLAIM,
+	};
+	size_t i;
+	char *ptr = area_filled(self->npages, variant->thp, 5);
+
+	for (i = 0; i < ARRAY_SIZE(kinds); i++) {
+		ASSERT_EQ(0, plug_as(self, 0, kinds[i], 100));
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, device_suspend(self->ctl));
+		EXPECT_EQ(-EAGAIN, to_device(self->fd, ptr, self->npages));
+		expect_at_home(_metadata, self, ptr, 5);
+		ASSERT_EQ(0, device_resume(self->ctl));
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	}
+	EXPECT_EQ(0, wrong(ptr, 5, self->npages));
+}
+
+/*
+ * Verifies that when a suspend fails the device works as before, whatever the
+ * reason is (after nouveau's it does not: bug N14).
+ */
+TEST_F_TIMEOUT(devmem, suspend_fails, 600)
+{
+	const unsigned long npages = HUGE_PAGES + 20;
+	char *ptr = area_filled(npages, variant->thp, 6);
+	char *other = area_filled(npages, variant->thp, 7);
+	int reason, expected;
+	long start;
+
+	for (reason = 0; reason < 2; reason++) {
+		ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+		if (reason) {
+			expected = -ENOMEM;
+			ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));
+			ASSERT_TRUE(fail_attr("fail_ram", 100, -1));
+		} else {
+			expected = -EIO;
+			ASSERT_EQ(0, device_inject(self->fd,
+						   HMM_DEVMEM_TEST_FAIL_TO_RAM,
+						   0, ALWAYS));
+		}
+		start = now_ms();
+		EXPECT_EQ(expected, device_suspend(self->ctl));
+		EXPECT_GT(SUSPEND_MS, now_ms() - start);
+		EXPECT_EQ(npages, resident(self->fd, ptr, npages));
+		EXPECT_EQ(npages, to_device(self->fd, other, npages));
+
+		fail_attrs_clear();
+		device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
+		EXPECT_EQ(0, wrong(ptr, 6, npages));
+		EXPECT_EQ(0, wrong(other, 7, npages));
+		ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+		ASSERT_EQ(0, device_suspend(self->ctl));
+		EXPECT_EQ(0, device_used(self->ctl));
+		EXPECT_EQ(0, wrong(ptr, 6, npages));
+		ASSERT_EQ(0, device_resume(self->ctl));
+	}
+}
+
+/* Verifies that what others have a reference to is in the way, and only that. */
+TEST_F(devmem, suspend_pinned)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 8);
+	struct iovec vec = { .iov_base = ptr + 9 * PAGE, .iov_len = 2 * PAGE };
+	int fds[2];
+
+	/* Nobody can have one to memory that the CPU does not see */
+	if (!variant->coherent)
+		return;
+	ASSERT_EQ(0, pipe(fds));
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(2 * PAGE, vmsplice(fds[1], &vec, 1, 0));
+	EXPECT_EQ(-EBUSY, device_suspend(self->ctl));
+	EXPECT_EQ(2, device_used(self->ctl));
+	EXPECT_EQ(0, wrong(ptr, 8, self->npages));
+	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	close(fds[0]);
+	close(fds[1]);
+	ASSERT_EQ(0, device_suspend(self->ctl));
+	expect_at_home(_metadata, self, ptr, 8);
+	ASSERT_EQ(0, device_resume(self->ctl));
+}
+
+/* One of those who use the device meanwhile. */
+static int user(int nr, bool thp, unsigned int seed, const int *stop,
+		unsigned int pause_ms)
+{
+	const unsigned long npages = HUGE_PAGES + 40;
+	char *ptr = area_filled(npages, thp, seed);
+	int fd = device_open(nr);
+	long ret;
+
+	while (!__atomic_load_n(stop, __ATOMIC_RELAXED)) {
+		ret = to_device(fd, ptr, npages);
+		if (ret < 0 && ret != -ENODEV && ret != -EBUSY && ret != -EAGAIN)
+			return 1;
+		if (pause_ms)
+			sleep_ms(seed % pause_ms);
+		if (wrong(ptr, seed, npages))
+			return 2;
+		fill(ptr, ++seed, npages);
+	}
+	return 0;
+}
+
+enum { USERS = 3 };
+
+struct users {
+	pid_t pids[USERS];
+	int *stop;
+};
+
+static void users_start(struct users *users, int nr, bool thp,
+			unsigned int pause_ms)
+{
+	int i;
+
+	users->stop = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+			   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	for (i = 0; i < USERS; i++) {
+		users->pids[i] = fork();
+		if (!users->pids[i])
+			_exit(user(nr, thp, 1000 * i, users->stop, pause_ms));
+	}
+}
+
+/* How many have failed. */
+static int users_stop(struct users *users)
+{
+	int i, failed = 0;
+
+	__atomic_store_n(users->stop, 1, __ATOMIC_RELAXED);
+	for (i = 0; i < USERS; i++)
+		failed += child_status(users->pids[i]) != 0;
+	munmap(users->stop, PAGE);
+	return failed;
+}
+
+/* Verifies suspend and resume with processes that know nothing of them. */
+TEST_F_TIMEOUT(devmem, suspend_under_fire, 600)
+{
+	struct users users;
+	int i;
+
+	users_start(&users, variant->nr, variant->thp, 0);
+	for (i = 0; i < 25 || (!SINCE(evicted) && i < 1000); i++) {
+		sleep_ms(i % 20);
+		EXPECT_EQ(0, device_suspend(self->ctl));
+		EXPECT_EQ(0, device_used(self->ctl));
+		sleep_ms(i % 3);
+		EXPECT_EQ(0, device_used(self->ctl));
+		ASSERT_EQ(0, device_resume(self->ctl));
+	}
+	EXPECT_EQ(0, users_stop(&users));
+	EXPECT_LT(0, SINCE(evicted));
+}
+
+/* Verifies that a suspended device can go, and is not suspended when it is back. */
+TEST_F(devmem, unplug_suspended)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 9);
+	pid_t pid;
+	int i;
+
+	self->replug = true;
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(0, device_suspend(self->ctl));
+	ASSERT_EQ(0, device_unplug(self->ctl));
+	EXPECT_EQ(-ENODEV, device_suspend(self->ctl));
+	EXPECT_EQ(-ENODEV, device_resume(self->ctl));
+	EXPECT_EQ(-ENODEV, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(0, device_plug(self->ctl));
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+
+	/* Both at the same time, in whatever order */
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		for (i = 0; i < 30; i++) {
+			int ret = device_suspend(self->ctl);
+
+			if (ret && ret != -ENODEV)
+				_exit(1);
+			ret = to_device(self->fd, ptr, 100);
+			if (ret < 0 && ret != -ENODEV && ret != -EAGAIN)
+				_exit(2);
+			device_resume(self->ctl);
+		}
+		_exit(!!wrong(ptr, 9, self->npages));
+	}
+	for (i = 0; i < 10; i++) {
+		EXPECT_EQ(0, device_unplug(self->ctl));
+		EXPECT_EQ(0, device_plug(self->ctl));
+		to_device(self->fd, ptr, self->npages);
+	}
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, wrong(ptr, 9, self->npages));
+}
+
+/* The sleep of the whole system, as far as a guest can: see guest_init. */
+static bool system_sleep(const char *state)
+{
+	char command[40];
+
+	snprintf(command, sizeof(command), "/init sleep %s 2>/dev/null", state);
+	file_write("/sys/module/suspend/parameters/pm_test_delay", "0");
+	if (!file_write("/sys/power/pm_test", "devices"))
+		return false;
+	return !system(command);
+}
+
+/* Verifies that data survives when the system sleeps, by coming home before. */
+TEST_F(devmem, system_sleep)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 10);
+
+	if (access("/sys/power/pm_test", W_OK))
+		SKIP(return, "no /sys/power/pm_test");
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_TRUE(system_sleep("freeze"));
+	EXPECT_EQ(self->npages, SINCE(evicted));
+	expect_at_home(_metadata, self, ptr, 10);
+	/* And it was resumed */
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(0, wrong(ptr, 10, self->npages));
+}
+
+/* Verifies that the system stays awake, and the device too, if that fails. */
+TEST_F(devmem, system_sleep_fails)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 11);
+
+	if (access("/sys/power/pm_test", W_OK))
+		SKIP(return, "no /sys/power/pm_test");
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
+				   ALWAYS));
+	EXPECT_FALSE(system_sleep("freeze"));
+	EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
+	device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
+	EXPECT_EQ(0, wrong(ptr, 11, self->npages));
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_TRUE(system_sleep("freeze"));
+	expect_at_home(_metadata, self, ptr, 11);
+}
+
+/* Wait until runtime power management has switched the device off. */
+static bool off_soon(int nr)
+{
+	char path[100];
+	int i;
+
+	snprintf(path, sizeof(path),
+		 "/sys/class/hmm_devmem_test/hmm_devmem_test%d/power/runtime_status",
+		 nr);
+	for (i = 0; i < 500; i++) {
+		if (!strncmp(file_read(path), "suspended", 9))
+			return true;
+		sleep_ms(10);
+	}
+	return false;
+}
+
+/*
+ * Verifies that a device nobody uses is switched off with its memory at home, and
+ * on when somebody does; no copy may be asked of it while it is off (bug N16).
+ */
+TEST_F(devmem, runtime_pm)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 12);
+	int i;
+
+	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_RUNTIME_PM, 0));
+	for (i = 1; i <= 3; i++) {
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_TRUE(off_soon(variant->nr));
+		EXPECT_EQ(i * self->npages, SINCE(evicted));
+		expect_at_home(_metadata, self, ptr, 12);
+	}
+	for (i = 0; i < 30; i++) {
+		EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		sleep_ms(i);
+		EXPECT_EQ(0, wrong(ptr, 12, self->npages));
+	}
+	EXPECT_EQ(0, SINCE(bad_power));
+}
+
+/* Verifies that a device that cannot be switched off goes on. */
+TEST_F(devmem, runtime_pm_fails)
+{
+	char *ptr = area_filled(100, false, 13);
+	char *other = area_filled(100, false, 14);
+
+	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_RUNTIME_PM, 0));
+	ASSERT_EQ(100, to_device(self->fd, ptr, 100));
+	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
+				   ALWAYS));
+	sleep_ms(300);
+	EXPECT_EQ(100, to_device(self->fd, other, 100));
+	EXPECT_EQ(100, resident(self->fd, ptr, 100));
+	device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
+	EXPECT_EQ(0, wrong(ptr, 13, 100));
+	EXPECT_EQ(0, wrong(other, 14, 100));
+	EXPECT_EQ(100, to_device(self->fd, ptr, 100));
+	ASSERT_TRUE(off_soon(variant->nr));
+	EXPECT_EQ(0, device_used(self->ctl));
+	EXPECT_EQ(0, wrong(ptr, 13, 100));
+	EXPECT_EQ(0, SINCE(bad_power));
+}
+
+/* Verifies the same with processes that pause longer than the device waits. */
+TEST_F_TIMEOUT(devmem, runtime_pm_under_fire, 600)
+{
+	struct users users;
+	int i;
+
+	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_RUNTIME_PM |
+			     HMM_DEVMEM_TEST_ASYNC, 100));
+	users_start(&users, variant->nr, variant->thp, 80);
+	for (i = 0; i < 20 || (!SINCE(evicted) && i < 1000); i++) {
+		sleep_ms(50);
+		device_evict_all(self->ctl);
+	}
+	EXPECT_EQ(0, users_stop(&users));
+	EXPECT_EQ(0, SINCE(bad_power));
+	EXPECT_LT(0, SINCE(to_device));
+	ASSERT_TRUE(off_soon(variant->nr));
+
+	/* It can also go while that is about to happen */
+	users_start(&users, variant->nr, variant->thp, 80);
+	for (i = 0; i < 10; i++) {
+		sleep_ms(5 * i);
+		EXPECT_EQ(0, device_unplug(self->ctl));
+		EXPECT_EQ(0, device_plug_as(self->ctl, 0,
+					    HMM_DEVMEM_TEST_RUNTIME_PM, 0));
+	}
+	EXPECT_EQ(0, users_stop(&users));
+	EXPECT_EQ(0, SINCE(bad_power));
+}
+
+TEST_HARNESS_MAIN
