@@ -155,6 +155,8 @@ FIXTURE_VARIANT(nth)
 	int nr;
 	bool thp;
 	bool coherent;
+	/* HMM_DEVMEM_TEST_LAZY and so on */
+	__u32 plug;
 	/* Where core warns that it has no memory, when a device is added */
 	const char *spare;
 };
@@ -180,6 +182,14 @@ FIXTURE_VARIANT_ADD(nth, coherent)
 	.spare = "memremap_pages",
 };
 
+/* As an ordinary device plus an engine of its own and DMA. */
+FIXTURE_VARIANT_ADD(nth, private_dma)
+{
+	.nr = 0,
+	.plug = HMM_DEVMEM_TEST_DMA | HMM_DEVMEM_TEST_ASYNC,
+	.spare = "add_pages",
+};
+
 FIXTURE_SETUP(nth)
 {
 	self->fd = -1;
@@ -187,7 +197,8 @@ FIXTURE_SETUP(nth)
 	if (self->ctl == -ENOENT)
 		SKIP(return, "no device %d", variant->nr);
 	ASSERT_GE(self->ctl, 0);
-	device_plug(self->ctl);
+	device_unplug(self->ctl);
+	ASSERT_EQ(0, device_plug_as(self->ctl, 0, variant->plug, 0));
 	device_inject(self->ctl, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
 	self->fd = device_open(variant->nr);
 	ASSERT_GE(self->fd, 0);
@@ -211,6 +222,8 @@ FIXTURE_TEARDOWN(nth)
 {
 	if (self->fd < 0)
 		return;
+	/* The next program wants an ordinary one. */
+	device_unplug(self->ctl);
 	device_plug(self->ctl);
 	areas_unmap();
 	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
@@ -414,10 +427,35 @@ TEST_F_TIMEOUT(nth, unplug, 600)
 		ASSERT_EQ(self->sweep.rounds, SINCE(kills));
 		ASSERT_EQ(self->sweep.rounds, SINCE(cleanups));
 		ASSERT_EQ(0, wrong(ptr, 6, self->npages));
-		ASSERT_EQ(0, device_plug(self->ctl));
+		ASSERT_EQ(0, device_plug_as(self->ctl, 0, variant->plug, 0));
 		ASSERT_EQ(0, device_used(self->ctl));
 	} while (failed && self->sweep.nth < PLENTY);
 	SWEEP_DONE(2);
+}
+
+/*
+ * Verifies that a suspend has moved everything or changed nothing that matters,
+ * and that the next one works.
+ */
+TEST_F_TIMEOUT(nth, suspend, 600)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 7);
+	bool failed;
+	int ret;
+
+	do {
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		sweep_arm(&self->sweep);
+		ret = device_suspend(self->ctl);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		/* It tries again and again: one failure does not stop it. */
+		ASSERT_EQ(0, ret);
+		ASSERT_EQ(0, device_used(self->ctl));
+		ASSERT_EQ(-EAGAIN, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, wrong(ptr, 7, self->npages));
+		ASSERT_EQ(0, device_resume(self->ctl));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(1);
 }
 
 TEST_HARNESS_MAIN
