@@ -33,22 +33,32 @@
 
 #include "internal.h"
 
-/* The folio of @page, locked and with a reference; NULL if the page is free. */
+static bool folio_has_page(struct folio *folio, const struct page *page)
+{
+	return page_to_pfn(page) - folio_pfn(folio) < folio_nr_pages(folio);
+}
+
+/*
+ * The folio of @page, locked and with a reference; NULL if the page is free. A free
+ * page can still name the folio that it was a part of, which is another one now.
+ */
 static struct folio *lock_folio_of(struct page *page)
 {
-	struct folio *folio;
+	struct folio *folio, *now;
 
-	for (;;) {
+	do {
 		folio = page_folio(page);
 		if (!folio_try_get(folio))
 			return NULL;
 		folio_lock(folio);
-		if (folio == page_folio(page))
+		now = page_folio(page);
+		if (now == folio && folio_has_page(folio, page))
 			return folio;
-		/* It was split. */
 		folio_unlock(folio);
 		folio_put(folio);
-	}
+		/* If it is not the same, it was split. */
+	} while (now != folio);
+	return NULL;
 }
 
 /* Replace all mappings of a page, which is locked. */
