@@ -90,7 +90,7 @@ static int ivshmem_copy(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
 	const struct hmm_devmem_run *run;
 
 	for (run = copy->runs; run < copy->runs + copy->nr_runs; run++) {
-		void __iomem *vram = ivshmem->vram + hmm_devmem_page_offset(run->device);
+		void __iomem *vram = ivshmem->vram + run->offset;
 		const size_t size = (size_t)run->nr_pages << PAGE_SHIFT;
 
 		/* Device private memory is for 64 bit: all RAM has an address. */
