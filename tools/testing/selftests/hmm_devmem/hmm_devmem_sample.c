@@ -19,8 +19,7 @@
 #define DRIVER		"ivshmem_devmem"
 #define FUNCTION	"0000:00:10.0"
 #define NODE		"/dev/" DRIVER "-" FUNCTION
-#define SYSFS_PCI	"/sys/bus/pci/devices/"
-#define SYSFS_FUNCTION	SYSFS_PCI FUNCTION
+#define SYSFS_FUNCTION	"/sys/bus/pci/devices/" FUNCTION
 #define SYSFS_DRIVER	"/sys/bus/pci/drivers/" DRIVER
 
 /* A function that no driver has, with nothing but ones in its BAR */
@@ -130,7 +129,7 @@ static int open_config(const char *function)
 {
 	char path[80];
 
-	snprintf(path, sizeof(path), SYSFS_PCI "%s/config", function);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", function);
 	return open(path, O_RDWR | O_CLOEXEC);
 }
 
