@@ -45,6 +45,9 @@
  * hmm_devmem.segments_lock (a rwsem) is held for writing while struct pages come
  * and go, and for reading by what looks for pages by pfn: eviction and poison.
  *
+ * ``zombies_lock`` (a mutex, private to segment.c) protects the list of segments
+ * that have outlived their driver. It is taken alone.
+ *
  * The allocator's locks are leaf locks and safe in any context (see Allocator).
  * CPU faults take no other lock of the library. Core holds the mmap lock for
  * reading and the lock of the faulting folio there. The order is::
@@ -208,7 +211,8 @@ static int check_range(struct hmm_devmem *devmem, struct resource *res,
 	if (region_intersects(range.start, size, IORESOURCE_SYSTEM_RAM,
 			      IORES_DESC_NONE) != REGION_DISJOINT)
 		return -ENXIO;
-	if (range_has_pagemap(&range))
+	/* In this order: when core forgets a zombie's pagemap it is on the list. */
+	if (range_has_pagemap(&range) || hmm_devmem_range_has_zombie(&range))
 		return -EBUSY;
 
 	devmem->resource = res;

@@ -233,6 +233,7 @@ static inline bool hmm_devmem_block_set_live(struct hmm_devmem_alloc *alloc,
  * @idx: Which of &hmm_devmem.segments, and of &hmm_devmem_alloc.areas.
  * @idle: How often in a row it was found without a page in use.
  * @reaper: Gives a segment back that outlived its driver.
+ * @zombie: On the list of those that did; empty before.
  */
 struct hmm_devmem_segment {
 	struct dev_pagemap pagemap;
@@ -240,6 +241,7 @@ struct hmm_devmem_segment {
 	unsigned int idx;
 	unsigned int idle;
 	struct delayed_work reaper;
+	struct list_head zombie;
 };
 
 int hmm_devmem_segments_init(struct hmm_devmem *devmem, unsigned long flags);
@@ -250,6 +252,7 @@ unsigned long hmm_devmem_segments_busy(struct hmm_devmem *devmem);
 struct hmm_devmem_segment *hmm_devmem_segment_at(struct hmm_devmem *devmem,
 						 unsigned long pfn);
 int hmm_devmem_memmap_fits(u64 size);
+bool hmm_devmem_range_has_zombie(const struct range *range);
 #if IS_ENABLED(CONFIG_KUNIT)
 void *hmm_devmem_memremap(struct dev_pagemap *pagemap, int nid);
 #endif

@@ -28,10 +28,13 @@
 #include <linux/cleanup.h>
 #include <linux/device.h>
 #include <linux/export.h>
+#include <linux/list.h>
 #include <linux/log2.h>
 #include <linux/memremap.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/range.h>
 #include <linux/rwsem.h>
 #include <linux/slab.h>
 
@@ -60,6 +63,13 @@
  */
 #define HMM_DEVMEM_SHRINK_INTERVAL	round_jiffies_relative(2 * HZ)
 #define HMM_DEVMEM_SHRINK_IDLE		3
+
+/*
+ * Zombies, until nothing is left of them. Core does not know a pagemap any more
+ * while it goes away, but has struct pages for its range still.
+ */
+static LIST_HEAD(zombies);
+static DEFINE_MUTEX(zombies_lock);
 
 static unsigned long segments_base(const struct hmm_devmem *devmem)
 {
@@ -137,6 +147,8 @@ static void segment_destroy(struct hmm_devmem_segment *segment)
 	struct hmm_devmem *devmem = segment->devmem;
 
 	memunmap_pages(&segment->pagemap);
+	scoped_guard(mutex, &zombies_lock)
+		list_del(&segment->zombie);
 	kfree(segment);
 	kref_put(&devmem->kref, hmm_devmem_release);
 }
@@ -182,6 +194,7 @@ static int segment_create(struct hmm_devmem *devmem, unsigned int idx)
 	segment->devmem = devmem;
 	segment->idx = idx;
 	INIT_DELAYED_WORK(&segment->reaper, segment_reap);
+	INIT_LIST_HEAD(&segment->zombie);
 	segment->pagemap.type = devmem->type;
 	segment->pagemap.ops = &hmm_devmem_pagemap_ops;
 	segment->pagemap.owner = devmem->owner;
@@ -233,6 +246,25 @@ int hmm_devmem_memmap_fits(u64 size)
 	const u64 bytes = (size >> PAGE_SHIFT) * sizeof(struct page);
 
 	return PHYS_PFN(bytes) < si_mem_available() ? 0 : -ENOMEM;
+}
+
+/**
+ * hmm_devmem_range_has_zombie() - Does a removed devmem have pages there?
+ * @range: Physical addresses.
+ *
+ * Context: Process context, may sleep.
+ * Return: True if it does. Not exact for what is removed at the moment; then
+ * core still knows its pagemap.
+ */
+bool hmm_devmem_range_has_zombie(const struct range *range)
+{
+	const struct hmm_devmem_segment *segment;
+
+	guard(mutex)(&zombies_lock);
+	list_for_each_entry(segment, &zombies, zombie)
+		if (range_overlaps(&segment->pagemap.range, range))
+			return true;
+	return false;
 }
 
 /**
@@ -377,6 +409,8 @@ static void segment_release(struct hmm_devmem_segment *segment)
 				segment_end(segment), busy);
 	zombie_report(segment, busy);
 	zombie_drop_contexts(segment);
+	scoped_guard(mutex, &zombies_lock)
+		list_add(&segment->zombie, &zombies);
 	queue_delayed_work(system_dfl_wq, &segment->reaper,
 			   HMM_DEVMEM_REAP_INTERVAL);
 }
