@@ -99,6 +99,7 @@
 #include <linux/overflow.h>
 #include <linux/percpu.h>
 #include <linux/slab.h>
+#include <linux/string.h>
 
 #include <trace/events/hmm_devmem.h>
 
@@ -146,6 +147,7 @@ static int reserve_range(struct hmm_devmem *devmem, u64 size,
 {
 	const struct range limits = mhp_get_pluggable_range(false);
 	struct resource *res;
+	const char *name;
 	u64 rounded;
 	int ret;
 
@@ -161,10 +163,15 @@ static int reserve_range(struct hmm_devmem *devmem, u64 size,
 	if (ret)
 		return ret;
 
-	res = request_free_mem_region(&iomem_resource, size,
-				      dev_name(devmem->device));
-	if (IS_ERR(res))
+	/* A zombie's range outlives the device. */
+	name = kstrdup(dev_name(devmem->device), GFP_KERNEL);
+	if (!name)
+		return -ENOMEM;
+	res = request_free_mem_region(&iomem_resource, size, name);
+	if (IS_ERR(res)) {
+		kfree(name);
 		return PTR_ERR(res);
+	}
 
 	devmem->resource = res;
 	devmem->pfn_first = PHYS_PFN(res->start);
@@ -226,6 +233,19 @@ static void devmem_ref_release(struct percpu_ref *ref)
 	complete(&container_of(ref, struct hmm_devmem, ref)->completion);
 }
 
+/* Undo reserve_range(). */
+static void release_range(struct hmm_devmem *devmem)
+{
+	const char *name;
+
+	if (!devmem->resource || devmem->type != MEMORY_DEVICE_PRIVATE)
+		return;
+	name = devmem->resource->name;
+	release_mem_region(devmem->resource->start,
+			   resource_size(devmem->resource));
+	kfree(name);
+}
+
 /* The last of driver and segments is done with it. */
 void hmm_devmem_release(struct kref *kref)
 {
@@ -233,9 +253,7 @@ void hmm_devmem_release(struct kref *kref)
 
 	hmm_devmem_alloc_destroy(devmem->alloc);
 	kvfree(devmem->segments);
-	if (devmem->resource && devmem->type == MEMORY_DEVICE_PRIVATE)
-		release_mem_region(devmem->resource->start,
-				   resource_size(devmem->resource));
+	release_range(devmem);
 	free_percpu(devmem->stats);
 	percpu_free_rwsem(&devmem->intake);
 	percpu_ref_exit(&devmem->ref);
