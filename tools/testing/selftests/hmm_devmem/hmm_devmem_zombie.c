@@ -1,0 +1,486 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Devices that are gone before their memory could be saved, pages that cannot be
+ * moved when a device goes, and what drivers in the kernel do wrong then.
+ */
+#include "hmm_devmem_fixture.h"
+
+#include <pthread.h>
+#include <sys/resource.h>
+#include <sys/uio.h>
+
+/*
+ * Removal waits for pages in use about a second: with some time for a machine of
+ * which others want something, too. For a dead device it does not wait at all, so
+ * it gives the CPU away a few times, and not fifty times.
+ */
+#define BOUNDED_MS	30000
+#define AT_ONCE_WAITS	25
+
+/* Physical ranges with the name of a device; what it brought along is not there. */
+static int ranges(int nr)
+{
+	const char *text = file_read("/proc/iomem");
+	char name[40];
+	int count = 0;
+
+	snprintf(name, sizeof(name), " : hmm_devmem_test%d\n", nr);
+	while ((text = strstr(text, name))) {
+		text += strlen(name);
+		count++;
+	}
+	return count;
+}
+
+/* Zombies are looked at twice a second. */
+static int ranges_soon(int nr, int expected)
+{
+	int i;
+
+	for (i = 0; i < 1000 && ranges(nr) != expected; i++)
+		sleep_ms(10);
+	return ranges(nr);
+}
+
+/* A range that the driver has brought along can be used again when it is free. */
+static int plug_soon(int fd)
+{
+	int i, ret = -EBUSY;
+
+	for (i = 0; i < 1000 && ret == -EBUSY; i++) {
+		if (i)
+			sleep_ms(10);
+		ret = device_plug(fd);
+	}
+	return ret;
+}
+
+/* The kernel's log from now on. */
+static int log_open(void)
+{
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+	lseek(fd, 0, SEEK_END);
+	return fd;
+}
+
+static bool log_has(int fd, const char *text, const char *more)
+{
+	char line[2000];
+	bool found = false;
+	ssize_t len;
+
+	do {
+		len = read(fd, line, sizeof(line) - 1);
+		line[len > 0 ? len : 0] = 0;
+		found |= strstr(line, text) && strstr(line, more);
+	} while (len > 0 || (len < 0 && errno == EPIPE));
+	lseek(fd, 0, SEEK_DATA);
+	return found;
+}
+
+static long timed_unplug(int fd)
+{
+	const long start = now_ms();
+	const int ret = device_unplug(fd);
+
+	return ret ? ret : now_ms() - start;
+}
+
+static long waits(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return usage.ru_nvcsw;
+}
+
+/* Verifies that the data of a dead device is lost, and known to be. */
+static void expect_lost(struct __test_metadata *_metadata, char *ptr,
+			unsigned long npages)
+{
+	unsigned long i;
+	pid_t pid;
+
+	for (i = 0; i < npages; i += npages / 9) {
+		EXPECT_EQ(SIGBUS, access_signal(ptr + i * PAGE, false));
+		EXPECT_EQ(SIGBUS, access_signal(ptr + i * PAGE, true));
+	}
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(access_signal(ptr, false) != SIGBUS);
+	EXPECT_EQ(0, child_status(pid));
+}
+
+/*
+ * Verifies that a device that is found dead, by its driver or by a copy, gives
+ * SIGBUS, takes nothing more, and goes at once; that it can come back while the
+ * dead one's pages are still mapped; and that their range is given back.
+ */
+TEST_F(devmem, dead_device)
+{
+	char *other = area_filled(self->npages, variant->thp, 2);
+	int way;
+
+	self->replug = true;
+	for (way = 0; way < 2; way++) {
+		char *ptr = area_filled(self->npages, variant->thp, 1);
+		long before;
+
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		if (way) {
+			ASSERT_EQ(0, device_inject(self->fd,
+						   HMM_DEVMEM_TEST_FAIL_GONE, 0,
+						   ALWAYS));
+			EXPECT_GE(0, to_ram(self->fd, ptr, self->npages));
+			/* It is not asked again */
+			device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
+		} else {
+			ASSERT_EQ(0, device_mark_dead(self->ctl));
+		}
+		EXPECT_EQ(-ENODEV, to_device(self->fd, other, self->npages));
+		EXPECT_EQ(-ENODEV, device_suspend(self->ctl));
+		EXPECT_EQ(self->npages, device_evict_all(self->fd));
+		/* What the CPU can address it can read without the device */
+		if (variant->coherent) {
+			EXPECT_EQ(0, wrong(ptr, 1, self->npages));
+		} else {
+			expect_lost(_metadata, ptr, self->npages);
+		}
+		before = waits();
+		EXPECT_EQ(0, device_unplug(self->ctl));
+		EXPECT_GT(AT_ONCE_WAITS, waits() - before);
+		if (variant->coherent) {
+			EXPECT_EQ(0, wrong(ptr, 1, self->npages));
+			EXPECT_EQ(-EBUSY, device_plug(self->ctl));
+		} else {
+			expect_lost(_metadata, ptr, self->npages);
+			EXPECT_EQ(0, device_plug(self->ctl));
+			EXPECT_EQ(2, ranges(variant->nr));
+			EXPECT_EQ(self->npages,
+				  to_device(self->fd, other, self->npages));
+			expect_lost(_metadata, ptr, self->npages);
+		}
+		ASSERT_EQ(0, munmap(ptr, self->npages * PAGE));
+		if (variant->coherent) {
+			EXPECT_EQ(0, plug_soon(self->ctl));
+		} else {
+			EXPECT_EQ(1, ranges_soon(variant->nr, 1));
+		}
+		EXPECT_EQ(0, wrong(other, 2, self->npages));
+	}
+}
+
+/*
+ * Verifies that a device that does not copy goes in bounded time, that the log
+ * tells what was left, and that the driver's object goes before the pages do.
+ */
+TEST_F(devmem, zombie)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 3);
+	char *other = area_filled(self->npages, variant->thp, 4);
+	int fd = device_open(variant->nr);
+	int log = log_open();
+	char pfn[40];
+	long ms;
+
+	self->replug = true;
+	ASSERT_LE(0, fd);
+	ASSERT_LE(0, log);
+	ASSERT_EQ(self->npages, to_device(fd, ptr, self->npages));
+	snprintf(pfn, sizeof(pfn), "pfn %#llx:",
+		 (unsigned long long)device_stats(self->ctl).pfn_first);
+	close(fd);
+	EXPECT_EQ(1, SINCE(contexts));
+	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
+				   ALWAYS));
+	ms = timed_unplug(self->ctl);
+	EXPECT_LE(0, ms);
+	EXPECT_GT(BOUNDED_MS, ms);
+	TH_LOG("unplugged in %ld ms", ms);
+	device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
+	EXPECT_TRUE(log_has(log, "1280 pages of device memory are still in use",
+			    "hmm_devmem_test"));
+	close(log);
+	log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	EXPECT_TRUE(log_has(log, pfn, "1 references, 1 mappings"));
+	close(log);
+	EXPECT_EQ(1, SINCE(kills));
+	EXPECT_EQ(1, SINCE(cleanups));
+	EXPECT_EQ(0, SINCE(contexts));
+
+	if (variant->coherent) {
+		EXPECT_EQ(-EBUSY, device_plug(self->ctl));
+		EXPECT_EQ(0, wrong(ptr, 3, self->npages));
+	} else {
+		expect_lost(_metadata, ptr, self->npages);
+		ASSERT_EQ(0, device_plug(self->ctl));
+		EXPECT_EQ(2, ranges(variant->nr));
+		ASSERT_EQ(self->npages,
+			  to_device(self->fd, other, self->npages));
+		/* The new device does not take the old one's pages for its own */
+		EXPECT_EQ(self->npages, device_used(self->ctl));
+		EXPECT_EQ(0, resident(self->fd, ptr, self->npages));
+		EXPECT_EQ(0, to_device(self->fd, ptr, self->npages));
+		EXPECT_EQ(0, device_evict_all(self->fd));
+		expect_lost(_metadata, ptr, self->npages);
+	}
+	ASSERT_EQ(0, munmap(ptr, self->npages * PAGE));
+	if (variant->coherent) {
+		EXPECT_EQ(0, plug_soon(self->ctl));
+	}
+	EXPECT_EQ(!variant->coherent,
+		  ranges_soon(variant->nr, !variant->coherent));
+	EXPECT_EQ(self->npages, to_device(self->fd, other, self->npages));
+	EXPECT_EQ(0, wrong(other, 4, self->npages));
+}
+
+/*
+ * Verifies that a reference that somebody keeps is in nobody's way: memunmap_pages()
+ * alone waits for it, for ever and without a word (bug C7).
+ */
+TEST_F(devmem, unplug_with_reference)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 5);
+	struct iovec vec = { .iov_base = ptr + 9 * PAGE, .iov_len = 2 * PAGE };
+	char data[2 * PAGE];
+	int fds[2];
+	long ms;
+
+	/* Nobody can have one to memory that the CPU does not see */
+	if (!variant->coherent)
+		return;
+	self->replug = true;
+	ASSERT_EQ(0, pipe(fds));
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(2 * PAGE, vmsplice(fds[1], &vec, 1, 0));
+	ms = timed_unplug(self->ctl);
+	EXPECT_LE(0, ms);
+	EXPECT_GT(BOUNDED_MS, ms);
+	EXPECT_EQ(1, SINCE(cleanups));
+	EXPECT_EQ(-EBUSY, device_plug(self->ctl));
+	EXPECT_EQ(0, wrong(ptr, 5, self->npages));
+	ASSERT_EQ(0, munmap(ptr, self->npages * PAGE));
+	EXPECT_EQ(-EBUSY, device_plug(self->ctl));
+	/* As long as there is a reference there is the memory */
+	ASSERT_EQ(2 * PAGE, read(fds[0], data, 2 * PAGE));
+	EXPECT_EQ(0, wrong_from(data, 5, 9, 2));
+	close(fds[0]);
+	close(fds[1]);
+	EXPECT_EQ(0, plug_soon(self->ctl));
+}
+
+/* What tells rmmod's successor how the module was loaded. */
+static void module_parameters(char *command, size_t size)
+{
+	static const char * const names[] = {
+		"size_mb", "classic_mb", "spm_addr0", "spm_addr1", "spm_mb",
+		"lazy", "dma_device",
+	};
+	char path[100];
+	size_t i, len;
+
+	snprintf(command, size, "modprobe test_hmm_devmem");
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		snprintf(path, sizeof(path),
+			 "/sys/module/test_hmm_devmem/parameters/%s", names[i]);
+		len = strlen(command);
+		/* One that was not given is "(null)" */
+		if (file_read(path)[0] != '(')
+			snprintf(command + len, size - len, " %s=%.40s", names[i],
+				 file_read(path));
+		command[strcspn(command, "\n")] = 0;
+	}
+	len = strlen(command);
+	snprintf(command + len, size - len, " 2>/dev/null");
+}
+
+/*
+ * Verifies that the driver's module can be unloaded while processes have its
+ * pages, and loaded again; afterwards an access is a SIGBUS and not a jump to
+ * where the driver was.
+ */
+TEST_F(devmem, unload_with_zombies)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 6);
+	char command[500];
+	int log = log_open();
+	long start;
+	int ret, i;
+
+	module_parameters(command, sizeof(command));
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
+				   ALWAYS));
+	close(self->fd);
+	close(self->ctl);
+	start = now_ms();
+	ret = system("rmmod test_hmm_devmem");
+	EXPECT_EQ(0, ret);
+	EXPECT_GT(BOUNDED_MS, now_ms() - start);
+	EXPECT_TRUE(log_has(log, "pages of device memory are still in use", ""));
+	close(log);
+	EXPECT_EQ(-ENOENT, device_open(variant->nr));
+	/* What the driver has brought along is not in its name any more */
+	if (variant->coherent) {
+		EXPECT_EQ(0, wrong(ptr, 6, self->npages));
+		ASSERT_EQ(0, munmap(ptr, self->npages * PAGE));
+		for (i = 0; i < 50 && system(command); i++)
+			sleep_ms(200);
+	} else {
+		expect_lost(_metadata, ptr, self->npages);
+		EXPECT_EQ(1, ranges(variant->nr));
+		ASSERT_EQ(0, system(command));
+		EXPECT_EQ(2, ranges(variant->nr));
+		expect_lost(_metadata, ptr, self->npages);
+		ASSERT_EQ(0, munmap(ptr, self->npages * PAGE));
+	}
+	EXPECT_EQ(!variant->coherent,
+		  ranges_soon(variant->nr, !variant->coherent));
+	self->ctl = device_open(variant->nr);
+	ASSERT_LE(0, self->ctl);
+	self->fd = device_open(variant->nr);
+	ASSERT_LE(0, self->fd);
+	ptr = area_filled(self->npages, variant->thp, 7);
+	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(0, wrong(ptr, 7, self->npages));
+}
+
+/*
+ * Verifies that eviction and removal reach pages of a child whose parent is dead:
+ * drm_pagemap needs the parent's mm for that (bug D2), amdkfd does not try (K8).
+ */
+TEST_F(devmem, parent_is_dead)
+{
+	int way, fd, result[2], start[2], status;
+	char *ptr;
+	pid_t pid;
+
+	for (way = 0; way < 2; way++) {
+		ASSERT_EQ(0, pipe(result));
+		ASSERT_EQ(0, pipe(start));
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			fd = device_open(variant->nr);
+			ptr = area_filled(self->npages, variant->thp, 8);
+			if (to_device(fd, ptr, self->npages) !=
+			    (long)self->npages)
+				_exit(1);
+			if (fork())
+				_exit(0);
+			close(fd);
+			if (read(start[0], &status, sizeof(status)) < 0)
+				_exit(1);
+			status = wrong(ptr, 8, self->npages);
+			_exit(write(result[1], &status, sizeof(status)) < 0);
+		}
+		EXPECT_EQ(0, child_status(pid));
+		ASSERT_EQ(self->npages, device_used(self->ctl));
+		if (way) {
+			EXPECT_EQ(0, device_unplug(self->ctl));
+			EXPECT_EQ(0, device_plug(self->ctl));
+		} else {
+			EXPECT_EQ(0, device_evict_all(self->ctl));
+			EXPECT_EQ(self->npages, SINCE(evicted));
+		}
+		EXPECT_EQ(0, device_used(self->ctl));
+		ASSERT_EQ(sizeof(status),
+			  write(start[1], &status, sizeof(status)));
+		close(result[1]);
+		status = -1;
+		ASSERT_EQ(sizeof(status),
+			  read(result[0], &status, sizeof(status)));
+		EXPECT_EQ(0, status);
+		close(result[0]);
+		close(start[0]);
+		close(start[1]);
+	}
+}
+
+/*
+ * Verifies that 2 MiB folios leave a device although there is no large folio of
+ * system memory for them: nouveau does not try anything else (bug N1), drm_pagemap
+ * tries what core refuses (D3, C5); and that to have none is no NULL pointer (N8).
+ */
+TEST_F(devmem, large_folios_leave_without_large_ram)
+{
+	char *ptr;
+	int way;
+
+	self->replug = true;
+	ptr = area_filled(self->npages, variant->thp, 9);
+	for (way = 0; way < 3; way++) {
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));
+		if (way == 0) {
+			EXPECT_EQ(0, device_evict_all(self->ctl));
+		} else if (way == 1) {
+			EXPECT_EQ(0, device_suspend(self->ctl));
+			EXPECT_EQ(0, device_resume(self->ctl));
+		} else {
+			/* Nor a small one now and then */
+			ASSERT_TRUE(fail_attr("fail_ram", 20, 100));
+			EXPECT_EQ(0, device_unplug(self->ctl));
+			EXPECT_EQ(0, device_plug(self->ctl));
+		}
+		fail_attrs_clear();
+		EXPECT_EQ(0, device_used(self->ctl));
+		EXPECT_EQ(0, wrong(ptr, 9, self->npages));
+	}
+}
+
+struct mover {
+	pthread_t thread;
+	int fd;
+	char *ptr;
+	unsigned long npages;
+	int stop;
+	int refused;
+	int errors;
+};
+
+static void *mover_run(void *arg)
+{
+	struct mover *mover = arg;
+	long ret;
+
+	while (!__atomic_load_n(&mover->stop, __ATOMIC_RELAXED)) {
+		ret = to_device(mover->fd, mover->ptr, mover->npages);
+		if (ret == -ENODEV)
+			mover->refused++;
+		else if (ret < 0)
+			mover->errors++;
+		to_ram(mover->fd, mover->ptr, mover->npages);
+	}
+	return NULL;
+}
+
+/*
+ * Verifies that who allocates while the device goes is told that it has gone, and
+ * gets no page of a range that is not there any more (bug N13 of nouveau).
+ */
+TEST_F(devmem, allocation_races_with_unplug)
+{
+	struct mover mover = { .fd = self->fd, .npages = self->npages };
+	int i;
+
+	self->replug = true;
+	mover.ptr = area_filled(self->npages, variant->thp, 10);
+	ASSERT_EQ(0, pthread_create(&mover.thread, NULL, mover_run, &mover));
+	for (i = 0; i < 20; i++) {
+		sleep_ms(i);
+		EXPECT_EQ(0, device_unplug(self->ctl));
+		EXPECT_EQ(0, pagemap_count(mover.ptr, self->npages, PAGEMAP_SWAP));
+		sleep_ms(2);
+		EXPECT_EQ(0, device_plug(self->ctl));
+	}
+	__atomic_store_n(&mover.stop, 1, __ATOMIC_RELAXED);
+	pthread_join(mover.thread, NULL);
+	EXPECT_EQ(0, mover.errors);
+	EXPECT_LT(0, mover.refused);
+	EXPECT_EQ(0, wrong(mover.ptr, 10, self->npages));
+}
+
+TEST_HARNESS_MAIN
