@@ -184,6 +184,15 @@ static bool vma_is_suitable(const struct vm_area_struct *vma)
 	       !is_vm_hugetlb_page(vma) && !vma_is_dax(vma);
 }
 
+/*
+ * KSM maps a page that it merges before rmap finds it there. Core collects it from
+ * the page table, and would not find it again to end its migration.
+ */
+static bool may_be_merged(const struct vm_area_struct *vma)
+{
+	return vma->vm_flags & VM_MERGEABLE;
+}
+
 /**
  * struct range_walk - what hmm_devmem_migrate_to_device() was asked for
  * @devmem: "
@@ -278,6 +287,10 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 
 	if (!vma_is_suitable(vma))
 		return 0;
+	if (walk->dir == HMM_DEVMEM_TO_DEVICE && may_be_merged(vma)) {
+		walk->done += window_result(walk, start, end, 0);
+		return 0;
+	}
 	txn = range_get_txn(walk, (end - start) >> PAGE_SHIFT, &ret);
 	if (ret) {
 		hmm_devmem_txn_put(txn);
@@ -434,7 +447,8 @@ static long range_migrate(struct range_walk *walk)
  * pinned, locked or shared with a file stay where they are, as do those on
  * another device, and all for which there is no device memory or the driver's
  * copy fails. Holes in the range, and mappings that cannot have anonymous pages
- * (VM_IO, VM_PFNMAP, shared, hugetlb, DAX), are passed over.
+ * (VM_IO, VM_PFNMAP, shared, hugetlb, DAX) or whose pages KSM may merge
+ * (VM_MERGEABLE), are passed over.
  *
  * Context: Process context, may sleep. Takes the mmap lock of @mm for reading,
  * which the caller must not hold.
