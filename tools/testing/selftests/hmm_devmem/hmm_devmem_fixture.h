@@ -48,6 +48,8 @@ FIXTURE_VARIANT_ADD(devmem, private_thp)
 	.thp = true,
 };
 
+/* Defined by programs about what the CPU cannot access. */
+#ifndef ONLY_PRIVATE
 FIXTURE_VARIANT_ADD(devmem, coherent)
 {
 	.nr = 2,
@@ -62,6 +64,7 @@ FIXTURE_VARIANT_ADD(devmem, coherent_thp)
 	.coherent = true,
 	.thp = true,
 };
+#endif
 
 FIXTURE_SETUP(devmem)
 {

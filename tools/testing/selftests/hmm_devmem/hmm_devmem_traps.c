@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What drivers in the kernel get wrong about moving memory to the device and about
+ * eviction, and where core waits for a driver to make a mistake. Each test fails
+ * if the library made it:
+ *
+ * ==== ==========================================================================
+ * N9   nouveau: never maps what has moved, so that the device faults on all of it
+ * N10  nouveau: maps pages on the device that were not moved in the end
+ * K3   amdkfd: device memory that is used again shows what was in it
+ * D1   drm_pagemap: counts a huge hole as one page, and fails because of that
+ * D9   drm_pagemap: one page that cannot move keeps all others from moving
+ * U4   powerpc: says that pages have moved which have not
+ * C2   core takes all of the pages for a huge hole, or crashes
+ * C3   core collects only the first part of a hole that is larger than a PMD
+ * C4   core goes past a large folio if eviction begins inside of it
+ * C5   core cannot evict a large folio to small ones
+ * C6   core believes in destinations whose pages are free again
+ * ==== ==========================================================================
+ *
+ * CPU faults and copies that fail are in hmm_devmem_bugs.c.
+ */
+#include "hmm_devmem_fixture.h"
+
+#include <sys/uio.h>
+
+#include "hmm_devmem_uffd.h"
+
+/*
+ * N9. Verifies that the device takes no page fault for what has just moved: small
+ * pages, huge pages, and what was never touched.
+ */
+TEST_F(devmem, device_needs_no_fault_after_migration)
+{
+	char *data = area_filled(self->npages, false, 1);
+	struct hmm_devmem_test_cmd cmd;
+	char *ptr;
+	int hole;
+
+	for (hole = 0; hole < 2; hole++) {
+		/* Core splits huge pages for it, and that invalidates them */
+		const int faults = !hole && variant->thp && variant->coherent;
+
+		ptr = hole ? area_map(self->npages, variant->thp) :
+			     area_filled(self->npages, variant->thp, 1);
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, device_cmd(self->fd, HMM_DEVMEM_TEST_WRITE, ptr,
+					data, self->npages, &cmd));
+		EXPECT_EQ(self->npages, cmd.cpages);
+		EXPECT_LE(cmd.faults, faults);
+		ASSERT_EQ(0, device_cmd(self->fd, HMM_DEVMEM_TEST_READ, ptr,
+					data, self->npages, &cmd));
+		EXPECT_EQ(0, cmd.faults);
+		EXPECT_EQ(0, wrong(data, 1, self->npages));
+		EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
+	}
+}
+
+/*
+ * N10, U4. Verifies that a page which core does not move in the end is neither
+ * counted nor known to the device: here because somebody else provides it, when
+ * the process has never touched it.
+ */
+TEST_F(devmem, what_core_drops_is_not_on_the_device)
+{
+	char *data = area_map(self->npages, false);
+	struct hmm_devmem_test_cmd cmd;
+	struct uffd uffd;
+	char *ptr;
+
+	ptr = area_map(self->npages, variant->thp);
+	ASSERT_EQ(0, uffd_open(&uffd, ptr, self->npages,
+			       UFFDIO_REGISTER_MODE_MISSING));
+	uffd.seed = 10;
+	EXPECT_EQ(0, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(0, resident(self->fd, ptr, self->npages));
+	EXPECT_EQ(0, device_used(self->ctl));
+	EXPECT_EQ(0, SINCE(to_device));
+
+	/*
+	 * The device has nothing but what is provided either, and that only if
+	 * it can wait for it without the mmap lock.
+	 */
+	EXPECT_EQ(-EFAULT, device_read(self->fd, ptr, data, self->npages));
+	ASSERT_EQ(0, uffd_start(&uffd));
+	EXPECT_EQ(0, device_cmd(self->fd, HMM_DEVMEM_TEST_READ_UNLOCKED, ptr,
+				data, self->npages, &cmd));
+	EXPECT_LT(0, cmd.faults);
+	EXPECT_EQ(0, wrong(data, 10, self->npages));
+	EXPECT_EQ(self->npages, uffd.missing);
+	EXPECT_EQ(0, wrong(ptr, 10, self->npages));
+	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(0, wrong(ptr, 10, self->npages));
+	EXPECT_EQ(0, uffd_stop(&uffd));
+}
+
+static int pin(const int *pipefd, char *page)
+{
+	struct iovec iov = { page, PAGE };
+
+	return vmsplice(pipefd[1], &iov, 1, 0) != PAGE;
+}
+
+/*
+ * N10, U4, D9. Verifies that of 512 pages all but the one that is pinned move;
+ * that one is not counted, and the device reads what the CPU has written to it.
+ */
+TEST_F(devmem, one_pinned_page_stays_alone)
+{
+	/* Of a huge page all are pinned; then these are the next 512 pages */
+	const unsigned long npages = variant->thp ? 2 * HUGE_PAGES : HUGE_PAGES;
+	const long stay = variant->thp ? HUGE_PAGES : 1;
+	char *ptr = area_filled(npages, variant->thp, 20);
+	char *data = area_map(npages, false);
+	int pipefd[2];
+
+	ASSERT_EQ(0, pipe(pipefd));
+	ASSERT_EQ(0, pin(pipefd, ptr + 300 * PAGE));
+	ASSERT_EQ(npages - stay, to_device(self->fd, ptr, npages));
+	EXPECT_EQ(npages - stay, resident(self->fd, ptr, npages));
+	EXPECT_EQ(npages - stay, device_used(self->ctl));
+	EXPECT_EQ(0, resident(self->fd, ptr + 300 * PAGE, 1));
+	fill_from(ptr + 300 * PAGE, 21, 300, 1);
+	ASSERT_EQ(npages, device_read(self->fd, ptr, data, npages));
+	EXPECT_EQ(0, wrong(data, 20, 300));
+	EXPECT_EQ(0, wrong_from(data + 300 * PAGE, 21, 300, 1));
+	EXPECT_EQ(0, wrong_from(data + 301 * PAGE, 20, 301, npages - 301));
+	fill_from(data + 300 * PAGE, 22, 300, 1);
+	ASSERT_EQ(1, device_write(self->fd, ptr + 300 * PAGE,
+				  data + 300 * PAGE, 1));
+	EXPECT_EQ(0, wrong_from(ptr + 300 * PAGE, 22, 300, 1));
+	close(pipefd[0]);
+	close(pipefd[1]);
+}
+
+/* Only the first word of each page, so that filling a device is quick. */
+static void number(char *ptr, unsigned long npages)
+{
+	unsigned long i;
+
+	for (i = 0; i < npages; i++)
+		write_word(ptr + i * PAGE, i + 1);
+}
+
+static long misnumbered(const char *ptr, unsigned long first,
+			unsigned long npages)
+{
+	unsigned long i;
+	long count = 0;
+
+	for (i = 0; i < npages; i++)
+		count += read_word(ptr + i * PAGE) != first + i + 1;
+	return count;
+}
+
+/*
+ * K3. Verifies that the device sees zeros where memory was given back, when there
+ * is no other device memory to be had than what that memory had.
+ */
+TEST_F_TIMEOUT(devmem, reused_device_memory_is_zero, 600)
+{
+	/* A part of a huge page alone cannot be freed */
+	const unsigned long nr = variant->thp ? HUGE_PAGES : 300;
+	unsigned long size = self->before.size;
+	char *ptr = area_map(size, variant->thp);
+	char *data = area_filled(nr, false, 30);
+
+	number(ptr, size);
+	fill(ptr + HUGE, 31, nr);
+	ASSERT_EQ(size, to_device(self->fd, ptr, size));
+	ASSERT_EQ(0, madvise(ptr + HUGE, nr * PAGE, MADV_DONTNEED));
+	ASSERT_EQ(nr, to_device(self->fd, ptr + HUGE, nr));
+	ASSERT_EQ(size, device_used(self->ctl));
+	ASSERT_EQ(nr, device_read(self->fd, ptr + HUGE, data, nr));
+	EXPECT_EQ(0, not_zero(data, nr));
+	EXPECT_EQ(0, not_zero(ptr + HUGE, nr));
+	EXPECT_EQ(0, misnumbered(ptr, 0, HUGE_PAGES));
+}
+
+/* D1. Verifies that a huge page that was never touched goes and counts as 512. */
+TEST_F(devmem, huge_hole_counts_all_pages)
+{
+	char *ptr = area_map(HUGE_PAGES, variant->thp);
+
+	ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+	EXPECT_EQ(HUGE_PAGES, resident(self->fd, ptr, HUGE_PAGES));
+	EXPECT_EQ(HUGE_PAGES, SINCE(to_device));
+	EXPECT_EQ(HUGE_PAGES, SINCE(allocated));
+	EXPECT_EQ(0, SINCE(to_ram));
+	EXPECT_EQ(0, not_zero(ptr, HUGE_PAGES));
+}
+
+/*
+ * C2. Verifies that a huge hole for which there are not enough device pages stays
+ * one, and goes as soon as there are, even if they are all over the device.
+ */
+TEST_F_TIMEOUT(devmem, huge_hole_goes_whole_or_not_at_all, 600)
+{
+	const unsigned long room = 100;
+	unsigned long size = self->before.size, i;
+	char *ptr = area_map(size - room, false);
+	char *hole = area_map(HUGE_PAGES, variant->thp);
+	/* Coherent memory goes page by page */
+	const long some = variant->coherent ? room : 0;
+
+	number(ptr, size - room);
+	ASSERT_EQ(size - room, to_device(self->fd, ptr, size - room));
+	ASSERT_EQ(some, to_device(self->fd, hole, HUGE_PAGES));
+	EXPECT_EQ(some, resident(self->fd, hole, HUGE_PAGES));
+	EXPECT_EQ(size - room + some, device_used(self->ctl));
+	EXPECT_EQ(0, not_zero(hole, HUGE_PAGES));
+
+	ASSERT_EQ(0, madvise(hole, HUGE, MADV_DONTNEED));
+	for (i = 0; i < HUGE_PAGES - room; i++)
+		ASSERT_EQ(0, madvise(ptr + 7 * i * PAGE, PAGE, MADV_DONTNEED));
+	ASSERT_EQ(size - HUGE_PAGES, device_used(self->ctl));
+	ASSERT_EQ(HUGE_PAGES, to_device(self->fd, hole, HUGE_PAGES));
+	EXPECT_EQ(size, device_used(self->ctl));
+	EXPECT_EQ(0, not_zero(hole, HUGE_PAGES));
+	EXPECT_EQ(0, misnumbered(ptr + 7 * HUGE, 7 * HUGE_PAGES, HUGE_PAGES));
+}
+
+#define GIB	(512 * HUGE)
+
+/*
+ * C3. Verifies that all pages go of a range of which there are no page tables, on
+ * both sides of where even the page directory changes.
+ */
+TEST_F(devmem, hole_of_many_huge_pages_goes_whole)
+{
+	const unsigned long npages = 4 * HUGE_PAGES;
+	char *area = area_map(3 * GIB / PAGE, variant->thp);
+	char *data = area_filled(npages, false, 40);
+	char *ptr;
+
+	/* Nothing else is mapped in the GiB before that address, and after */
+	ptr = (char *)(((uintptr_t)area + 2 * GIB - 1) & -GIB);
+	ptr -= npages / 2 * PAGE;
+	ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+	EXPECT_EQ(npages, resident(self->fd, ptr, npages));
+	EXPECT_EQ(npages, device_used(self->ctl));
+	ASSERT_EQ(npages, device_read(self->fd, ptr, data, npages));
+	EXPECT_EQ(0, not_zero(data, npages));
+	EXPECT_EQ(0, not_zero(ptr - HUGE, npages + 2 * HUGE_PAGES));
+}
+
+/*
+ * C4. Verifies that eviction of a range which begins and ends inside of large
+ * folios reaches all of its pages, and none but those of the folios.
+ */
+TEST_F_TIMEOUT(devmem, eviction_from_inside_of_a_large_folio, 600)
+{
+	const unsigned long first = 300, nr = 3 * HUGE_PAGES;
+	/* Four folios have a part of that */
+	const unsigned long home = variant->thp && !variant->coherent ?
+				   4 * HUGE_PAGES : nr;
+	unsigned long size = self->before.size;
+	char *ptr = area_map(size, variant->thp);
+
+	number(ptr, size);
+	ASSERT_EQ(size, to_device(self->fd, ptr, size));
+	EXPECT_EQ(0, device_evict(self->fd, first, nr));
+	EXPECT_EQ(size - home, device_used(self->ctl));
+	EXPECT_EQ(home, SINCE(evicted));
+	EXPECT_EQ(0, device_evict(self->fd, first, size - first));
+	EXPECT_EQ(home == nr ? first : 0, device_used(self->ctl));
+	EXPECT_EQ(0, misnumbered(ptr, 0, size));
+}
+
+#define FAIL_PAGE_ALLOC	"/sys/kernel/debug/fail_page_alloc/"
+
+/* From here on this process gets no large folio, or as many as there are. */
+static bool large_folios(bool some)
+{
+	return file_write("/proc/thread-self/make-it-fail", some ? "0" : "1") &&
+	       file_write(FAIL_PAGE_ALLOC "task-filter", some ? "N" : "Y") &&
+	       file_write(FAIL_PAGE_ALLOC "ignore-gfp-wait", "N") &&
+	       file_write(FAIL_PAGE_ALLOC "ignore-gfp-highmem", "N") &&
+	       file_write(FAIL_PAGE_ALLOC "verbose", "0") &&
+	       file_write(FAIL_PAGE_ALLOC "min-order", some ? "1" : "9") &&
+	       file_write(FAIL_PAGE_ALLOC "times", some ? "1" : "-1") &&
+	       file_write(FAIL_PAGE_ALLOC "probability", some ? "0" : "100");
+}
+
+/* Pages that the device says are mapped by a PMD. */
+static long mapped_large(int fd, const char *ptr, unsigned long npages)
+{
+	unsigned char *states = malloc(npages);
+	unsigned long i;
+	long count = -1;
+
+	if (device_pages(fd, HMM_DEVMEM_TEST_SNAPSHOT, ptr, states, npages) ==
+	    (long)npages)
+		for (i = 0, count = 0; i < npages; i++)
+			count += !!(states[i] & HMM_DEVMEM_TEST_PROT_PMD);
+	free(states);
+	return count;
+}
+
+/*
+ * C5. Verifies that large folios come home when there is none for them in system
+ * memory: by eviction, by a CPU fault, and when the device goes.
+ */
+TEST_F(devmem, large_folios_come_home_as_small_ones)
+{
+	const long large = variant->thp && !variant->coherent ?
+			   2 * HUGE_PAGES : 0;
+	char *ptr = area_map(self->npages, variant->thp);
+	int way;
+
+	if (!large_folios(true))
+		SKIP(return, "no fault injection");
+	for (way = 0; way < 3; way++) {
+		fill(ptr, 50 + way, self->npages);
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		EXPECT_EQ(large, mapped_large(self->fd, ptr, self->npages));
+		EXPECT_TRUE(large_folios(false));
+		if (way == 0)
+			touch(ptr, self->npages);
+		/* Coherent memory is still there */
+		EXPECT_EQ(0, way < 2 ? device_evict_all(self->fd) :
+				       device_unplug(self->ctl));
+		EXPECT_TRUE(large_folios(true));
+		EXPECT_EQ(0, pagemap_count(ptr, self->npages, PAGEMAP_SWAP));
+		EXPECT_EQ(0, mapped_large(self->fd, ptr, self->npages));
+		EXPECT_EQ(0, wrong(ptr, 50 + way, self->npages));
+		EXPECT_EQ(0, madvise(ptr, self->npages * PAGE, MADV_DONTNEED));
+	}
+	EXPECT_EQ(0, device_plug(self->ctl));
+}
+
+/* Free memory, MiB. */
+static long mem_free(void)
+{
+	const char *field = strstr(file_read("/proc/meminfo"), "MemFree:");
+
+	return field ? strtol(field + strlen("MemFree:"), NULL, 10) / 1024 : -1;
+}
+
+#define DROP_ROUNDS	40
+
+/*
+ * C6. Verifies that of many small copies those that fail leave nothing behind,
+ * neither where they should have gone nor where they are, and that the others are
+ * not taken for them.
+ */
+TEST_F(devmem, failed_copies_leave_no_destination)
+{
+	char *ptr = area_filled(HUGE_PAGES, false, 60);
+	unsigned int failed;
+	long before = 0;
+	unsigned long i;
+	int round;
+
+	for (round = 0; round < DROP_ROUNDS; round++) {
+		/* Pages next to each other are not on the device: many runs */
+		for (i = 0; i < HUGE_PAGES; i += 64)
+			ASSERT_EQ(32, to_device(self->fd, ptr + i * PAGE, 32));
+		ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+		failed = 30 + round % 60;
+		ASSERT_EQ(0, device_inject(self->fd,
+					   HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN,
+					   round % 5, failed));
+		i = to_ram(self->fd, ptr, HUGE_PAGES);
+		EXPECT_GT(HUGE_PAGES, i);
+		EXPECT_EQ(HUGE_PAGES - i, device_used(self->ctl));
+		EXPECT_EQ(HUGE_PAGES - i, resident(self->fd, ptr, HUGE_PAGES));
+		ASSERT_EQ(0, device_inject(self->fd,
+					   HMM_DEVMEM_TEST_FAIL_TO_DEVICE_RUN,
+					   round % 3, failed));
+		i = to_device(self->fd, ptr, HUGE_PAGES);
+		EXPECT_EQ(i, device_used(self->ctl));
+		EXPECT_EQ(i, resident(self->fd, ptr, HUGE_PAGES));
+		ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE,
+					   0, 0));
+		ASSERT_EQ(0, device_evict_all(self->fd));
+		ASSERT_EQ(0, wrong(ptr, 60, HUGE_PAGES));
+		if (round == DROP_ROUNDS / 4)
+			before = mem_free();
+	}
+	EXPECT_LT(DROP_ROUNDS * 60, SINCE(copy_errors));
+	EXPECT_GT(8, before - mem_free());
+}
+
+TEST_HARNESS_MAIN
