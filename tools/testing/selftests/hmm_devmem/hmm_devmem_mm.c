@@ -1,0 +1,517 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Device pages and other parts of memory management that look at a process's pages
+ * and move them: userfaultfd, swap, KSM, NUMA balancing, memory limits.
+ */
+#define ONLY_PRIVATE
+#include "hmm_devmem_fixture.h"
+#include "hmm_devmem_race.h"
+
+#include <sched.h>
+#include <sys/stat.h>
+#include <sys/swap.h>
+
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT	21
+#endif
+
+/*
+ * userfaultfd.
+ */
+
+/*
+ * Verifies that of a range whose missing pages somebody else provides only those go
+ * that are there, and that the others are provided to the CPU as ever.
+ */
+TEST_F(devmem, userfaultfd_missing)
+{
+	char *ptr = area_map(self->npages, variant->thp);
+	struct uffd uffd;
+	long there;
+
+	fill(ptr, 10, 100);
+	fill_from(ptr + HUGE, 10, HUGE_PAGES, 50);
+	there = pagemap_count(ptr, self->npages, PAGEMAP_PRESENT);
+	ASSERT_EQ(0, uffd_open(&uffd, ptr, self->npages,
+			       UFFDIO_REGISTER_MODE_MISSING));
+	uffd.seed = 10;
+	ASSERT_EQ(there, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(there, resident(self->fd, ptr, self->npages));
+	EXPECT_EQ(there, device_used(self->ctl));
+	ASSERT_EQ(0, uffd_start(&uffd));
+	/* Of huge pages all is there, with zeros in the rest */
+	EXPECT_EQ(0, wrong(ptr, 10, 100));
+	EXPECT_EQ(0, wrong_from(ptr + HUGE, 10, HUGE_PAGES, 50));
+	EXPECT_EQ(0, uffd.missing);
+	EXPECT_EQ(0, wrong_from(ptr + 2 * HUGE, 10, 2 * HUGE_PAGES,
+				HUGE_PAGES / 2));
+	EXPECT_EQ(HUGE_PAGES / 2, uffd.missing);
+	/* Dropped on the device, they are missing again */
+	EXPECT_EQ(HUGE_PAGES / 2, to_device(self->fd, ptr + 2 * HUGE,
+					    HUGE_PAGES / 2));
+	EXPECT_EQ(0, madvise(ptr + 2 * HUGE, 8 * PAGE, MADV_DONTNEED));
+	EXPECT_EQ(0, wrong_from(ptr + 2 * HUGE, 10, 2 * HUGE_PAGES,
+				HUGE_PAGES / 2));
+	EXPECT_EQ(HUGE_PAGES / 2 + 8, uffd.missing);
+	EXPECT_EQ(0, uffd_stop(&uffd));
+}
+
+/*
+ * Verifies that write protection survives the way to the device and back, that it
+ * can be set on the device, and that writes of the CPU are reported, but reads and
+ * moves are not.
+ */
+TEST_F(devmem, userfaultfd_wp)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 20);
+	char *data = area_map(self->npages, false);
+	struct uffd uffd;
+	int on_device;
+
+	ASSERT_EQ(0, uffd_open(&uffd, ptr, self->npages,
+			       UFFDIO_REGISTER_MODE_WP));
+	ASSERT_EQ(0, uffd_start(&uffd));
+	for (on_device = 0; on_device < 2; on_device++) {
+		if (on_device)
+			ASSERT_EQ(self->npages,
+				  to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, uffd_protect(&uffd, ptr, self->npages, true));
+		ASSERT_EQ(self->npages,
+			  to_device(self->fd, ptr, self->npages));
+		EXPECT_EQ(self->npages, pagemap_count(ptr, self->npages,
+						      PAGEMAP_UFFD_WP));
+		ASSERT_EQ(self->npages,
+			  device_read(self->fd, ptr, data, self->npages));
+		EXPECT_EQ(0, wrong(data, 20, self->npages));
+		EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
+		EXPECT_EQ(0, wrong(ptr, 20, self->npages));
+		EXPECT_EQ(self->npages, pagemap_count(ptr, self->npages,
+						      PAGEMAP_UFFD_WP));
+		EXPECT_EQ(0, uffd.wp);
+		ASSERT_EQ(self->npages,
+			  to_device(self->fd, ptr, self->npages));
+		write_word(ptr + 5 * PAGE, pattern_word(20, 5 * WORDS));
+		write_word(ptr + 1100 * PAGE, pattern_word(20, 1100 * WORDS));
+		EXPECT_EQ(2, uffd.wp);
+		uffd.wp = 0;
+		EXPECT_EQ(0, wrong(ptr, 20, self->npages));
+		ASSERT_EQ(0, uffd_protect(&uffd, ptr, self->npages, false));
+	}
+	fill(ptr, 21, self->npages);
+	EXPECT_EQ(0, uffd.wp);
+	EXPECT_EQ(0, uffd_stop(&uffd));
+}
+
+/*
+ * Verifies that the device does not write to what is write protected, wherever it
+ * is: it has no way to wait until somebody permits it.
+ */
+TEST_F(devmem, userfaultfd_wp_of_device)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 30);
+	char *data = area_filled(self->npages, false, 31);
+	struct uffd uffd;
+
+	ASSERT_EQ(0, uffd_open(&uffd, ptr, self->npages,
+			       UFFDIO_REGISTER_MODE_WP));
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, device_write(self->fd, ptr, data, self->npages));
+	ASSERT_EQ(0, uffd_protect(&uffd, ptr, self->npages, true));
+	data = area_filled(self->npages, false, 32);
+	EXPECT_EQ(-EFAULT, device_write(self->fd, ptr, data, self->npages));
+	EXPECT_EQ(0, wrong(ptr, 31, self->npages));
+	ASSERT_EQ(0, uffd_protect(&uffd, ptr, self->npages, false));
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages,
+		  device_write(self->fd, ptr, data, self->npages));
+	EXPECT_EQ(0, wrong(ptr, 32, self->npages));
+	close(uffd.fd);
+}
+
+/*
+ * Verifies that UFFDIO_MOVE, which core does not do with device pages, leaves them
+ * alone, and that it moves them once they are back.
+ */
+TEST_F(devmem, userfaultfd_move)
+{
+	char *from = area_filled(HUGE_PAGES, variant->thp, 40);
+	char *to = area_map(HUGE_PAGES, variant->thp);
+	struct uffd uffd;
+	long ret;
+
+	ASSERT_EQ(0, uffd_open(&uffd, to, HUGE_PAGES,
+			       UFFDIO_REGISTER_MODE_MISSING));
+	ASSERT_EQ(HUGE_PAGES, to_device(self->fd, from, HUGE_PAGES));
+	ret = uffd_move(&uffd, to, from, HUGE_PAGES);
+	EXPECT_TRUE(ret == -EFAULT || ret == -ENOENT);
+	EXPECT_EQ(HUGE_PAGES, resident(self->fd, from, HUGE_PAGES));
+	EXPECT_EQ(0, wrong(from, 40, HUGE_PAGES));
+	EXPECT_EQ(HUGE_PAGES, uffd_move(&uffd, to, from, HUGE_PAGES));
+	EXPECT_EQ(HUGE_PAGES, to_device(self->fd, to, HUGE_PAGES));
+	EXPECT_EQ(0, wrong(to, 40, HUGE_PAGES));
+	close(uffd.fd);
+}
+
+static long turn_protect(struct actor *actor)
+{
+	struct race *race = actor->race;
+	const unsigned long first = actor->turns % 5 * 64;
+
+	return !!uffd_protect(race->uffd, race->ptr + first * PAGE, 128, true);
+}
+
+/* Verifies that no write is lost while pages are write protected again and again. */
+TEST_F(devmem, race_userfaultfd_wp)
+{
+	struct race race = { .fd = self->fd, .npages = RACE_PAGES };
+	struct uffd uffd;
+
+	race.ptr = area_map(RACE_PAGES, variant->thp);
+	memset(race.ptr, 0, RACE_PAGES * PAGE);
+	race.uffd = &uffd;
+	ASSERT_EQ(0, uffd_open(&uffd, race.ptr, RACE_PAGES,
+			       UFFDIO_REGISTER_MODE_WP));
+	ASSERT_EQ(0, uffd_start(&uffd));
+	race_add(&race, turn_count, 0);
+	race_add(&race, turn_count, 1);
+	race_add(&race, turn_to_device, 0);
+	race_add(&race, turn_to_ram, 0);
+	race_add(&race, turn_protect, 0);
+	EXPECT_EQ(0, race_run(&race));
+	EXPECT_EQ(0, miscounted(&race));
+	EXPECT_EQ(0, uffd_stop(&uffd));
+	EXPECT_LT(0, uffd.wp);
+	EXPECT_LT(0, SINCE(to_device));
+}
+
+/*
+ * Swap, on a RAM disk.
+ */
+
+#define SWAP_DISK	"/dev/ram0"
+#define SWAP_PAGES	1024
+
+static int swap_begin(void)
+{
+	char page[PAGE] = "";
+	__u32 *header = (__u32 *)(page + 1024);
+	int fd = open(SWAP_DISK, O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	header[0] = 1;
+	header[1] = SWAP_PAGES - 1;
+	memcpy(page + PAGE - 10, "SWAPSPACE2", 10);
+	if (write(fd, page, PAGE) != PAGE || fsync(fd)) {
+		close(fd);
+		return -EIO;
+	}
+	close(fd);
+	return swapon(SWAP_DISK, 0) ? -errno : 0;
+}
+
+/* An event of /proc/vmstat. */
+static long vm_events(const char *name)
+{
+	const char *text = file_read("/proc/vmstat"), *found;
+
+	found = strstr(text, name);
+	while (found && (found[-1] != '\n' || found[strlen(name)] != ' '))
+		found = strstr(found + 1, name);
+	return found ? atol(found + strlen(name)) : -1;
+}
+
+static long turn_pageout(struct actor *actor)
+{
+	struct race *race = actor->race;
+
+	return !!madvise(race->ptr, race->npages * PAGE, MADV_PAGEOUT);
+}
+
+/* Verifies that neighbours of device pages can be swapped out, and come back. */
+TEST_F(devmem, swap_neighbours)
+{
+	char *ptr = area_filled(HUGE_PAGES, variant->thp, 1);
+	char *data = area_map(HUGE_PAGES, false);
+	long out = vm_events("pswpout");
+
+	ASSERT_EQ(0, swap_begin());
+	EXPECT_EQ(128, to_device(self->fd, ptr + 64 * PAGE, 128));
+	EXPECT_EQ(0, madvise(ptr, HUGE, MADV_PAGEOUT));
+	EXPECT_LT(100, vm_events("pswpout") - out);
+	EXPECT_EQ(128, resident(self->fd, ptr, HUGE_PAGES));
+	/* What is in swap does not go, and is no obstacle */
+	EXPECT_GT(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+	EXPECT_EQ(HUGE_PAGES, device_read(self->fd, ptr, data, HUGE_PAGES));
+	EXPECT_EQ(0, wrong(data, 1, HUGE_PAGES));
+	EXPECT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+	EXPECT_EQ(0, wrong(ptr, 1, HUGE_PAGES));
+	EXPECT_EQ(0, swapoff(SWAP_DISK));
+}
+
+/* Verifies that no write is lost while pages are swapped and moved. */
+TEST_F(devmem, race_swap)
+{
+	struct race race = { .fd = self->fd, .npages = RACE_PAGES };
+	long out = vm_events("pswpout");
+
+	race.ptr = area_map(RACE_PAGES, variant->thp);
+	ASSERT_EQ(0, swap_begin());
+	race_add(&race, turn_count, 0);
+	race_add(&race, turn_count, 1);
+	race_add(&race, turn_to_device, 0);
+	race_add(&race, turn_pageout, 0);
+	EXPECT_EQ(0, race_run(&race));
+	EXPECT_EQ(0, miscounted(&race));
+	EXPECT_LT(0, vm_events("pswpout") - out);
+	EXPECT_EQ(0, swapoff(SWAP_DISK));
+}
+
+/*
+ * KSM.
+ */
+
+#define KSM	"/sys/kernel/mm/ksm/"
+
+/* Let KSM merge, with all its might. Returns false if it is not there. */
+static bool ksm_begin(void)
+{
+	return file_write(KSM "sleep_millisecs", "2") &&
+	       file_write(KSM "pages_to_scan", "500") &&
+	       file_write(KSM "run", "1");
+}
+
+static long wait_for_sharing(long wanted)
+{
+	int i;
+
+	for (i = 0; i < 1500; i++) {
+		if (atol(file_read(KSM "pages_sharing")) >= wanted)
+			break;
+		sleep_ms(10);
+	}
+	return atol(file_read(KSM "pages_sharing"));
+}
+
+/* One of four contents in each page. */
+static char *area_of_copies(unsigned long npages, bool thp)
+{
+	char *ptr = area_map(npages, thp);
+	unsigned long page;
+
+	for (page = 0; page < npages; page++)
+		fill_from(ptr + page * PAGE, 1, page % 4, 1);
+	return ptr;
+}
+
+static long wrong_copies(const char *ptr, unsigned long npages)
+{
+	unsigned long page;
+	long count = 0;
+
+	for (page = 0; page < npages; page++)
+		count += wrong_from(ptr + page * PAGE, 1, page % 4, 1);
+	return count;
+}
+
+/* Again and again a page is different from the others, and then is not. */
+static long turn_change(struct actor *actor)
+{
+	struct race *race = actor->race;
+	char *page = race->ptr + actor->turns * 13 % race->npages * PAGE;
+	const __u64 old = read_word(page);
+	long errors;
+
+	write_word(page, ~old);
+	errors = read_word(page) != ~old;
+	write_word(page, old);
+	return errors;
+}
+
+/* All words but the first, which others change. */
+static long turn_check_copies(struct actor *actor)
+{
+	struct race *race = actor->race;
+	unsigned long page;
+	long errors = 0;
+
+	for (page = 0; page < race->npages; page++)
+		errors += read_word(race->ptr + page * PAGE + 8) !=
+			  pattern_word(1, page % 4 * WORDS + 1);
+	return errors;
+}
+
+/*
+ * Verifies that memory which KSM has merged, or may merge, keeps its bytes when it
+ * is to go to the device, and that nothing waits for it for ever: core is not
+ * prepared for that, so it stays.
+ */
+TEST_F(devmem, race_ksm)
+{
+	struct race race = { .fd = self->fd, .npages = RACE_PAGES };
+	char *data = area_map(RACE_PAGES, false);
+
+	race.ptr = area_of_copies(RACE_PAGES, variant->thp);
+	ASSERT_EQ(100, to_device(self->fd, race.ptr + 64 * PAGE, 100));
+	ASSERT_EQ(0, madvise(race.ptr, RACE_PAGES * PAGE, MADV_MERGEABLE));
+	ASSERT_TRUE(ksm_begin());
+	EXPECT_LE(400, wait_for_sharing(400));
+	/* What is there already counts, and is not merged */
+	EXPECT_EQ(100, to_device(self->fd, race.ptr, RACE_PAGES));
+	EXPECT_EQ(100, resident(self->fd, race.ptr, RACE_PAGES));
+	EXPECT_EQ(RACE_PAGES, device_read(self->fd, race.ptr, data, RACE_PAGES));
+	EXPECT_EQ(0, wrong_copies(data, RACE_PAGES));
+	race_add(&race, turn_check_copies, 0);
+	race_add(&race, turn_change, 0);
+	race_add(&race, turn_to_device, 0);
+	race_add(&race, turn_to_ram, 0);
+	EXPECT_EQ(0, race_run(&race));
+	EXPECT_EQ(0, wrong_copies(race.ptr, RACE_PAGES));
+	EXPECT_EQ(0, madvise(race.ptr, RACE_PAGES * PAGE, MADV_UNMERGEABLE));
+	EXPECT_EQ(RACE_PAGES, to_device(self->fd, race.ptr, RACE_PAGES));
+	EXPECT_TRUE(file_write(KSM "run", "2"));
+	EXPECT_EQ(0, wrong_copies(race.ptr, RACE_PAGES));
+	EXPECT_TRUE(file_write(KSM "run", "0"));
+}
+
+/*
+ * NUMA balancing.
+ */
+
+#define NUMA_BALANCING	"/proc/sys/kernel/numa_balancing"
+#define SCHED_NUMA	"/sys/kernel/debug/sched/numa_balancing/"
+
+/* Let the scheduler look soon, and often, where memory is used. */
+static bool balancing_begin(void)
+{
+	return file_write(SCHED_NUMA "scan_delay_ms", "10") &&
+	       file_write(SCHED_NUMA "scan_period_min_ms", "20") &&
+	       file_write(SCHED_NUMA "scan_period_max_ms", "40") &&
+	       file_write(NUMA_BALANCING, "1");
+}
+
+/* From another node each time, if nodes have CPUs of their own. */
+static long turn_count_anywhere(struct actor *actor)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET((actor->index + actor->turns / 8) % 2, &cpus);
+	sched_setaffinity(0, sizeof(cpus), &cpus);
+	if (!actor->index &&
+	    vm_events("numa_hint_faults") > actor->race->numa_faults + 20)
+		note_done(actor->race);
+	return turn_count(actor);
+}
+
+/* Leave the scheduler time to find pages that are not on the device. */
+static long turn_to_device_at_times(struct actor *actor)
+{
+	sleep_ms(20);
+	return turn_to_device(actor);
+}
+
+/* Verifies that no write is lost while pages move between nodes as well. */
+TEST_F(devmem, race_numa_balancing)
+{
+	struct race race = {
+		.fd = self->fd,
+		.npages = RACE_PAGES,
+		.until_done = true,
+		.numa_faults = vm_events("numa_hint_faults"),
+	};
+
+	if (access("/sys/devices/system/node/node1", F_OK))
+		SKIP(return, "one NUMA node only");
+	race.ptr = area_map(RACE_PAGES, variant->thp);
+	ASSERT_TRUE(balancing_begin());
+	race_add(&race, turn_count_anywhere, 0);
+	race_add(&race, turn_count_anywhere, 1);
+	race_add(&race, turn_to_device_at_times, 0);
+	EXPECT_EQ(0, race_run(&race));
+	EXPECT_TRUE(file_write(NUMA_BALANCING, "0"));
+	EXPECT_EQ(0, miscounted(&race));
+	EXPECT_EQ(1, race.done);
+	EXPECT_LT(0, SINCE(to_device));
+}
+
+/*
+ * Memory limits.
+ */
+
+#define CGROUP		"/sys/fs/cgroup/hmm_devmem_test"
+
+static bool cgroup_begin(void)
+{
+	file_write("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
+	rmdir(CGROUP);
+	return !mkdir(CGROUP, 0755) && !access(CGROUP "/memory.max", W_OK);
+}
+
+static bool cgroup_end(void)
+{
+	int i;
+
+	for (i = 0; i < 500 && rmdir(CGROUP); i++)
+		sleep_ms(10);
+	return i < 500;
+}
+
+/* Leave no room for anything but what there is. */
+static bool cgroup_limit(void)
+{
+	char text[30];
+
+	snprintf(text, sizeof(text), "%ld", atol(file_read(CGROUP
+							   "/memory.current")));
+	return file_write(CGROUP "/memory.max", text);
+}
+
+/* What the child in the test below does, in its cgroup; 0 if all was right. */
+static int come_home_under_limit(int nr, bool thp, unsigned long npages)
+{
+	int fd = device_open(nr), way;
+	char *ptr;
+
+	if (!file_write(CGROUP "/cgroup.procs", "0"))
+		return 1;
+	ptr = area_filled(npages, thp, 50);
+	for (way = 0; way < 3; way++) {
+		if (!file_write(CGROUP "/memory.max", "max"))
+			return 2;
+		if (to_device(fd, ptr, npages) != (long)npages)
+			return 3;
+		/* What is on the device is charged as before */
+		if (atol(file_read(CGROUP "/memory.current")) <
+		    (long)(npages * PAGE) || !cgroup_limit())
+			return 4;
+		if (way == 0 && to_ram(fd, ptr, npages) != (long)npages)
+			return 5;
+		if (way == 1 && device_evict_all(fd))
+			return 6;
+		if (wrong(ptr, 50, npages))
+			return 7;
+	}
+	return strstr(file_read(CGROUP "/memory.events"), "oom_kill 0") ? 0 : 8;
+}
+
+/*
+ * Verifies that pages come home to a cgroup that has no room left: the charge comes
+ * with them, so that neither a fault nor eviction can fail because of it.
+ */
+TEST_F(devmem, home_under_memory_limit)
+{
+	pid_t pid;
+
+	ASSERT_TRUE(cgroup_begin());
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(come_home_under_limit(variant->nr, variant->thp,
+					    self->npages));
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
+	EXPECT_TRUE(cgroup_end());
+}
+
+TEST_HARNESS_MAIN

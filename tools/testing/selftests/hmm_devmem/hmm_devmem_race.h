@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Races: threads that do something to the same memory again and again, for a
+ * while. They bound themselves by time, because kernels with all checks on, in an
+ * emulated machine, can be a hundred times slower than others.
+ */
+#ifndef _SELFTESTS_HMM_DEVMEM_RACE_H
+#define _SELFTESTS_HMM_DEVMEM_RACE_H
+
+#include <pthread.h>
+
+#include "hmm_devmem_uffd.h"
+
+#define RACE_PAGES	(HUGE_PAGES + 64)
+#define RACE_MS		1500
+#define RACE_LIMIT_MS	30000
+#define MAX_ACTORS	5
+
+struct race;
+
+/**
+ * struct actor - a thread of a race
+ * @turn: What it does again and again; returns how many errors there were.
+ * @race: What all actors have in common.
+ * @index: Its number among the touchers, or anything else.
+ * @turns: How often it has done it.
+ * @errors: What went wrong.
+ * @thread: The thread.
+ */
+struct actor {
+	long (*turn)(struct actor *actor);
+	struct race *race;
+	unsigned int index;
+	unsigned int turns;
+	long errors;
+	pthread_t thread;
+};
+
+/**
+ * struct race - some actors and their memory
+ * @fd: The device.
+ * @ptr: The memory.
+ * @npages: Its size.
+ * @end: When it is over.
+ * @nr: Number of @actors.
+ * @until_done: It is not over, within reason, before @done is set.
+ * @done: By an actor, when something has happened at least once.
+ * @numa_faults: Events before it.
+ * @uffd: For those that need one.
+ * @actors: The actors.
+ */
+struct race {
+	int fd;
+	char *ptr;
+	unsigned long npages;
+	long end;
+	int nr;
+	bool until_done;
+	int done;
+	long numa_faults;
+	struct uffd *uffd;
+	struct actor actors[MAX_ACTORS];
+};
+
+static inline void race_add(struct race *race,
+			    long (*turn)(struct actor *actor),
+			    unsigned int index)
+{
+	struct actor *actor = &race->actors[race->nr++];
+
+	*actor = (struct actor) { .turn = turn, .race = race, .index = index };
+}
+
+static inline bool race_goes_on(const struct race *race)
+{
+	const long more = race->end - now_ms();
+
+	if (more > 0)
+		return true;
+	return race->until_done && more > -RACE_LIMIT_MS &&
+	       !__atomic_load_n(&race->done, __ATOMIC_RELAXED);
+}
+
+static inline void *actor_main(void *arg)
+{
+	struct actor *actor = arg;
+
+	do {
+		actor->errors += actor->turn(actor);
+		actor->turns++;
+	} while (race_goes_on(actor->race));
+	return NULL;
+}
+
+/* Returns how many errors there were. */
+static inline long race_run(struct race *race)
+{
+	long errors = 0;
+	int i;
+
+	race->end = now_ms() + RACE_MS;
+	for (i = 0; i < race->nr; i++)
+		if (pthread_create(&race->actors[i].thread, NULL, actor_main,
+				   &race->actors[i]))
+			abort();
+	for (i = 0; i < race->nr; i++) {
+		pthread_join(race->actors[i].thread, NULL);
+		errors += race->actors[i].errors;
+	}
+	return errors;
+}
+
+static inline void note_done(struct race *race)
+{
+	__atomic_store_n(&race->done, 1, __ATOMIC_RELAXED);
+}
+
+static inline long move_errors(long ret)
+{
+	return ret < 0 && ret != -EBUSY && ret != -EAGAIN;
+}
+
+/* All of it to the device, and sometimes a part. */
+static inline long turn_to_device(struct actor *actor)
+{
+	const unsigned long first = actor->turns % 4 * 37;
+	struct race *race = actor->race;
+
+	return move_errors(to_device(race->fd, race->ptr + first * PAGE,
+				     race->npages - first));
+}
+
+static inline long turn_to_ram(struct actor *actor)
+{
+	struct race *race = actor->race;
+
+	return move_errors(to_ram(race->fd, race->ptr, race->npages));
+}
+
+static inline long turn_evict(struct actor *actor)
+{
+	return device_evict_all(actor->race->fd) < 0;
+}
+
+/* Read only: each page has what it is to have, all of it. */
+static inline long turn_check(struct actor *actor)
+{
+	struct race *race = actor->race;
+
+	return wrong(race->ptr, 1, race->npages);
+}
+
+static inline __u64 *counter(struct actor *actor, unsigned long page)
+{
+	return (__u64 *)(actor->race->ptr + page * PAGE) + actor->index;
+}
+
+/* Count up a word in each page: a write that gets lost will be missed. */
+static inline long turn_count(struct actor *actor)
+{
+	unsigned long page;
+	long errors = 0;
+
+	for (page = 0; page < actor->race->npages; page++) {
+		errors += read_word(counter(actor, page)) != actor->turns;
+		write_word(counter(actor, page), actor->turns + 1);
+	}
+	return errors;
+}
+
+/* What is left to be seen of turn_count() afterwards. */
+static inline long miscounted(struct race *race)
+{
+	unsigned long page;
+	long count = 0;
+	int i;
+
+	for (i = 0; i < race->nr; i++)
+		for (page = 0; race->actors[i].turn == turn_count &&
+		     page < race->npages; page++)
+			count += read_word(counter(&race->actors[i], page)) !=
+				 race->actors[i].turns;
+	return count;
+}
+
+#endif /* _SELFTESTS_HMM_DEVMEM_RACE_H */
