@@ -106,7 +106,7 @@ FIXTURE_TEARDOWN(devmem)
 }
 
 /* Plug the device with other properties, for the rest of this test. */
-static inline int plug_as(FIXTURE_DATA(devmem) *self, __u64 size, __u32 flags,
+static inline int plug_as(struct _test_data_devmem *self, __u64 size, __u32 flags,
 			  __u32 delay_us)
 {
 	int ret;

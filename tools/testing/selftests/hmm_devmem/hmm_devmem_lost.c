@@ -8,7 +8,7 @@
 #define SWAP_TYPE_BITS	5
 
 /* Which page of the device has the data at @addr; -1 if none has. */
-static long device_page(FIXTURE_DATA(devmem) *self, const void *addr)
+static long device_page(struct _test_data_devmem *self, const void *addr)
 {
 	struct hmm_devmem_test_stats stats = device_stats(self->ctl);
 	const __u64 entry = pagemap_entry(addr);
@@ -330,7 +330,7 @@ TEST_F_TIMEOUT(devmem, lose_under_fire, 600)
 }
 
 /* Core's own way to learn that memory is broken. */
-static bool inject_memory_failure(FIXTURE_DATA(devmem) *self, unsigned long page)
+static bool inject_memory_failure(struct _test_data_devmem *self, unsigned long page)
 {
 	char text[30];
 

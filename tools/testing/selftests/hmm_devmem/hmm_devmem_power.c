@@ -12,7 +12,7 @@
 
 /* Verifies that pages are at home, and neither faults nor the device matter. */
 static void expect_at_home(struct __test_metadata *_metadata,
-			   FIXTURE_DATA(devmem) *self, char *ptr,
+			   struct _test_data_devmem *self, char *ptr,
 			   unsigned int seed)
 {
 	const long faults = SINCE(faults);

@@ -577,12 +577,12 @@ static inline void fail_attrs_clear(void)
 {
 	static const char * const names[] = {
 		"fail_device", "fail_device_large", "fail_ram",
-		"fail_ram_large", "fail_dma",
+		"fail_ram_large", "fail_dma", NULL,
 	};
-	size_t i;
+	const char * const *name;
 
-	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		fail_attr(names[i], 0, 1);
+	for (name = names; *name; name++)
+		fail_attr(*name, 0, 1);
 }
 
 static inline long now_ms(void)

@@ -113,6 +113,16 @@ static void expect_lost(struct __test_metadata *_metadata, char *ptr,
 	EXPECT_EQ(0, child_status(pid));
 }
 
+/* What the CPU can address it can read without the device. */
+static void expect_gone(struct __test_metadata *_metadata, bool coherent,
+			char *ptr, unsigned int seed, unsigned long npages)
+{
+	if (!coherent)
+		expect_lost(_metadata, ptr, npages);
+	else
+		EXPECT_EQ(0, wrong(ptr, seed, npages));
+}
+
 /*
  * Verifies that a device that is found dead, by its driver or by a copy, gives
  * SIGBUS, takes nothing more, and goes at once; that it can come back while the
@@ -142,12 +152,7 @@ TEST_F(devmem, dead_device)
 		EXPECT_EQ(-ENODEV, to_device(self->fd, other, self->npages));
 		EXPECT_EQ(-ENODEV, device_suspend(self->ctl));
 		EXPECT_EQ(self->npages, device_evict_all(self->fd));
-		/* What the CPU can address it can read without the device */
-		if (variant->coherent) {
-			EXPECT_EQ(0, wrong(ptr, 1, self->npages));
-		} else {
-			expect_lost(_metadata, ptr, self->npages);
-		}
+		expect_gone(_metadata, variant->coherent, ptr, 1, self->npages);
 		before = waits();
 		EXPECT_EQ(0, device_unplug(self->ctl));
 		EXPECT_GT(AT_ONCE_WAITS, waits() - before);
@@ -163,11 +168,9 @@ TEST_F(devmem, dead_device)
 			expect_lost(_metadata, ptr, self->npages);
 		}
 		ASSERT_EQ(0, munmap(ptr, self->npages * PAGE));
-		if (variant->coherent) {
-			EXPECT_EQ(0, plug_soon(self->ctl));
-		} else {
-			EXPECT_EQ(1, ranges_soon(variant->nr, 1));
-		}
+		EXPECT_EQ(0, variant->coherent ? plug_soon(self->ctl) : 0);
+		EXPECT_EQ(!variant->coherent,
+			  ranges_soon(variant->nr, !variant->coherent));
 		EXPECT_EQ(0, wrong(other, 2, self->npages));
 	}
 }
@@ -227,9 +230,7 @@ TEST_F(devmem, zombie)
 		expect_lost(_metadata, ptr, self->npages);
 	}
 	ASSERT_EQ(0, munmap(ptr, self->npages * PAGE));
-	if (variant->coherent) {
-		EXPECT_EQ(0, plug_soon(self->ctl));
-	}
+	EXPECT_EQ(0, variant->coherent ? plug_soon(self->ctl) : 0);
 	EXPECT_EQ(!variant->coherent,
 		  ranges_soon(variant->nr, !variant->coherent));
 	EXPECT_EQ(self->npages, to_device(self->fd, other, self->npages));
@@ -282,7 +283,7 @@ static void module_parameters(char *command, size_t size)
 	size_t i, len;
 
 	snprintf(command, size, "modprobe test_hmm_devmem");
-	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
 		snprintf(path, sizeof(path),
 			 "/sys/module/test_hmm_devmem/parameters/%s", names[i]);
 		len = strlen(command);
