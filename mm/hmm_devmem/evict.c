@@ -19,15 +19,19 @@
 #include <linux/cleanup.h>
 #include <linux/delay.h>
 #include <linux/export.h>
+#include <linux/memcontrol.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
+#include <linux/rcupdate.h>
+#include <linux/rmap.h>
 #include <linux/rwsem.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 
 #include <trace/events/hmm_devmem.h>
 
+#include "../internal.h"
 #include "internal.h"
 
 /*
@@ -67,16 +71,127 @@ static unsigned long count_destinations(const struct hmm_devmem_txn *txn)
 }
 
 /*
- * Start to move the device pages whose pfns are in @txn->src. Returns false if
- * that takes a large folio of system memory and there is none.
+ * Pages that have no data of anybody's: a CPU fault has brought it home and not yet
+ * dropped its last reference, or it was allocated and not used yet. Core collects
+ * them like others, but a page has to have a charge when that moves.
+ */
+static void spare_orphans(struct hmm_devmem_txn *txn)
+{
+	unsigned int i;
+
+	if (mem_cgroup_disabled())
+		return;
+	for (i = 0; i < txn->nr; i++) {
+		struct page *page = migrate_pfn_to_page(txn->src[i]);
+
+		if (page && !folio_memcg_charged(page_folio(page)))
+			txn->src[i] &= ~MIGRATE_PFN_MIGRATE;
+	}
+}
+
+/*
+ * What the mappings of @page hang on, with a reference; NULL if nobody maps it, or
+ * somebody has its lock.
+ */
+static struct anon_vma *get_mapping(struct page *page)
+{
+	struct folio *folio = page_folio(page);
+	struct anon_vma *anon_vma = NULL;
+
+	if (!folio_try_get(folio))
+		return NULL;
+	if (folio_trylock(folio)) {
+		if (folio == page_folio(page) && folio_test_anon(folio))
+			anon_vma = folio_get_anon_vma(folio);
+		folio_unlock(folio);
+	}
+	folio_put(folio);
+	return anon_vma;
+}
+
+/*
+ * Core looks for the mappings of each page that it has collected when it ends the
+ * migration, but has nothing then that keeps the last process from exiting in the
+ * meantime, and its anon_vma from being freed. So hold those. Pages without
+ * mappings stay out of it altogether.
+ */
+static void hold_mappings(struct hmm_devmem_txn *txn)
+{
+	unsigned int i, n, size, nr = 0;
+
+	for (i = 0; i < txn->nr; i += size) {
+		struct page *page = pfn_to_page(txn->src[i]);
+		struct anon_vma *anon_vma;
+
+		/* All of a large folio are there, one after the other. */
+		size = 1;
+		if (i == 0 && page_folio(page) == (struct folio *)page &&
+		    folio_order(page_folio(page)) == HMM_DEVMEM_BLOCK_ORDER)
+			size = txn->nr;
+		anon_vma = get_mapping(page);
+		if (!anon_vma)
+			continue;
+		for (n = 0; n < size; n++, nr++) {
+			txn->src[nr] = txn->src[i + n];
+			txn->mappings[nr] = n ? NULL : anon_vma;
+		}
+	}
+	txn->nr = nr;
+}
+
+/* The folio can have got another one before it was collected; now it cannot. */
+static void hold_new_mapping(struct anon_vma **mapping, struct folio *folio)
+{
+	struct anon_vma *anon_vma;
+
+	scoped_guard(rcu) {
+		anon_vma = folio_anon_vma(folio);
+		if (likely(anon_vma == *mapping) || !anon_vma ||
+		    !atomic_inc_not_zero(&anon_vma->refcount))
+			return;
+	}
+	swap(*mapping, anon_vma);
+	put_anon_vma(anon_vma);
+}
+
+static void hold_new_mappings(struct hmm_devmem_txn *txn)
+{
+	unsigned int i;
+
+	for (i = 0; i < txn->nr; i++) {
+		struct page *page = migrate_pfn_to_page(txn->src[i]);
+
+		if (page && txn->mappings[i])
+			hold_new_mapping(&txn->mappings[i], page_folio(page));
+	}
+}
+
+static void put_mappings(struct hmm_devmem_txn *txn)
+{
+	unsigned int i;
+
+	for (i = 0; i < txn->nr; i++)
+		if (txn->mappings[i])
+			put_anon_vma(txn->mappings[i]);
+}
+
+/*
+ * Start to move the device pages whose pfns are in @txn->src; there can be none
+ * left in the end. Returns false if that takes a large folio of system memory and
+ * there is none.
  */
 static bool evict_start(struct hmm_devmem_txn *txn)
 {
 	bool ret;
 
+	hold_mappings(txn);
+	if (!txn->nr)
+		return true;
 	txn->unmapped = false;
 	memset(txn->dst, 0, txn->nr * sizeof(*txn->dst));
 	migrate_device_pfns(txn->src, txn->nr);
+	hold_new_mappings(txn);
+	spare_orphans(txn);
 	txn->copy.dir = HMM_DEVMEM_TO_RAM;
 	ret = hmm_devmem_txn_alloc_ram(txn, 0, false);
 	txn->wanted = count_destinations(txn);
@@ -101,12 +216,15 @@ static void evict_finish(struct hmm_devmem_txn *txn,
 	struct hmm_devmem *devmem = txn->devmem;
 	unsigned long moved;
 
+	if (!txn->nr)
+		return;
 	hmm_devmem_txn_copy_wait(txn);
 	left->no_memory += count_collected(txn) - txn->wanted;
 	left->not_copied += txn->wanted - count_destinations(txn);
 	migrate_device_pages(txn->src, txn->dst, txn->nr);
 	moved = hmm_devmem_txn_committed(txn);
 	migrate_device_finalize(txn->src, txn->dst, txn->nr);
+	put_mappings(txn);
 	hmm_devmem_txn_done(txn);
 
 	hmm_devmem_count(devmem, HMM_DEVMEM_MOVED_TO_RAM, moved);
@@ -140,7 +258,7 @@ static void evict_range(struct hmm_devmem *devmem, unsigned long pfn,
 		whole = evict_start(txn);
 		if (in_flight)
 			evict_finish(other, left);
-		in_flight = whole && other;
+		in_flight = whole && other && txn->nr;
 		if (in_flight) {
 			swap(txn, other);
 		} else {

@@ -482,6 +482,7 @@ void hmm_devmem_dma_unmap(struct hmm_devmem_txn *txn);
  * @status: What the call that starts the copy returned.
  * @src: What core has collected (MIGRATE_PFN_*).
  * @dst: Where it goes; 0 for what stays.
+ * @mappings: In an eviction: what keeps core's way to the mappings alive.
  * @runs: Memory for &hmm_devmem_copy.runs.
  * @copy: What the driver gets to see.
  * @dma: How that is mapped.
@@ -502,6 +503,7 @@ struct hmm_devmem_txn {
 	int status;
 	unsigned long *src;
 	unsigned long *dst;
+	struct anon_vma **mappings;
 	struct hmm_devmem_run *runs;
 	struct hmm_devmem_copy copy;
 	struct hmm_devmem_dma dma;

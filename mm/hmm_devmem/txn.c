@@ -56,13 +56,15 @@ static void *txn_pool_alloc(gfp_t gfp, void *pool_data)
 	struct hmm_devmem_txn *txn;
 
 	txn = kvmalloc(sizeof(*txn) + nr * (sizeof(*txn->runs) +
-		       sizeof(*txn->src) + sizeof(*txn->dst)), gfp);
+		       sizeof(*txn->src) + sizeof(*txn->dst) +
+		       sizeof(*txn->mappings)), gfp);
 	if (!txn)
 		return NULL;
 	txn->max = nr;
 	txn->runs = (void *)(txn + 1);
 	txn->src = (void *)(txn->runs + nr);
 	txn->dst = txn->src + nr;
+	txn->mappings = (void *)(txn->dst + nr);
 	return txn;
 }
 
@@ -632,6 +634,8 @@ bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first,
 	unsigned int i;
 
 	if (compound) {
+		if (!(txn->src[0] & MIGRATE_PFN_MIGRATE))
+			return true;
 		if (txn_is_whole(txn) &&
 		    alloc_ram_entry(txn, 0, HMM_DEVMEM_BLOCK_ORDER, gfp))
 			return true;

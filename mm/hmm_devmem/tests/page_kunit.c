@@ -373,6 +373,28 @@ static void evict_locked_folio_leaves_it(struct kunit *test)
 	release(folio);
 }
 
+/* As a CPU fault leaves it, for a moment, when it has brought the data home. */
+static void evict_folio_without_data_leaves_it(struct kunit *test)
+{
+	const unsigned int order =
+		((const struct order_param *)test->param_value)->order;
+	struct hmm_devmem *devmem = add(test, &managed_ops, TEST_SIZE);
+	struct folio *folio = alloc(test, devmem, order, NULL);
+	struct hmm_devmem_left left;
+
+	folio_unlock(folio);
+	KUNIT_EXPECT_EQ(test, 1 << order,
+			hmm_devmem_evict_why(devmem, devmem->pfn_first,
+					     TEST_SIZE / PAGE_SIZE, &left));
+	KUNIT_EXPECT_EQ(test, 1 << order, left.busy);
+	/* Nothing was copied, and it is still whole. */
+	expect_events(test, "");
+	KUNIT_EXPECT_EQ(test, order, folio_order(folio));
+	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
+	folio_lock(folio);
+	release(folio);
+}
+
 #define FOLIO_CASE(name) KUNIT_CASE_PARAM(name, folio_order_gen_params)
 
 static struct kunit_case page_cases[] = {
@@ -404,6 +426,7 @@ static struct kunit_case page_cases[] = {
 	KUNIT_CASE(evict_overflowing_range_returns_einval),
 	KUNIT_CASE(evict_classic_returns_eopnotsupp),
 	KUNIT_CASE(evict_locked_folio_leaves_it),
+	FOLIO_CASE(evict_folio_without_data_leaves_it),
 	{ }
 };
 
