@@ -358,8 +358,11 @@ static int range_migrate_window(struct range_walk *walk, unsigned long *addr)
 	unsigned long start, next;
 	int ret;
 
-	/* Small pieces would do as well, but large ones are worth some memory. */
-	if (can_get_more(walk) && !walk->tries &&
+	/*
+	 * Small pieces would do as well, but large ones are worth some memory. They
+	 * are not worth the eviction of others.
+	 */
+	if (can_get_more(walk) && hmm_devmem_can_grow(devmem) && !walk->tries &&
 	    !hmm_devmem_alloc_has_block(devmem->alloc)) {
 		ret = range_pause(walk, true);
 		if (ret)
