@@ -243,7 +243,8 @@ struct hmm_devmem_ops {
  *
  * %HMM_DEVMEM_RUNTIME_PM: the device is resumed, and kept from being suspended,
  * while copy and map callbacks run. A device that loses its memory when it is
- * suspended calls hmm_devmem_suspend() in its runtime_suspend callback.
+ * suspended calls hmm_devmem_suspend() in its runtime_suspend callback, which
+ * returns -EBUSY if that fails for whatever reason.
  *
  * All of them are for managed drivers only.
  */

@@ -659,10 +659,14 @@ static int thd_suspend(struct device *dev)
 {
 	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
 
+	int ret;
+
 	guard(rwsem_read)(&tdev->plug_lock);
 	if (!tdev->devmem || tdev->kind->classic)
 		return 0;
-	return hmm_devmem_suspend(tdev->devmem);
+	ret = hmm_devmem_suspend(tdev->devmem);
+	/* A device that is gone keeps nobody awake. */
+	return ret == -ENODEV ? 0 : ret;
 }
 
 static int thd_resume(struct device *dev)
@@ -670,6 +674,10 @@ static int thd_resume(struct device *dev)
 	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
 
 	guard(rwsem_read)(&tdev->plug_lock);
+	/* Not if it was idle before the system slept. */
+	if (tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM &&
+	    pm_runtime_status_suspended(dev))
+		return 0;
 	if (tdev->devmem && !tdev->kind->classic)
 		hmm_devmem_resume(tdev->devmem);
 	return 0;

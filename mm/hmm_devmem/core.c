@@ -79,6 +79,7 @@
  * - MMU notifier invalidations are to be honoured whatever their reason, but see
  *   hmm_devmem_is_migration_to(). What is to be entered into the device's page
  *   table must not have been invalidated meanwhile: see &hmm_devmem_ops.map.
+ * - With %HMM_DEVMEM_RUNTIME_PM, removal comes before pm_runtime_disable().
  * - A driver that removes its devmem itself does so before it is detached from
  *   the device, which removes what is left; the pointer is dead after either.
  * - Nothing in a page may point to an object that can go away before the page:
@@ -340,15 +341,21 @@ static void teardown_devmem(struct hmm_devmem *devmem)
 {
 	const struct hmm_devmem_ops *ops = devmem->ops;
 	struct hmm_devmem_left left;
+	bool powered = false;
 
 	trace_hmm_devmem_remove(devmem);
 	hmm_devmem_debugfs_remove(devmem);
 	if (hmm_devmem_managed(devmem))
 		hmm_devmem_alloc_kill(devmem->alloc);
+	/* Pages come home with power only. */
+	if (!READ_ONCE(devmem->dead) && hmm_devmem_power_on(devmem, &powered))
+		dev_err(devmem->device, "cannot be resumed to save its memory\n");
 	if (ops->kill)
 		ops->kill(devmem);
 	hmm_devmem_wait_for_intake(devmem);
 	hmm_devmem_evict_all(devmem, &left);
+	if (powered)
+		hmm_devmem_power_put(devmem);
 
 	percpu_ref_kill(&devmem->ref);
 	wait_for_completion(&devmem->completion);

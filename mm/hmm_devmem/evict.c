@@ -91,18 +91,23 @@ static void spare_orphans(struct hmm_devmem_txn *txn)
 
 /*
  * What the mappings of @page hang on, with a reference; NULL if nobody maps it, or
- * somebody has its lock.
+ * somebody has its lock. @block is set if its folio is a large one, and all of it.
  */
-static struct anon_vma *get_mapping(struct page *page)
+static struct anon_vma *get_mapping(struct page *page, bool *block)
 {
 	struct folio *folio = page_folio(page);
 	struct anon_vma *anon_vma = NULL;
 
+	*block = false;
 	if (!folio_try_get(folio))
 		return NULL;
 	if (folio_trylock(folio)) {
-		if (folio == page_folio(page) && folio_test_anon(folio))
+		/* A free page can still name the folio that it was a part of. */
+		if (folio == page_folio(page) && folio_test_anon(folio) &&
+		    page_to_pfn(page) - folio_pfn(folio) < folio_nr_pages(folio))
 			anon_vma = folio_get_anon_vma(folio);
+		*block = anon_vma && page == &folio->page &&
+			 folio_order(folio) == HMM_DEVMEM_BLOCK_ORDER;
 		folio_unlock(folio);
 	}
 	folio_put(folio);
@@ -118,19 +123,17 @@ static struct anon_vma *get_mapping(struct page *page)
 static void hold_mappings(struct hmm_devmem_txn *txn)
 {
 	unsigned int i, n, size, nr = 0;
+	struct anon_vma *anon_vma;
+	bool block;
 
 	for (i = 0; i < txn->nr; i += size) {
-		struct page *page = pfn_to_page(txn->src[i]);
-		struct anon_vma *anon_vma;
-
-		/* All of a large folio are there, one after the other. */
 		size = 1;
-		if (i == 0 && page_folio(page) == (struct folio *)page &&
-		    folio_order(page_folio(page)) == HMM_DEVMEM_BLOCK_ORDER)
-			size = txn->nr;
-		anon_vma = get_mapping(page);
+		anon_vma = get_mapping(pfn_to_page(txn->src[i]), &block);
 		if (!anon_vma)
 			continue;
+		/* Its other pages follow, and there is nothing else. */
+		if (block)
+			size = txn->nr - i;
 		for (n = 0; n < size; n++, nr++) {
 			txn->src[nr] = txn->src[i + n];
 			txn->mappings[nr] = n ? NULL : anon_vma;
@@ -245,6 +248,8 @@ static void evict_range(struct hmm_devmem *devmem, unsigned long pfn,
 	lockdep_assert_held_read(&devmem->segments_lock);
 
 	*left = (struct hmm_devmem_left) { };
+	/* Cached pages are free, but cannot be told from others. */
+	hmm_devmem_alloc_drain(devmem->alloc);
 	txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
 	/* A second one, so that the device does not have to wait for us. */
 	if (devmem->ops->copy_wait)
@@ -255,6 +260,13 @@ static void evict_range(struct hmm_devmem *devmem, unsigned long pfn,
 		bool whole;
 
 		first = txn->src[0];
+		/* A large folio with lost pages is in the way of the others. */
+		if (txn->nr < HMM_DEVMEM_BLOCK_NR &&
+		    hmm_devmem_alloc_any_retired(devmem->alloc) &&
+		    split_large_folio(first)) {
+			pfn = start;
+			continue;
+		}
 		whole = evict_start(txn);
 		if (in_flight)
 			evict_finish(other, left);
@@ -416,11 +428,11 @@ unsigned long hmm_devmem_evict_all(struct hmm_devmem *devmem,
 	for (tries = 0; tries < HMM_DEVMEM_EVICT_TRIES; tries++) {
 		if (tries)
 			msleep(HMM_DEVMEM_EVICT_PAUSE_MS);
-		if (hmm_devmem_managed(devmem))
+		if (!hmm_devmem_managed(devmem) || READ_ONCE(devmem->dead))
+			nr = hmm_devmem_segments_busy(devmem);
+		else
 			nr = evict_and_count(devmem, devmem->pfn_first,
 					     devmem->pfn_last, left);
-		else
-			nr = hmm_devmem_segments_busy(devmem);
 		if (!nr || READ_ONCE(devmem->dead))
 			break;
 	}

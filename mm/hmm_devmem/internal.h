@@ -557,6 +557,6 @@ static inline void hmm_devmem_wait_for_intake(struct hmm_devmem *devmem)
 
 /* poison.c */
 
-void hmm_devmem_poison_page(struct hmm_devmem *devmem, unsigned long pfn);
+bool hmm_devmem_poison_page(struct hmm_devmem *devmem, unsigned long pfn);
 
 #endif /* _MM_HMM_DEVMEM_INTERNAL_H */

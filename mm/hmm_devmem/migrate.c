@@ -329,7 +329,11 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 static int get_more(struct range_walk *walk)
 {
 	struct hmm_devmem *devmem = walk->devmem;
+	int ret;
 
+	ret = hmm_devmem_alloc_refused(devmem->alloc);
+	if (ret)
+		return ret;
 	if (hmm_devmem_can_grow(devmem) && !hmm_devmem_segments_grow(devmem))
 		return 0;
 	if (!(devmem->flags & HMM_DEVMEM_RECLAIM))
@@ -389,6 +393,12 @@ static int range_migrate_window(struct range_walk *walk, unsigned long *addr)
 	return ret;
 }
 
+static int to_device_refused(struct hmm_devmem *devmem)
+{
+	return READ_ONCE(devmem->dead) ? -ENODEV :
+					 hmm_devmem_alloc_refused(devmem->alloc);
+}
+
 static long range_migrate_locked(struct range_walk *walk)
 {
 	unsigned long addr = walk->start;
@@ -405,6 +415,9 @@ static long range_migrate_locked(struct range_walk *walk)
 			ret = 0;
 		if (!ret && fatal_signal_pending(current))
 			ret = -EINTR;
+		/* Suspend and removal wait for us, and no more can be had. */
+		if (!ret && walk->dir == HMM_DEVMEM_TO_DEVICE)
+			ret = to_device_refused(walk->devmem);
 		if (!ret && (mmap_lock_is_contended(walk->mm) || need_resched()))
 			ret = range_pause(walk, false);
 	}
@@ -492,8 +505,7 @@ long hmm_devmem_migrate_to_device(struct hmm_devmem *devmem,
 	if (ret)
 		return ret;
 	percpu_down_read(&devmem->intake);
-	ret = READ_ONCE(devmem->dead) ? -ENODEV :
-	      hmm_devmem_alloc_refused(devmem->alloc);
+	ret = to_device_refused(devmem);
 	if (!ret)
 		ret = range_migrate(&walk);
 	percpu_up_read(&devmem->intake);
@@ -590,6 +602,10 @@ static vm_fault_t fault_copy(struct hmm_devmem_txn *txn, unsigned int first,
 {
 	if (!hmm_devmem_txn_alloc_ram(txn, first, true))
 		return VM_FAULT_OOM;
+	/* Not collected, or it is the fault of another page of its folio. */
+	if (!fault_has_dst(txn, first) && txn->src[0] & MIGRATE_PFN_COMPOUND &&
+	    txn->src[0] & MIGRATE_PFN_MIGRATE)
+		return VM_FAULT_SIGBUS;
 	*retry = !fault_has_dst(txn, first);
 	hmm_devmem_txn_copy_start(txn);
 	hmm_devmem_txn_copy_wait(txn);
@@ -663,9 +679,12 @@ static vm_fault_t fault_one(struct hmm_devmem *devmem,
 static bool can_fault_alone(struct hmm_devmem *devmem, const struct page *page,
 			    bool whole)
 {
+	struct folio *folio = page_folio((struct page *)page);
+
 	if (READ_ONCE(devmem->dead))
 		return false;
-	return !whole || !split_folio(page_folio((struct page *)page));
+	/* Core may have split it for us. */
+	return !whole || !folio_test_large(folio) || !split_folio(folio);
 }
 
 static vm_fault_t fault_many(struct hmm_devmem *devmem,

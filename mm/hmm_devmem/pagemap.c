@@ -134,6 +134,7 @@ static int pagemap_memory_failure(struct dev_pagemap *pagemap,
 				  int mf_flags)
 {
 	struct hmm_devmem *devmem = hmm_devmem_pagemap_segment(pagemap)->devmem;
+	int ret = 0;
 
 	pr_err_ratelimited("memory failure on device pfns [%#lx, %#lx)\n", pfn,
 			   pfn + nr_pages);
@@ -142,9 +143,10 @@ static int pagemap_memory_failure(struct dev_pagemap *pagemap,
 		return -EBUSY;
 	/* The caller's reference to the pagemap keeps the struct pages. */
 	for (; nr_pages--; pfn++)
-		if (hmm_devmem_has_pfn(devmem, pfn))
-			hmm_devmem_poison_page(devmem, pfn);
-	return 0;
+		if (hmm_devmem_has_pfn(devmem, pfn) &&
+		    !hmm_devmem_poison_page(devmem, pfn))
+			ret = -EBUSY;
+	return ret;
 }
 
 const struct dev_pagemap_ops hmm_devmem_pagemap_ops = {

@@ -8,22 +8,25 @@
  *
  * A device that finds out that it has lost the content of some of its memory
  * calls hmm_devmem_poison(). The pages are *retired*: the allocator never hands
- * them out again. Where they are mapped, the mappings are replaced by entries that
- * say so, as core does for its own memory, and an access gives SIGBUS. A large
- * folio is split first, so that its other pages are not affected.
+ * them out again. Where they are mapped, the mappings are replaced by markers, and
+ * an access gives SIGBUS. Not by the entries that core has for its own lost memory:
+ * those name a pfn, and processes can have them for longer than the pfn has a
+ * struct page. A large folio is split first, so that its other pages are not
+ * affected.
  *
- * A page whose mappings cannot be replaced (somebody else works on its folio, or
- * the kernel is built without CONFIG_MEMORY_FAILURE) is not copied any more,
- * which comes to the same: the CPU fault that needs it gives SIGBUS.
+ * If a folio cannot be split, because somebody works on it, its page stays mapped
+ * but is not copied any more: for private memory that comes to the same, since the
+ * CPU fault that needs it gives SIGBUS.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/cleanup.h>
 #include <linux/export.h>
+#include <linux/leafops.h>
 #include <linux/mm.h>
+#include <linux/mmu_notifier.h>
 #include <linux/overflow.h>
-#include <linux/page-flags.h>
 #include <linux/pagemap.h>
 #include <linux/rmap.h>
 #include <linux/rwsem.h>
@@ -31,6 +34,7 @@
 
 #include <trace/events/hmm_devmem.h>
 
+#include "../internal.h"
 #include "internal.h"
 
 static bool folio_has_page(struct folio *folio, const struct page *page)
@@ -61,17 +65,46 @@ static struct folio *lock_folio_of(struct page *page)
 	return NULL;
 }
 
+/* Replace the mapping of an order-0 folio in one process. */
+static bool mark_lost_one(struct folio *folio, struct vm_area_struct *vma,
+			  unsigned long addr, void *unused)
+{
+	DEFINE_FOLIO_VMA_WALK(pvmw, folio, vma, addr, PVMW_SYNC);
+	struct mm_struct *mm = vma->vm_mm;
+	struct mmu_notifier_range range;
+
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, addr,
+				addr + PAGE_SIZE);
+	mmu_notifier_invalidate_range_start(&range);
+	while (page_vma_mapped_walk(&pvmw)) {
+		if (WARN_ON_ONCE(!pvmw.pte))
+			continue;
+		if (pte_present(ptep_get(pvmw.pte)))
+			ptep_clear_flush(vma, pvmw.address, pvmw.pte);
+		else
+			pte_clear(mm, pvmw.address, pvmw.pte);
+		set_pte_at(mm, pvmw.address, pvmw.pte,
+			   make_pte_marker(PTE_MARKER_POISONED));
+		dec_mm_counter(mm, mm_counter(folio));
+		folio_remove_rmap_pte(folio, &folio->page, vma);
+		folio_put(folio);
+	}
+	mmu_notifier_invalidate_range_end(&range);
+	return true;
+}
+
 /* Replace all mappings of a page, which is locked. */
 static void unmap_page_as_lost(struct page *page)
 {
+	struct rmap_walk_control rwc = {
+		.rmap_one = mark_lost_one,
+		.anon_lock = folio_lock_anon_vma_read,
+	};
+
 	/* Lock and reference stay with the part that has @page. */
 	if (folio_test_large(page_folio(page)) && split_huge_page(page))
 		return;
-	if (!IS_ENABLED(CONFIG_MEMORY_FAILURE))
-		return;
-	SetPageHWPoison(page);
-	try_to_unmap(page_folio(page),
-		     TTU_HWPOISON | TTU_IGNORE_MLOCK | TTU_SYNC);
+	rmap_walk(page_folio(page), &rwc);
 }
 
 /**
@@ -80,22 +113,26 @@ static void unmap_page_as_lost(struct page *page)
  * @pfn: The page; its struct page cannot go away.
  *
  * Context: Process context, may sleep. Takes the lock of its folio.
+ * Return: True if nobody can reach it any more.
  */
-void hmm_devmem_poison_page(struct hmm_devmem *devmem, unsigned long pfn)
+bool hmm_devmem_poison_page(struct hmm_devmem *devmem, unsigned long pfn)
 {
 	struct page *page = pfn_to_page(pfn);
 	struct folio *folio;
+	bool ret;
 
 	/* First, so that whoever gets the folio next knows. */
 	hmm_devmem_alloc_retire(devmem->alloc, pfn);
 	folio = lock_folio_of(page);
 	if (!folio)
-		return;
+		return true;
 	hmm_devmem_count(devmem, HMM_DEVMEM_LOST, 1);
 	unmap_page_as_lost(page);
 	folio = page_folio(page);
+	ret = !folio_mapped(folio);
 	folio_unlock(folio);
 	folio_put(folio);
+	return ret;
 }
 
 /**

@@ -93,7 +93,7 @@ static int suspend_errno(const struct hmm_devmem_left *left)
 
 static int suspend_locked(struct hmm_devmem *devmem)
 {
-	struct hmm_devmem_left left;
+	struct hmm_devmem_left left = { };
 	int ret = 0;
 
 	if (READ_ONCE(devmem->dead) || !hmm_devmem_alloc_freeze(devmem->alloc))
@@ -101,7 +101,7 @@ static int suspend_locked(struct hmm_devmem *devmem)
 	WRITE_ONCE(devmem->suspending, true);
 	hmm_devmem_wait_for_intake(devmem);
 	if (hmm_devmem_evict_all(devmem, &left)) {
-		ret = suspend_errno(&left);
+		ret = READ_ONCE(devmem->dead) ? -ENODEV : suspend_errno(&left);
 		hmm_devmem_alloc_thaw(devmem->alloc);
 		dev_warn(devmem->device,
 			 "cannot be suspended: pages left: %lu busy, %lu without system memory, %lu not copied\n",
@@ -131,6 +131,13 @@ static int suspend_locked(struct hmm_devmem *devmem)
  * * %-EIO - the device did not copy them
  * * %-ENODEV - the device is dead or being removed
  * * %-EOPNOTSUPP - @devmem is classic
+ *
+ * A runtime_suspend callback must not return all of these: the PM core takes what
+ * is neither -EBUSY nor -EAGAIN for an error that lasts, and never resumes the
+ * device again. Let it return -EBUSY.
+ *
+ * Who suspends a devmem for two reasons, system sleep and idleness, resumes it when
+ * neither is left: suspends are not counted.
  *
  * When the result is an errno the devmem is not suspended: pages that have come
  * home stay there, and migrations to the device are possible.

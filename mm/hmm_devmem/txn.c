@@ -194,6 +194,27 @@ static void txn_drop_all(struct hmm_devmem_txn *txn)
 		txn_drop(txn, i);
 }
 
+/*
+ * Of what core collected as one piece it looks at the first entry, to see whether
+ * anything moves. Of a hole, it takes all pages or crashes. Returns true if all
+ * entries were dropped because of that.
+ */
+static bool txn_drop_headless(struct hmm_devmem_txn *txn)
+{
+	unsigned int i;
+
+	if (!txn_is_compound(txn))
+		return false;
+	if (txn->dst[0] && !txn_is_large_hole(txn))
+		return false;
+	for (i = 0; i < txn->nr && txn->dst[i]; i++)
+		;
+	if (i == txn->nr)
+		return false;
+	txn_drop_all(txn);
+	return true;
+}
+
 static unsigned long txn_addr(const struct hmm_devmem_txn *txn, unsigned int i)
 {
 	return txn->vma ? txn->start + ((unsigned long)i << PAGE_SHIFT) : 0;
@@ -286,7 +307,7 @@ static bool txn_dst_is_large(const struct hmm_devmem_txn *txn)
  */
 static unsigned int txn_drop_failed_runs(struct hmm_devmem_txn *txn)
 {
-	unsigned int i = 0, r, n, failed = 0;
+	unsigned int i = 0, r, n, failed = 0, pages = 0;
 
 	if (txn_dst_is_large(txn)) {
 		txn_drop(txn, 0);
@@ -303,13 +324,9 @@ static unsigned int txn_drop_failed_runs(struct hmm_devmem_txn *txn)
 			failed += run->nr_pages;
 		}
 		i += run->nr_pages;
+		pages += run->nr_pages;
 	}
-	/* Of a hole that is one piece, core takes all pages or crashes. */
-	if (failed && txn_is_large_hole(txn)) {
-		txn_drop_all(txn);
-		failed = txn->nr;
-	}
-	return failed;
+	return failed && txn_drop_headless(txn) ? pages : failed;
 }
 
 /* Runs that could not be mapped for DMA are not shown to the driver. */
@@ -365,8 +382,28 @@ void hmm_devmem_txn_copy_start(struct hmm_devmem_txn *txn)
 	if (devmem->dma_device && txn->copy.nr_runs &&
 	    !hmm_devmem_dma_map(txn))
 		txn_forget_failed_runs(txn);
+	txn->copy.driver_private = NULL;
 	txn->status = txn->copy.nr_runs ? txn_call_copy(txn) : 0;
 	txn->started = txn->copy.nr_runs && !txn->status;
+}
+
+/* Device pages that were retired since they were allocated hold no data. */
+static void txn_drop_retired(struct hmm_devmem_txn *txn)
+{
+	struct hmm_devmem_alloc *alloc = txn->devmem->alloc;
+	const bool large = txn_dst_is_large(txn);
+	unsigned int i;
+
+	for (i = 0; i < txn->nr; i++) {
+		const unsigned int entry = large ? 0 : i;
+		unsigned long pfn = txn->dst[entry] >> MIGRATE_PFN_SHIFT;
+
+		if (txn->dst[entry] &&
+		    hmm_devmem_alloc_retired(alloc, pfn + (large ? i : 0)))
+			txn_drop(txn, entry);
+	}
+	if (!large)
+		txn_drop_headless(txn);
 }
 
 /**
@@ -397,6 +434,9 @@ int hmm_devmem_txn_copy_wait(struct hmm_devmem_txn *txn)
 	if (unlikely(failed))
 		hmm_devmem_count(devmem, HMM_DEVMEM_COPY_ERRORS,
 				 txn_drop_failed_runs(txn));
+	if (txn->copy.dir == HMM_DEVMEM_TO_DEVICE &&
+	    hmm_devmem_alloc_any_retired(devmem->alloc))
+		txn_drop_retired(txn);
 	if (unlikely(failed || txn->unmapped))
 		return ret ?: -EIO;
 	return 0;
@@ -650,6 +690,7 @@ bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first,
 		if (!txn->dst[i] && can_go_to_ram(txn, i, compound) &&
 		    !alloc_ram_entry(txn, i, 0, gfp))
 			break;
+	txn_drop_headless(txn);
 	return true;
 }
 
