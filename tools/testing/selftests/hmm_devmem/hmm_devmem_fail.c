@@ -348,4 +348,23 @@ TEST_F_TIMEOUT(devmem, full_then_free, 600)
 	EXPECT_EQ(0, wrong(other, 11, nr + 5));
 }
 
+/*
+ * Verifies that a fault on a large folio ends when there is memory for the page that
+ * it is about, and none for the folio nor for its first page, each time.
+ */
+TEST_F(devmem, fault_without_first_page)
+{
+	const char *interval = "/sys/kernel/debug/hmm_devmem/fail_ram/interval";
+	char *ptr = area_filled(self->npages, variant->thp, 14);
+
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));
+	ASSERT_TRUE(file_write(interval, "2"));
+	ASSERT_TRUE(fail_attr("fail_ram", 100, -1));
+	EXPECT_EQ(pattern_word(14, 5 * WORDS), read_word(ptr + 5 * PAGE));
+	fail_attrs_clear();
+	ASSERT_TRUE(file_write(interval, "1"));
+	EXPECT_EQ(0, wrong(ptr, 14, self->npages));
+}
+
 TEST_HARNESS_MAIN

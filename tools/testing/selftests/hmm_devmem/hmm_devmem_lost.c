@@ -372,4 +372,40 @@ TEST_F(devmem, memory_failure)
 	EXPECT_EQ(SIGBUS, access_signal(ptr + lost * PAGE, false));
 }
 
+/* All that the kernel tells about our memory. */
+static void read_about(const char *ptr, unsigned long npages)
+{
+	char text[4096];
+	int fd = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
+
+	while (read(fd, text, sizeof(text)) > 0)
+		;
+	close(fd);
+	pagemap_count(ptr, npages, 0);
+}
+
+/*
+ * Verifies that what stands in a process's page table for a lost page does not need
+ * the device any more: not when the device has gone, nor when it is there again.
+ */
+TEST_F(devmem, lost_page_outlives_its_device)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 8);
+	char *page = ptr + 5 * PAGE;
+
+	self->replug = true;
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(0, device_lose(self->ctl, device_page(self, page), 1));
+	read_about(ptr, self->npages);
+	ASSERT_EQ(0, device_unplug(self->ctl));
+	read_about(ptr, self->npages);
+	EXPECT_EQ(SIGBUS, access_signal(page, false));
+	EXPECT_EQ(0, wrong_but(ptr, 8, self->npages, 5));
+	ASSERT_EQ(0, device_plug(self->ctl));
+	read_about(ptr, self->npages);
+	EXPECT_EQ(SIGBUS, access_signal(page, true));
+	EXPECT_EQ(self->npages - 1, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(0, wrong_but(ptr, 8, self->npages, 5));
+}
+
 TEST_HARNESS_MAIN
