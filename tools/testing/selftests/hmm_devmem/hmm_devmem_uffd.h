@@ -93,7 +93,7 @@ static inline long uffd_move(struct uffd *uffd, char *to, char *from,
 
 static inline int uffd_provide(struct uffd *uffd, char *addr)
 {
-	static _Thread_local char page[PAGE];
+	static __thread char page[PAGE];
 	struct uffdio_copy copy = {
 		.dst = (uintptr_t)addr,
 		.src = (uintptr_t)page,
