@@ -418,7 +418,9 @@ static long range_migrate_locked(struct range_walk *walk)
 		/* Suspend and removal wait for us, and no more can be had. */
 		if (!ret && walk->dir == HMM_DEVMEM_TO_DEVICE)
 			ret = to_device_refused(walk->devmem);
-		if (!ret && (mmap_lock_is_contended(walk->mm) || need_resched()))
+		/* Others may want this CPU: that alone need not end a copy. */
+		cond_resched();
+		if (!ret && mmap_lock_is_contended(walk->mm))
 			ret = range_pause(walk, false);
 	}
 	err = range_drain(walk);
