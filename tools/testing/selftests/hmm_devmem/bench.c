@@ -432,21 +432,33 @@ static void bench_migrate(void)
 
 /* Eviction */
 
-static __u64 time_evict(int kind, unsigned long size, bool thp)
-{
-	const struct target t = {
-		.name = kind_names[kind],
+static const struct target kind_targets[] = {
+	[HMM_DEVMEM_BENCH_EAGER] = {
 		.to_device = HMM_DEVMEM_TEST_TO_DEVICE_ONLY,
 		.kind = -1,
-	};
+	},
+	[HMM_DEVMEM_BENCH_LAZY] = {
+		.to_device = HMM_DEVMEM_TEST_TO_DEVICE_ONLY,
+		.kind = -1,
+	},
+};
+
+/* All of the buffer on a device of @size bytes. */
+static void evict_prepare(const struct target *t, unsigned long size, bool thp)
+{
+	target = t;
+	device = open_device(BENCH);
+	memory_add(device, t - kind_targets, size);
+	buffer_create(thp);
+	time_to_device();
+}
+
+static __u64 time_evict(int kind, unsigned long size, bool thp)
+{
 	struct hmm_devmem_bench_evict evict = { };
 	int ret;
 
-	target = &t;
-	device = open_device(BENCH);
-	memory_add(device, kind, size);
-	buffer_create(thp);
-	time_to_device();
+	evict_prepare(&kind_targets[kind], size, thp);
 	ret = device_ioctl(device, HMM_DEVMEM_BENCH_EVICT, &evict);
 	if (ret || evict.left)
 		fail("cannot evict: %d, %llu pages left", ret, evict.left);
@@ -457,20 +469,42 @@ static __u64 time_evict(int kind, unsigned long size, bool thp)
 	return evict.time;
 }
 
+/* The removal that brings it home. */
+static __u64 time_remove(int kind, unsigned long size, bool thp)
+{
+	__u64 start;
+
+	evict_prepare(&kind_targets[kind], size, thp);
+	start = now();
+	memory_remove(device);
+	start = now() - start;
+	time_in_order();
+	areas_unmap();
+	close(device);
+	return start;
+}
+
+static void print_evict(int kind, bool thp, const char *what,
+			__u64 (*time)(int kind, unsigned long size, bool thp))
+{
+	const char *size = thp ? "thp" : "4k";
+
+	print((double)time(kind, BUFFER, thp) / NPAGES, "%s.%s.%s.64m", what,
+	      kind_names[kind], size);
+	print((double)time(kind, 16 * GIB, thp) / NPAGES, "%s.%s.%s.16g", what,
+	      kind_names[kind], size);
+}
+
 static void bench_evict(void)
 {
 	int kind, thp;
 
-	for (kind = HMM_DEVMEM_BENCH_EAGER; kind <= HMM_DEVMEM_BENCH_LAZY; kind++) {
-		for (thp = 0; thp < 2; thp++) {
-			print((double)time_evict(kind, BUFFER, thp) / NPAGES,
-			      "evict.%s.%s.64m", kind_names[kind],
-			      thp ? "thp" : "4k");
-			print((double)time_evict(kind, 16 * GIB, thp) / NPAGES,
-			      "evict.%s.%s.16g", kind_names[kind],
-			      thp ? "thp" : "4k");
-		}
-	}
+	for (kind = HMM_DEVMEM_BENCH_EAGER; kind <= HMM_DEVMEM_BENCH_LAZY; kind++)
+		for (thp = 0; thp < 2; thp++)
+			print_evict(kind, thp, "evict", time_evict);
+	/* To remove an eager device takes a time by its size, in core. */
+	for (thp = 0; thp < 2; thp++)
+		print_evict(HMM_DEVMEM_BENCH_LAZY, thp, "unplug", time_remove);
 }
 
 /* Faults of many threads at the same time, to look at locks meanwhile. */
