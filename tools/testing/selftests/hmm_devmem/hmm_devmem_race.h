@@ -45,7 +45,7 @@ struct actor {
  * @nr: Number of @actors.
  * @until_done: It is not over, within reason, before @done is set.
  * @done: By an actor, when something has happened at least once.
- * @numa_faults: Events before it.
+ * @before: Of something that is counted, what there was at the start.
  * @uffd: For those that need one.
  * @actors: The actors.
  */
@@ -57,7 +57,7 @@ struct race {
 	int nr;
 	bool until_done;
 	int done;
-	long numa_faults;
+	long before;
 	struct uffd *uffd;
 	struct actor actors[MAX_ACTORS];
 };
@@ -139,7 +139,11 @@ static inline long turn_to_ram(struct actor *actor)
 
 static inline long turn_evict(struct actor *actor)
 {
-	return device_evict_all(actor->race->fd) < 0;
+	const int fd = actor->race->fd;
+
+	if ((long)device_stats(fd).evicted > actor->race->before)
+		note_done(actor->race);
+	return device_evict_all(fd) < 0;
 }
 
 /* Read only: each page has what it is to have, all of it. */
