@@ -37,10 +37,10 @@ TEST_F(devmem, async_two_in_flight)
 TEST_F(devmem, async_home_two_in_flight)
 {
 	unsigned long i;
+	int way, tries = 0;
 	char *ptr;
-	int way;
 
-	for (way = 0; way < 2; way++) {
+	for (way = 0; way < 2; ) {
 		ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, DELAY_US));
 		ptr = area_filled(MANY, variant->thp, 2);
 		for (i = 0; i < MANY; i += HUGE_PAGES)
@@ -50,8 +50,19 @@ TEST_F(devmem, async_home_two_in_flight)
 		EXPECT_EQ(way ? 0 : MANY,
 			  way ? device_evict_all(self->fd) :
 				to_ram(self->fd, ptr, MANY));
-		EXPECT_EQ(2, device_stats(self->ctl).in_flight);
 		EXPECT_EQ(0, wrong(ptr, 2, MANY));
+		areas_unmap();
+		EXPECT_GE(2, device_stats(self->ctl).in_flight);
+		/*
+		 * A second one is started if it can be without waiting: whoever
+		 * wants memory, or the mmap lock, can prevent that once or twice.
+		 */
+		if (device_stats(self->ctl).in_flight == 2) {
+			way++;
+			tries = 0;
+		} else {
+			ASSERT_GT(5, ++tries);
+		}
 	}
 }
 
