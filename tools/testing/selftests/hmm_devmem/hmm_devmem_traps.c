@@ -132,6 +132,12 @@ TEST_F(devmem, one_pinned_page_stays_alone)
 	close(pipefd[1]);
 }
 
+/* Of private memory some is enough; coherent memory is there in one size. */
+#define SMALL_DEVICE() do {						\
+	if (!variant->coherent)						\
+		ASSERT_EQ(0, plug_as(self, 16 * HUGE, 0, 0));		\
+} while (0)
+
 /* Only the first word of each page, so that filling a device is quick. */
 static void number(char *ptr, unsigned long npages)
 {
@@ -160,10 +166,12 @@ TEST_F_TIMEOUT(devmem, reused_device_memory_is_zero, 600)
 {
 	/* A part of a huge page alone cannot be freed */
 	const unsigned long nr = variant->thp ? HUGE_PAGES : 300;
-	unsigned long size = self->before.size;
-	char *ptr = area_map(size, variant->thp);
-	char *data = area_filled(nr, false, 30);
+	char *data = area_filled(nr, false, 30), *ptr;
+	unsigned long size;
 
+	SMALL_DEVICE();
+	size = self->before.size;
+	ptr = area_map(size, variant->thp);
 	number(ptr, size);
 	fill(ptr + HUGE, 31, nr);
 	ASSERT_EQ(size, to_device(self->fd, ptr, size));
@@ -196,12 +204,14 @@ TEST_F(devmem, huge_hole_counts_all_pages)
 TEST_F_TIMEOUT(devmem, huge_hole_goes_whole_or_not_at_all, 600)
 {
 	const unsigned long room = 100;
-	unsigned long size = self->before.size, i;
-	char *ptr = area_map(size - room, false);
-	char *hole = area_map(HUGE_PAGES, variant->thp);
+	char *hole = area_map(HUGE_PAGES, variant->thp), *ptr;
 	/* Coherent memory goes page by page */
 	const long some = variant->coherent ? room : 0;
+	unsigned long size, i;
 
+	SMALL_DEVICE();
+	size = self->before.size;
+	ptr = area_map(size - room, false);
 	number(ptr, size - room);
 	ASSERT_EQ(size - room, to_device(self->fd, ptr, size - room));
 	ASSERT_EQ(some, to_device(self->fd, hole, HUGE_PAGES));
@@ -228,10 +238,14 @@ TEST_F_TIMEOUT(devmem, huge_hole_goes_whole_or_not_at_all, 600)
 TEST_F(devmem, hole_of_many_huge_pages_goes_whole)
 {
 	const unsigned long npages = 4 * HUGE_PAGES;
-	char *area = area_map(3 * GIB / PAGE, variant->thp);
 	char *data = area_filled(npages, false, 40);
-	char *ptr;
+	char *ptr, *area;
 
+	area = mmap(NULL, 3 * GIB, PROT_READ | PROT_WRITE, MAP_PRIVATE |
+		    MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	ASSERT_NE(MAP_FAILED, area);
+	area_remember(area, 3 * GIB);
+	madvise(area, 3 * GIB, variant->thp ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	/* Nothing else is mapped in the GiB before that address, and after */
 	ptr = (char *)(((uintptr_t)area + 2 * GIB - 1) & -GIB);
 	ptr -= npages / 2 * PAGE;
@@ -253,9 +267,12 @@ TEST_F_TIMEOUT(devmem, eviction_from_inside_of_a_large_folio, 600)
 	/* Four folios have a part of that */
 	const unsigned long home = variant->thp && !variant->coherent ?
 				   4 * HUGE_PAGES : nr;
-	unsigned long size = self->before.size;
-	char *ptr = area_map(size, variant->thp);
+	unsigned long size;
+	char *ptr;
 
+	SMALL_DEVICE();
+	size = self->before.size;
+	ptr = area_map(size, variant->thp);
 	number(ptr, size);
 	ASSERT_EQ(size, to_device(self->fd, ptr, size));
 	EXPECT_EQ(0, device_evict(self->fd, first, nr));
