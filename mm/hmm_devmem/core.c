@@ -60,6 +60,9 @@
  *         driver's locks (copy and map callbacks)
  *     hmm_devmem_pcp.lock
  *       hmm_devmem_alloc.lock
+ *
+ * Memory reclaim, and the MMU notifiers that it calls, come between the mmap lock
+ * and the allocator's locks. lockdep.c tells lockdep all that at boot.
  */
 
 /**
@@ -261,8 +264,17 @@ void hmm_devmem_release(struct kref *kref)
 	kfree(devmem);
 }
 
-static struct hmm_devmem *create_devmem(struct device *device,
-					const struct hmm_devmem_desc *desc)
+/**
+ * hmm_devmem_create() - Allocate a devmem that has no memory yet
+ * @device: Its device.
+ * @desc: What it is to be; was checked.
+ *
+ * Context: Process context, may sleep.
+ * Return: The devmem, with one reference that hmm_devmem_release() ends, or NULL
+ * if there is no memory.
+ */
+struct hmm_devmem *hmm_devmem_create(struct device *device,
+				     const struct hmm_devmem_desc *desc)
 {
 	struct hmm_devmem *devmem;
 
@@ -410,7 +422,7 @@ struct hmm_devmem *hmm_devmem_add_desc(struct device *device,
 	ret = check_desc(desc);
 	if (ret)
 		return ERR_PTR(ret);
-	devmem = create_devmem(device, desc);
+	devmem = hmm_devmem_create(device, desc);
 	if (!devmem)
 		return ERR_PTR(-ENOMEM);
 	ret = populate_devmem(devmem, desc);

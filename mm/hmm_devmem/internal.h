@@ -347,6 +347,8 @@ static inline void hmm_devmem_put(struct hmm_devmem *devmem)
 	percpu_ref_put(&devmem->ref);
 }
 
+struct hmm_devmem *hmm_devmem_create(struct device *device,
+				     const struct hmm_devmem_desc *desc);
 void hmm_devmem_release(struct kref *kref);
 u64 hmm_devmem_large_pages(const struct hmm_devmem *devmem);
 

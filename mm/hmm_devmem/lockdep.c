@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Takes the library's locks once at boot, in the order of "DOC: Locking", so that
+ * lockdep knows it before there is a device. A driver that takes them, or its own
+ * around them, in another order is then reported the first time, not when both
+ * orders have been seen.
+ */
+#include <linux/init.h>
+#include <linux/lockdep.h>
+#include <linux/mm.h>
+#include <linux/mmap_lock.h>
+#include <linux/mmu_notifier.h>
+#include <linux/mutex.h>
+#include <linux/percpu-rwsem.h>
+#include <linux/rwsem.h>
+#include <linux/sched/mm.h>
+
+#include "internal.h"
+
+/* Any address will do: nothing is ever there. */
+#define LOCKDEP_PFN	HMM_DEVMEM_BLOCK_NR
+
+static struct hmm_devmem * __init create_without_memory(void)
+{
+	static const struct hmm_devmem_ops no_ops;
+	const struct hmm_devmem_desc desc = {
+		.ops = &no_ops,
+		.type = MEMORY_DEVICE_PRIVATE,
+	};
+	struct hmm_devmem *devmem;
+
+	devmem = hmm_devmem_create(NULL, &desc);
+	if (!devmem)
+		return NULL;
+	devmem->pfn_first = LOCKDEP_PFN;
+	devmem->pfn_last = LOCKDEP_PFN + HMM_DEVMEM_BLOCK_NR;
+	if (hmm_devmem_segments_init(devmem, HMM_DEVMEM_LAZY))
+		goto err_put;
+	devmem->alloc = hmm_devmem_alloc_create(devmem->pfn_first,
+						HMM_DEVMEM_BLOCK_NR,
+						HMM_DEVMEM_BLOCK_ORDER,
+						HMM_DEVMEM_BLOCK_ORDER);
+	if (!devmem->alloc)
+		goto err_put;
+	return devmem;
+
+err_put:
+	kref_put(&devmem->kref, hmm_devmem_release);
+	return NULL;
+}
+
+/* All that is held around a migration, and what may be waited for in it. */
+static void __init take_in_order(struct hmm_devmem *devmem, struct mm_struct *mm)
+{
+	unsigned long pfn;
+
+	mutex_lock(&devmem->suspend_lock);
+	percpu_down_read(&devmem->intake);
+	down_read(&devmem->segments_lock);
+	mmap_read_lock(mm);
+
+	/* Callbacks may allocate memory, notifiers are called from reclaim ... */
+	fs_reclaim_acquire(GFP_KERNEL);
+	lock_map_acquire(&__mmu_notifier_invalidate_range_start_map);
+	/* ... and pages are freed by both; there is none here to be allocated. */
+	WARN_ON_ONCE(!hmm_devmem_alloc_get(devmem->alloc, 0, &pfn));
+	lock_map_release(&__mmu_notifier_invalidate_range_start_map);
+	fs_reclaim_release(GFP_KERNEL);
+
+	mmap_read_unlock(mm);
+	up_read(&devmem->segments_lock);
+	percpu_up_read(&devmem->intake);
+	mutex_unlock(&devmem->suspend_lock);
+}
+
+static int __init hmm_devmem_lockdep(void)
+{
+	struct hmm_devmem *devmem = create_without_memory();
+	struct mm_struct *mm = mm_alloc();
+
+	if (devmem && mm)
+		take_in_order(devmem, mm);
+	if (mm)
+		mmput(mm);
+	if (devmem)
+		kref_put(&devmem->kref, hmm_devmem_release);
+	return devmem && mm ? 0 : -ENOMEM;
+}
+late_initcall(hmm_devmem_lockdep);
