@@ -665,7 +665,8 @@ static vm_fault_t fault_one(struct hmm_devmem *devmem,
 			    struct vm_area_struct *vma, unsigned long addr,
 			    const struct page *page)
 {
-	struct hmm_devmem_txn_one one;
+	/* 300 bytes for every fault; what is not set below is set when used. */
+	struct hmm_devmem_txn_one one __uninitialized;
 	struct hmm_devmem_txn *txn;
 
 	txn = hmm_devmem_txn_init_one(&one, devmem);

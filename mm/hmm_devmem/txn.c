@@ -263,6 +263,13 @@ static void txn_build_runs(struct hmm_devmem_txn *txn)
 	unsigned int i;
 
 	txn->copy.nr_runs = 0;
+	/* Most CPU faults. */
+	if (nr == 1) {
+		if (dsts[0])
+			run_start(txn, 0, txn_src_pfn(txn, 0, false),
+				  dsts[0] >> MIGRATE_PFN_SHIFT);
+		return;
+	}
 	for (i = 0; i < nr; i++) {
 		if (!dsts[i]) {
 			run = NULL;
@@ -685,6 +692,8 @@ bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first,
 	if (can_go_to_ram(txn, first, compound) &&
 	    !alloc_ram_entry(txn, first, 0, gfp))
 		return false;
+	if (txn->nr == 1)
+		return true;
 	gfp |= __GFP_NORETRY | __GFP_NOWARN;
 	for (i = 0; i < txn->nr; i++)
 		if (!txn->dst[i] && can_go_to_ram(txn, i, compound) &&
