@@ -8,6 +8,10 @@
 #include "kselftest_harness.h"
 #include "hmm_devmem_test.h"
 
+#include <dirent.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+
 #define DEBUGFS "/sys/kernel/debug/"
 #define PLENTY	2000
 
@@ -64,6 +68,20 @@ static bool kernel_function(const char *name, unsigned long *start,
 	return *start && *end != ~0UL;
 }
 
+/* Set a range of addresses that looks at who has called. */
+static bool set_range(const char *range, unsigned long start, unsigned long end)
+{
+	char file[30], text[30];
+
+	snprintf(file, sizeof(file), "%s-start", range);
+	snprintf(text, sizeof(text), "%#lx", start);
+	if (!set_both(file, text))
+		return false;
+	snprintf(file, sizeof(file), "%s-end", range);
+	snprintf(text, sizeof(text), "%#lx", end);
+	return set_both(file, text);
+}
+
 /*
  * Allocations below function @name do not fail. For functions of core that warn
  * when they run out of memory, whoever called them.
@@ -71,15 +89,18 @@ static bool kernel_function(const char *name, unsigned long *start,
 static bool spare_function(const char *name)
 {
 	unsigned long start, end;
-	char text[30];
 
-	if (!kernel_function(name, &start, &end))
-		return false;
-	snprintf(text, sizeof(text), "%#lx", start);
-	if (!set_both("reject-start", text))
-		return false;
-	snprintf(text, sizeof(text), "%#lx", end);
-	return set_both("reject-end", text);
+	return kernel_function(name, &start, &end) &&
+	       set_range("reject", start, end);
+}
+
+/* Only allocations below function @name fail, or all if it is NULL. */
+static bool only_function(const char *name)
+{
+	unsigned long start = 0, end = ~0UL;
+
+	return (!name || kernel_function(name, &start, &end)) &&
+	       set_range("require", start, end);
 }
 
 /* The library's own steps take part; they need not say so each time. */
@@ -109,6 +130,8 @@ static bool silence_library(void)
 #define SWEEP_STEP	29
 
 struct sweep {
+	/* More than SWEEP_DENSE where all are different */
+	unsigned int dense;
 	unsigned int nth;
 	unsigned int rounds;
 	unsigned int injected;
@@ -120,7 +143,8 @@ static void sweep_arm(struct sweep *sweep)
 	char text[20];
 
 	sweep->rounds++;
-	sweep->nth += sweep->nth < SWEEP_DENSE ? 1 : SWEEP_STEP;
+	sweep->nth += sweep->nth < SWEEP_DENSE || sweep->nth < sweep->dense ?
+		      1 : SWEEP_STEP;
 	snprintf(text, sizeof(text), "%u", sweep->nth);
 	if (!write_file("/proc/thread-self/fail-nth", text))
 		abort();
@@ -149,6 +173,15 @@ FIXTURE(nth)
 	struct sweep sweep;
 	struct hmm_devmem_test_stats before;
 };
+
+/* Let allocations of this thread fail that can wait, and say so to nobody. */
+static bool sweep_setup(void)
+{
+	return set_both("ignore-gfp-wait", "N") && set_both("verbose", "0") &&
+	       silence_library() &&
+	       write_file(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N") &&
+	       write_file(DEBUGFS "fail_page_alloc/min-order", "0");
+}
 
 FIXTURE_VARIANT(nth)
 {
@@ -205,12 +238,7 @@ FIXTURE_SETUP(nth)
 	self->nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
 	if (self->nth < 0)
 		SKIP(return, "no fault injection");
-	ASSERT_TRUE(set_both("ignore-gfp-wait", "N"));
-	ASSERT_TRUE(set_both("verbose", "0"));
-	ASSERT_TRUE(silence_library());
-	ASSERT_TRUE(write_file(DEBUGFS "fail_page_alloc/ignore-gfp-highmem",
-			       "N"));
-	ASSERT_TRUE(write_file(DEBUGFS "fail_page_alloc/min-order", "0"));
+	ASSERT_TRUE(sweep_setup());
 	ASSERT_TRUE(spare_function(variant->spare));
 	self->npages = variant->thp ? HUGE_PAGES : SWEEP_PAGES;
 	self->before = device_stats(self->ctl);
@@ -456,6 +484,108 @@ TEST_F_TIMEOUT(nth, suspend, 600)
 		ASSERT_EQ(0, device_resume(self->ctl));
 	} while (failed && self->sweep.nth < PLENTY);
 	SWEEP_DONE(1);
+}
+
+#define MODULE	"test_hmm_devmem"
+
+/* The parameters that the module has now, as one would give them. */
+static bool module_parameters(char *params, size_t size)
+{
+	static const char dir[] = "/sys/module/" MODULE "/parameters";
+	char path[300], value[100];
+	struct dirent *entry;
+	DIR *d = opendir(dir);
+	FILE *f;
+
+	*params = '\0';
+	while (d && (entry = readdir(d))) {
+		snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name);
+		f = entry->d_name[0] == '.' ? NULL : fopen(path, "r");
+		if (!f)
+			continue;
+		if (fscanf(f, "%99s", value) == 1 && strcmp(value, "(null)"))
+			snprintf(params + strlen(params), size - strlen(params),
+				 "%s=%s ", entry->d_name, value);
+		fclose(f);
+	}
+	if (d)
+		closedir(d);
+	return *params;
+}
+
+static int module_open(void)
+{
+	struct utsname uts;
+	char path[300];
+
+	if (uname(&uts))
+		return -1;
+	snprintf(path, sizeof(path), "/lib/modules/%s/kernel/lib/" MODULE "/" MODULE ".ko",
+		 uts.release);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+FIXTURE(load)
+{
+	int file;
+	int nth;
+	struct sweep sweep;
+	char params[1000];
+};
+
+FIXTURE_SETUP(load)
+{
+	self->nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	if (self->nth < 0)
+		SKIP(return, "no fault injection");
+	self->file = module_open();
+	ASSERT_LE(0, self->file);
+	ASSERT_TRUE(module_parameters(self->params, sizeof(self->params)));
+	ASSERT_TRUE(sweep_setup());
+	ASSERT_TRUE(spare_function("memremap_pages"));
+	/* What the module's own code allocates, not what loads it. */
+	ASSERT_TRUE(only_function("do_one_initcall"));
+}
+
+FIXTURE_TEARDOWN(load)
+{
+	if (self->nth < 0)
+		return;
+	EXPECT_TRUE(only_function(NULL));
+	/* Loaded is how the next test wants it. */
+	syscall(SYS_finit_module, self->file, self->params, 0);
+	EXPECT_EQ(0, access("/sys/module/" MODULE, F_OK));
+	close(self->file);
+	close(self->nth);
+}
+
+/* Verifies that the test driver, with all its devices, is loaded or is not. */
+TEST_F_TIMEOUT(load, module, 600)
+{
+	unsigned int lines;
+	bool failed;
+	int ret;
+
+	ASSERT_EQ(0, syscall(SYS_delete_module, MODULE, 0));
+	lines = iomem_lines();
+	self->sweep.dense = PLENTY;
+	do {
+		sweep_arm(&self->sweep);
+		ret = syscall(SYS_finit_module, self->file, self->params, 0);
+		if (ret)
+			ret = -errno;
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (!failed)
+			ASSERT_EQ(0, ret);
+		if (ret) {
+			ASSERT_EQ(-ENOMEM, ret);
+		} else {
+			ASSERT_EQ(0, syscall(SYS_delete_module, MODULE, 0));
+		}
+		ASSERT_NE(0, access("/sys/module/" MODULE, F_OK));
+		ASSERT_EQ(lines, iomem_lines());
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(150);
 }
 
 TEST_HARNESS_MAIN
