@@ -6,7 +6,7 @@
 TOOLS := tools/hmm_devmem
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check check-debug deps kernel build kunit selftests sample upstream bench \
+.PHONY: help demo check check-debug check-kcsan deps kernel build kunit selftests sample upstream bench \
 	bench-contention lint shell graft clean clean-cache
 
 help:		## show this list
@@ -23,6 +23,9 @@ check: build	## everything a change must pass: the tools, KUnit, selftests, upst
 
 check-debug: build ## the rest of the suites on a kernel with all checks on: an hour
 	@$(TOOLS)/check --debug
+
+check-kcsan: build ## KUnit and the selftests on a kernel that looks for data races
+	@$(TOOLS)/check --kcsan
 
 deps:		## install the Debian packages that are missing
 	@$(TOOLS)/deps
@@ -46,6 +49,7 @@ upstream: build	## run the kernel's own hmm-tests, unmodified, on our driver
 	@$(TOOLS)/upstream
 
 bench: build	## measure: instructions per page, next to upstream's driver and bare core
+	@$(TOOLS)/deps bench
 	@$(TOOLS)/bench
 
 bench-contention: build ## measure: locks that 8 virtual CPUs wait for (builds a kernel)

@@ -81,7 +81,7 @@ def install_modules(build):
     return mods
 
 
-def write_base(out, busybox, mods):
+def write_base(out, busybox, mods, functions):
     cpio = Cpio(out)
     for name in ("bin", "dev", "etc", "lib", "proc", "root", "run", "sys", "tmp", "usr", "work"):
         cpio.dir(name)
@@ -96,6 +96,8 @@ def write_base(out, busybox, mods):
     cpio.file("etc/group", b"root:x:0:\n")
     with open(f"{TOOLS}/guest_init", "rb") as f:
         cpio.file("init", f.read(), 0o755)
+    if functions:
+        cpio.copy("kcsan_functions", functions)
     if mods and os.path.isdir(f"{mods}/lib/modules"):
         for release in os.listdir(f"{mods}/lib/modules"):
             for entry in sorted(os.listdir(f"{mods}/lib/modules/{release}")):
@@ -107,8 +109,10 @@ def write_base(out, busybox, mods):
 def base(build, cache, busybox):
     """Path of the part that is the same for all runs of a build, made if it is out of date."""
     mods = install_modules(build)
+    functions = f"{build}/kcsan-functions" if os.path.exists(f"{build}/kcsan-functions") else None
     parts = [os.path.realpath(busybox), f"{TOOLS}/guest_init", f"{TOOLS}/guest_image.py"]
     parts += [f"{mods}/.installed"] if mods else []
+    parts += [functions] if functions else []
     key = "\n".join(f"{p} {os.stat(p).st_mtime_ns} {os.stat(p).st_size}" for p in parts)
     path = os.path.join(cache, "guest-base.cpio")
     try:
@@ -118,7 +122,7 @@ def base(build, cache, busybox):
     except FileNotFoundError:
         pass
     with open(f"{path}.{os.getpid()}", "wb") as f:
-        write_base(f, busybox, mods)
+        write_base(f, busybox, mods, functions)
     os.replace(f"{path}.{os.getpid()}", path)
     with open(f"{path}.key", "w", encoding="utf-8") as f:
         f.write(key)
