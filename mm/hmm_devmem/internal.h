@@ -320,6 +320,12 @@ static inline void hmm_devmem_count(struct hmm_devmem *devmem,
 	this_cpu_add(devmem->stats->events[event], nr);
 }
 
+static inline bool hmm_devmem_has_pfn(const struct hmm_devmem *devmem,
+				      unsigned long pfn)
+{
+	return pfn >= devmem->pfn_first && pfn < devmem->pfn_last;
+}
+
 static inline bool hmm_devmem_ops_managed(const struct hmm_devmem_ops *ops)
 {
 	return ops->copy_to_device && ops->copy_to_ram;
@@ -345,6 +351,13 @@ static inline bool hmm_devmem_tryget_live(struct hmm_devmem *devmem)
 static inline void hmm_devmem_put(struct hmm_devmem *devmem)
 {
 	percpu_ref_put(&devmem->ref);
+}
+
+/* What is on its way to the device arrives. No more can start. */
+static inline void hmm_devmem_wait_for_intake(struct hmm_devmem *devmem)
+{
+	percpu_down_write(&devmem->intake);
+	percpu_up_write(&devmem->intake);
 }
 
 struct hmm_devmem *hmm_devmem_create(struct device *device,
@@ -441,12 +454,6 @@ static inline void hmm_devmem_debugfs_init(void)
 {
 }
 #endif
-
-static inline bool hmm_devmem_has_pfn(const struct hmm_devmem *devmem,
-				      unsigned long pfn)
-{
-	return pfn >= devmem->pfn_first && pfn < devmem->pfn_last;
-}
 
 /* dma.c */
 
@@ -549,13 +556,6 @@ static inline void hmm_devmem_txn_done(struct hmm_devmem_txn *txn)
 unsigned long hmm_devmem_evict_all(struct hmm_devmem *devmem,
 				   struct hmm_devmem_left *left);
 int hmm_devmem_reclaim(struct hmm_devmem *devmem);
-
-/* What is on its way to the device arrives. No more can start. */
-static inline void hmm_devmem_wait_for_intake(struct hmm_devmem *devmem)
-{
-	percpu_down_write(&devmem->intake);
-	percpu_up_write(&devmem->intake);
-}
 
 /* poison.c */
 
