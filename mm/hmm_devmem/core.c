@@ -36,8 +36,9 @@
  * while eviction is going on; then removal waits until no callback is running.
  *
  * hmm_devmem.intake (a per-CPU rwsem) is held for reading while pages are
- * migrated to the device. Removal takes it once, after no more pages can be
- * allocated, so that every migration has come to its end before eviction.
+ * migrated to the device. Removal and suspend take it for writing, after no more
+ * pages can be allocated, so that every migration has come to its end before
+ * eviction, and give it back at once.
  *
  * hmm_devmem.suspend_lock (a mutex) is held by suspend, during eviction as well,
  * and by resume.
@@ -46,7 +47,7 @@
  * and go, and for reading by what looks for pages by pfn: eviction and poison.
  *
  * ``zombies_lock`` (a mutex, private to segment.c) protects the list of segments
- * that have outlived their driver. It is taken alone.
+ * that have outlived their driver. Nothing is taken inside it.
  *
  * The allocator's locks are leaf locks and safe in any context (see Allocator).
  * CPU faults take no other lock of the library. Core holds the mmap lock for
