@@ -7,7 +7,7 @@ TOOLS := tools/hmm_devmem
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check check-debug check-kcsan deps kernel build kunit selftests sample upstream bench \
-	bench-contention lint shell graft clean clean-cache
+	bench-contention lint docs shell graft clean clean-cache
 
 help:		## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -18,7 +18,7 @@ demo: build	## from nothing to a process whose pages live on a device, in a gues
 	@$(TOOLS)/demo
 
 check: build	## everything a change must pass: the tools, KUnit, selftests, upstream's suite, lint
-	@$(TOOLS)/deps lint
+	@$(TOOLS)/deps lint docs
 	@$(TOOLS)/check
 
 check-debug: build ## the rest of the suites on a kernel with all checks on: an hour
@@ -57,8 +57,12 @@ bench-contention: build ## measure: locks that 8 virtual CPUs wait for (builds a
 	@$(TOOLS)/bench --contention
 
 lint: build	## checkpatch, sparse, kernel-doc, W=1, shellcheck
-	@$(TOOLS)/deps lint
+	@$(TOOLS)/deps lint docs
 	@$(TOOLS)/lint
+
+docs: kernel	## make web pages of the documentation
+	@$(TOOLS)/deps docs
+	@$(TOOLS)/docs
 
 shell: build	## an interactive shell in a guest (leave it with exit)
 	@$(TOOLS)/guest --tty -- sh -l
