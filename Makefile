@@ -7,7 +7,7 @@ TOOLS := tools/hmm_devmem
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check check-debug check-kcsan deps kernel build kunit selftests sample upstream bench \
-	bench-contention lint docs shell graft clean clean-cache
+	bench-contention lint docs patches shell graft clean clean-cache
 
 help:		## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -63,6 +63,9 @@ lint: build	## checkpatch, sparse, kernel-doc, W=1, shellcheck
 docs: kernel	## make web pages of the documentation
 	@$(TOOLS)/deps docs
 	@$(TOOLS)/docs
+
+patches: kernel	## write the series of patches that a submission would be
+	@$(TOOLS)/patches
 
 shell: build	## an interactive shell in a guest (leave it with exit)
 	@$(TOOLS)/guest --tty -- sh -l
