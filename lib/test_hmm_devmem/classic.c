@@ -17,6 +17,7 @@
 #include <linux/delay.h>
 #include <linux/gfp.h>
 #include <linux/highmem.h>
+#include <linux/memcontrol.h>
 #include <linux/memremap.h>
 #include <linux/migrate.h>
 #include <linux/minmax.h>
@@ -397,6 +398,18 @@ static unsigned int classic_find_used(struct hmm_devmem *devmem,
 	return nr;
 }
 
+/*
+ * A page that is just being allocated or freed has no charge, and what it would be
+ * copied to had none either: core spins for ever when that gets on an LRU list.
+ */
+static bool classic_is_orphan(unsigned long src)
+{
+	struct page *page = migrate_pfn_to_page(src);
+
+	return !mem_cgroup_disabled() && page &&
+	       !folio_memcg_charged(page_folio(page));
+}
+
 static void classic_evict_batch(struct thd_classic_batch *batch,
 				unsigned int nr)
 {
@@ -406,6 +419,8 @@ static void classic_evict_batch(struct thd_classic_batch *batch,
 	migrate_device_pfns(batch->src, nr);
 	for (i = 0; i < nr; i++) {
 		batch->dst[i] = 0;
+		if (classic_is_orphan(batch->src[i]))
+			batch->src[i] &= ~MIGRATE_PFN_MIGRATE;
 		if (!(batch->src[i] & MIGRATE_PFN_MIGRATE))
 			continue;
 		folio = folio_alloc(GFP_HIGHUSER_MOVABLE, 0);
