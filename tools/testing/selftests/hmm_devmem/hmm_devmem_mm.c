@@ -6,10 +6,10 @@
 #define ONLY_PRIVATE
 #include "hmm_devmem_fixture.h"
 #include "hmm_devmem_race.h"
+#include "hmm_devmem_system.h"
 
 #include <sched.h>
 #include <sys/stat.h>
-#include <sys/swap.h>
 
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT	21
@@ -216,38 +216,7 @@ TEST_F(devmem, race_userfaultfd_wp)
  * Swap, on a RAM disk.
  */
 
-#define SWAP_DISK	"/dev/ram0"
 #define SWAP_PAGES	1024
-
-static int swap_begin(void)
-{
-	char page[PAGE] = "";
-	__u32 *header = (__u32 *)(page + 1024);
-	int fd = open(SWAP_DISK, O_RDWR | O_CLOEXEC);
-
-	if (fd < 0)
-		return -errno;
-	header[0] = 1;
-	header[1] = SWAP_PAGES - 1;
-	memcpy(page + PAGE - 10, "SWAPSPACE2", 10);
-	if (write(fd, page, PAGE) != PAGE || fsync(fd)) {
-		close(fd);
-		return -EIO;
-	}
-	close(fd);
-	return swapon(SWAP_DISK, 0) ? -errno : 0;
-}
-
-/* An event of /proc/vmstat. */
-static long vm_events(const char *name)
-{
-	const char *text = file_read("/proc/vmstat"), *found;
-
-	found = strstr(text, name);
-	while (found && (found[-1] != '\n' || found[strlen(name)] != ' '))
-		found = strstr(found + 1, name);
-	return found ? atol(found + strlen(name)) : -1;
-}
 
 static long turn_pageout(struct actor *actor)
 {
@@ -265,7 +234,7 @@ TEST_F(devmem, swap_neighbours)
 	char *data = area_map(HUGE_PAGES, false);
 	long out = vm_events("pswpout");
 
-	ASSERT_EQ(0, swap_begin());
+	ASSERT_EQ(0, swap_begin(SWAP_PAGES));
 	EXPECT_EQ(128, to_device(self->fd, ptr + 64 * PAGE, 128));
 	EXPECT_EQ(0, madvise(ptr, HUGE, MADV_PAGEOUT));
 	EXPECT_LT(100, vm_events("pswpout") - out);
@@ -290,7 +259,7 @@ TEST_F(devmem, race_swap)
 	};
 
 	race.ptr = area_map(RACE_PAGES, variant->thp);
-	ASSERT_EQ(0, swap_begin());
+	ASSERT_EQ(0, swap_begin(SWAP_PAGES));
 	race_add(&race, turn_count, 0);
 	race_add(&race, turn_count, 1);
 	race_add(&race, turn_to_device, 0);

@@ -452,6 +452,21 @@ static inline int child_status(pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+/* The same, but -ETIMEDOUT if it does not end in time. */
+static inline int child_status_within(pid_t pid, long ms)
+{
+	int status;
+	pid_t ret;
+
+	while (!(ret = waitpid(pid, &status, WNOHANG)) && ms-- > 0)
+		sleep_ms(1);
+	if (!ret)
+		return -ETIMEDOUT;
+	if (ret != pid)
+		return -1;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
 /* What happened since the test began. */
 #define SINCE(field)							\
 	since(self->ctl, &self->before,					\
