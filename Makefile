@@ -6,8 +6,8 @@
 TOOLS := tools/hmm_devmem
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check check-debug check-kcsan deps kernel build kunit selftests sample upstream bench \
-	bench-contention lint docs patches shell graft clean clean-cache
+.PHONY: help demo check check-debug check-kcsan deps kernel build kunit selftests sample \
+	stress upstream bench bench-contention lint docs patches shell graft clean clean-cache
 
 help:		## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -44,6 +44,9 @@ selftests: build ## run tools/testing/selftests/hmm_devmem in a guest
 
 sample: build	## run the sample driver, on a PCI function that is looked into and unplugged
 	@$(TOOLS)/sample
+
+stress: build	## SECONDS=N SEED=N: everything at once against a record, with devices coming and going
+	@$(TOOLS)/stress $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 upstream: build	## run the kernel's own hmm-tests, unmodified, on our driver
 	@$(TOOLS)/upstream

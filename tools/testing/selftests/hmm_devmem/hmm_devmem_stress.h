@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the parts of hmm_devmem_stress have in common; see hmm_devmem_stress.c.
+ */
+#ifndef _SELFTESTS_HMM_DEVMEM_STRESS_H
+#define _SELFTESTS_HMM_DEVMEM_STRESS_H
+
+#include <sys/types.h>
+
+#include "kselftest.h"
+#include "hmm_devmem_random.h"
+#include "hmm_devmem_test.h"
+
+/* Two private devices, two coherent ones, the classic one */
+#define NODES		5
+#define NODE_COHERENT	2
+#define NODE_CLASSIC	4
+
+#define WORKERS		4
+#define THREADS		2
+#define AREA_PAGES	(2 * HUGE_PAGES + 96)
+
+/* Of everything that works on its own: the last operations, for a report */
+#define NOTES		12
+
+/* How long anybody may take to come to an end */
+#define HANG_MS		240000
+
+enum kind {
+	/* Of threads, with their own memory */
+	KIND_READ,
+	KIND_WRITE,
+	KIND_TO_DEVICE,
+	KIND_TO_RAM,
+	KIND_EVICT,
+	KIND_DEVICE_READ,
+	KIND_DEVICE_WRITE,
+	KIND_FORK,
+	KIND_KILL,
+	KIND_MREMAP,
+	KIND_MREMAP_KEEP,
+	KIND_REMAP,
+	KIND_DONTNEED,
+	KIND_COLLAPSE,
+	KIND_PAGEOUT,
+	KIND_HUGEPAGE,
+	KIND_NOHUGEPAGE,
+	KIND_MPROTECT,
+	KIND_GUP,
+	KIND_SNAPSHOT,
+	/* With a device */
+	KIND_SUSPEND,
+	KIND_UNPLUG,
+	KIND_EVICT_ALL,
+	KIND_FAIL_TO_DEVICE,
+	KIND_FAIL_TO_DEVICE_RUN,
+	KIND_FAIL_TO_RAM,
+	KIND_FAIL_TO_RAM_RUN,
+	KIND_NO_DEVICE,
+	KIND_NO_DEVICE_LARGE,
+	KIND_NO_RAM,
+	KIND_NO_RAM_LARGE,
+	KIND_NO_DMA,
+	/* With the machine */
+	KIND_CPU,
+	KIND_SWAPOFF,
+	KIND_RECLAIM,
+	KIND_COMPACT,
+	KIND_LIMIT,
+	KIND_OOM,
+	/* What follows from those */
+	KIND_SWAPPED,
+	KIND_FAULTS,
+	KIND_EVICTED,
+	NR_KINDS,
+};
+
+enum phase {
+	PHASE_RUN,	/* all do as they like */
+	PHASE_CALM,	/* the devices and the machine are left alone */
+	PHASE_SETTLE,	/* threads move their memory somewhere and stop */
+	PHASE_COUNT,	/* they count what is where */
+	PHASE_END,	/* they look at everything once more and go */
+};
+
+enum failure {
+	FAILURE_BYTES,
+	FAILURE_LOST,
+	FAILURE_OPERATION,
+	FAILURE_COUNTERS,
+	FAILURE_NOT_EMPTY,
+	FAILURE_HUNG,
+	NR_FAILURES,
+};
+
+/**
+ * struct note - one operation that was done
+ * @number: Of all operations of this slot.
+ * @kind: What.
+ * @node: With which device, if it is about one.
+ * @first: First page.
+ * @npages: How many.
+ * @result: What it returned; -EINPROGRESS before.
+ */
+struct note {
+	__u64 number;
+	enum kind kind;
+	int node;
+	unsigned long first;
+	unsigned long npages;
+	long result;
+};
+
+/**
+ * struct slot - what one thread, or one process of another kind, tells
+ * @name: Who it is.
+ * @ops: Operations so far.
+ * @notes: The last of these.
+ * @resident: Pages of its memory on each device, in %PHASE_COUNT.
+ * @failure: What went wrong first, or "".
+ */
+struct slot {
+	char name[32];
+	__u64 ops;
+	struct note notes[NOTES];
+	long resident[NODES];
+	char failure[240];
+};
+
+#define SLOT_THREADS	0
+#define SLOT_NODES	(WORKERS * THREADS)
+#define SLOT_MACHINE	(SLOT_NODES + NODES)
+#define SLOT_MAIN	(SLOT_MACHINE + 1)
+#define NR_SLOTS	(SLOT_MAIN + 1)
+
+/**
+ * struct shared - memory that all processes have in common
+ * @seed: All that is random follows from it.
+ * @round: Number of the round.
+ * @phase: Of the round.
+ * @settled: Threads that have settled.
+ * @counted: Threads that have counted.
+ * @armed: Devices of which copies to RAM may fail right now.
+ * @arm_events: How often that was arranged.
+ * @plug: How each device is plugged, %HMM_DEVMEM_TEST_LAZY and so on.
+ * @failures: How often something went wrong.
+ * @counts: How often each kind of operation has had an effect.
+ * @slots: One for each of those who do something.
+ */
+struct shared {
+	__u64 seed;
+	unsigned int round;
+	enum phase phase;
+	int settled;
+	int counted;
+	int armed;
+	int arm_events;
+	__u32 plug[NODES];
+	int failures[NR_FAILURES];
+	__u64 counts[NR_KINDS];
+	struct slot slots[NR_SLOTS];
+};
+
+extern struct shared *shared;
+
+/* The stream of operation @number of a slot in this round. */
+static inline struct rng rng_of(unsigned int slot, __u64 number)
+{
+	return rng_from(shared->seed, shared->round, slot, number);
+}
+
+/**
+ * struct owner - memory, and a record of what is to be in it
+ * @slot: Who owns it.
+ * @area: The memory.
+ * @npages: How many pages.
+ * @uid: Differs from that of all others, in all rounds.
+ * @serial: Counts what was written.
+ * @stamps: For each page what all of its words are made from; 0 for zeros.
+ */
+struct owner {
+	struct slot *slot;
+	char *area;
+	unsigned long npages;
+	__u64 uid;
+	__u64 serial;
+	__u64 stamps[AREA_PAGES];
+};
+
+/* hmm_devmem_stress.c */
+extern const char * const kind_names[NR_KINDS];
+
+__printf(3, 4)
+void fail(struct slot *slot, enum failure what, const char *format, ...);
+struct note *note_begin(struct slot *slot, enum kind kind, int node,
+			unsigned long first, unsigned long npages);
+void note_end(struct note *note, long result);
+void count(enum kind kind);
+enum phase phase(void);
+enum kind deal(unsigned int slot, __u64 number, const unsigned char *kinds,
+	       unsigned int nr);
+
+/* hmm_devmem_stress_worker.c */
+void catch_faults(void);
+bool owner_write(struct owner *owner, unsigned long first, unsigned long npages);
+bool owner_check(struct owner *owner, unsigned long first, unsigned long npages);
+bool is_tolerable(long ret);
+void worker_run(unsigned int nr);
+
+/* hmm_devmem_stress_world.c */
+bool world_begin(void);
+bool world_end(void);
+int plug_random(int node, int fd, struct rng *rng);
+bool join_group(const char *name);
+void node_run(int node);
+void machine_run(void);
+
+#endif /* _SELFTESTS_HMM_DEVMEM_STRESS_H */

@@ -1,0 +1,861 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The processes of hmm_devmem_stress that own memory: each of their threads does
+ * one operation after the other with pages of its own, and knows what is in them.
+ * Threads move their neighbours' pages as well, which changes nothing in them.
+ */
+#include "hmm_devmem_stress.h"
+
+#include <pthread.h>
+#include <sys/uio.h>
+
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT	21
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25
+#endif
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4
+#endif
+
+#define ARENA_PAGES	(THREADS * AREA_PAGES)
+/* Pages that go through a buffer at once */
+#define BUFFER_PAGES	64UL
+/* How long a page may take to come home after a copy that was made to fail */
+#define HOME_MS		60000
+#define WORD_STEP	0x9e3779b97f4a7c15ULL
+
+struct span {
+	unsigned long first;
+	unsigned long npages;
+};
+
+/**
+ * struct thread - a thread with its memory
+ * @owner: Its memory. First, so that a child can be told by it.
+ * @index: Which slot.
+ * @buffer: %BUFFER_PAGES pages.
+ * @child: A child with a copy of its memory, or 0.
+ * @killed: The child was.
+ * @thread: The thread.
+ */
+struct thread {
+	struct owner owner;
+	unsigned int index;
+	char *buffer;
+	pid_t child;
+	bool killed;
+	pthread_t thread;
+};
+
+/**
+ * struct turn - one operation
+ * @thread: Who does it.
+ * @rng: For what else is random.
+ * @note: Where its result goes.
+ * @node: The device, if it needs one.
+ * @own: Pages of the thread's own memory.
+ * @any: Pages of any thread's memory.
+ */
+struct turn {
+	struct thread *thread;
+	struct rng rng;
+	struct note *note;
+	int node;
+	struct span own;
+	struct span any;
+};
+
+/* Of this process. A child that is forked has other files. */
+static char *arena;
+static int nodes[NODES];
+static struct thread threads[THREADS];
+/* Nobody leaves holes where the next thread's stack would be put */
+static pthread_barrier_t all_there;
+
+/*
+ * Accesses. Where a copy to RAM was made to fail they may raise SIGBUS, and then
+ * succeed later.
+ */
+
+static __thread sigjmp_buf fault_env;
+static __thread sig_atomic_t accessing;
+
+static void fault_handler(int sig)
+{
+	if (accessing)
+		siglongjmp(fault_env, sig);
+	/* Not in a place where it could have been expected */
+	signal(sig, SIG_DFL);
+}
+
+/**
+ * catch_faults() - Let owners' accesses notice signals
+ */
+void catch_faults(void)
+{
+	const struct sigaction action = {
+		.sa_handler = fault_handler,
+		.sa_flags = SA_NODEFER,
+	};
+
+	sigaction(SIGBUS, &action, NULL);
+	sigaction(SIGSEGV, &action, NULL);
+}
+
+/**
+ * struct access - to one page
+ * @page: The page.
+ * @stamp: What is to be in it.
+ * @write: Put it there; else look whether it is.
+ * @word: The first wrong word, %WORDS if there is none.
+ * @found: What is there instead.
+ */
+struct access {
+	char *page;
+	__u64 stamp;
+	bool write;
+	unsigned long word;
+	__u64 found;
+};
+
+static __u64 word_of(__u64 stamp, unsigned long i)
+{
+	return stamp ? stamp + i * WORD_STEP : 0;
+}
+
+static void access_write(struct access *access)
+{
+	__u64 *p = (__u64 *)access->page;
+	unsigned long i;
+
+	for (i = 0; i < WORDS; i++)
+		p[i] = word_of(access->stamp, i);
+	barrier();
+	access->word = WORDS;
+}
+
+static void access_check(struct access *access)
+{
+	const __u64 *p = (const __u64 *)access->page;
+	__u64 found = 0;
+	unsigned long i;
+
+	for (i = 0; i < WORDS; i++) {
+		/* Once: what is compared is what is told */
+		found = read_word(p + i);
+		if (found != word_of(access->stamp, i))
+			break;
+	}
+	access->word = i;
+	access->found = found;
+}
+
+/* The signal that it raised, or 0. */
+static int access_try(struct access *access)
+{
+	int sig = sigsetjmp(fault_env, 0);
+
+	if (!sig) {
+		__atomic_store_n(&accessing, 1, __ATOMIC_SEQ_CST);
+		if (access->write)
+			access_write(access);
+		else
+			access_check(access);
+	}
+	__atomic_store_n(&accessing, 0, __ATOMIC_SEQ_CST);
+	return sig;
+}
+
+static int arm_events(void)
+{
+	return __atomic_load_n(&shared->arm_events, __ATOMIC_SEQ_CST);
+}
+
+/* Was that signal ordered by somebody at some time since @events? */
+static bool is_ordered(int sig, bool armed, int events)
+{
+	return sig == SIGBUS && (armed || events != arm_events());
+}
+
+/* Returns false, and says so, if the page is lost. */
+static bool access_page(struct owner *owner, struct access *access)
+{
+	const long end = now_ms() + HOME_MS;
+	int sig, events;
+	bool armed;
+
+	do {
+		events = arm_events();
+		armed = __atomic_load_n(&shared->armed, __ATOMIC_SEQ_CST);
+		sig = access_try(access);
+		if (!sig)
+			return true;
+		if (!is_ordered(sig, armed, events)) {
+			fail(owner->slot, FAILURE_LOST,
+			     "signal %d at page %lu, and no failure was ordered",
+			     sig, (access->page - owner->area) / PAGE);
+			return false;
+		}
+		sleep_ms(1);
+	} while (now_ms() < end);
+	fail(owner->slot, FAILURE_LOST,
+	     "page %lu does not come home after its copy has failed",
+	     (access->page - owner->area) / PAGE);
+	return false;
+}
+
+/*
+ * Owners.
+ */
+
+static __u64 next_stamp(struct owner *owner)
+{
+	/* Never 0 */
+	return mix(owner->uid + ++owner->serial) | 1;
+}
+
+static char *page_of(const struct owner *owner, unsigned long page)
+{
+	return owner->area + page * PAGE;
+}
+
+/**
+ * owner_write() - Write something new to some pages
+ * @owner: The owner.
+ * @first: First page.
+ * @npages: How many.
+ *
+ * Return: Whether that was possible; if not, the failure was noted.
+ */
+bool owner_write(struct owner *owner, unsigned long first, unsigned long npages)
+{
+	struct access access = { .write = true };
+	unsigned long i;
+
+	for (i = first; i < first + npages; i++) {
+		owner->stamps[i] = next_stamp(owner);
+		access.page = page_of(owner, i);
+		access.stamp = owner->stamps[i];
+		if (!access_page(owner, &access))
+			return false;
+	}
+	return true;
+}
+
+static bool fail_bytes(struct owner *owner, const char *where, unsigned long page,
+		       unsigned long word, __u64 stamp, __u64 found)
+{
+	fail(owner->slot, FAILURE_BYTES,
+	     "%s: page %lu of %lu, word %lu is %#llx, not %#llx (stamp %#llx)%s",
+	     where, page, owner->npages, word, found, word_of(stamp, word), stamp,
+	     found == HMM_DEVMEM_TEST_POISON ? ": of a failed copy" : "");
+	return false;
+}
+
+/**
+ * owner_check() - Compare every word of some pages with the record
+ * @owner: The owner.
+ * @first: First page.
+ * @npages: How many.
+ *
+ * Return: Whether all is right; if not, the failure was noted.
+ */
+bool owner_check(struct owner *owner, unsigned long first, unsigned long npages)
+{
+	struct access access = { };
+	unsigned long i;
+
+	for (i = first; i < first + npages; i++) {
+		access.page = page_of(owner, i);
+		access.stamp = owner->stamps[i];
+		if (!access_page(owner, &access))
+			return false;
+		if (access.word < WORDS)
+			return fail_bytes(owner, "read", i, access.word,
+					  access.stamp, access.found);
+	}
+	return true;
+}
+
+/* The same for a copy of the pages in a buffer. */
+static bool owner_check_copy(struct owner *owner, const char *where, char *copy,
+			     struct span span)
+{
+	struct access access = { };
+	unsigned long i;
+
+	for (i = 0; i < span.npages; i++) {
+		access.page = copy + i * PAGE;
+		access.stamp = owner->stamps[span.first + i];
+		access_check(&access);
+		if (access.word < WORDS)
+			return fail_bytes(owner, where, span.first + i, access.word,
+					  access.stamp, access.found);
+	}
+	return true;
+}
+
+/* There are zeros now. */
+static void owner_forget(struct owner *owner, struct span span)
+{
+	memset(owner->stamps + span.first, 0, span.npages * sizeof(__u64));
+}
+
+/**
+ * is_tolerable() - What an ioctl that moves memory may return at any time
+ * @ret: What it has returned.
+ *
+ * The device may be unplugged or suspended, others may hold the pages or have them
+ * unmapped for a moment, and memory may have been made to run out.
+ *
+ * Return: Whether that is no failure.
+ */
+bool is_tolerable(long ret)
+{
+	switch (ret) {
+	case -EAGAIN:
+	case -EBUSY:
+	case -EFAULT:
+	case -EINVAL:
+	case -EINTR:
+	case -ENODEV:
+	case -ENOMEM:
+		return true;
+	default:
+		return ret >= 0;
+	}
+}
+
+/* Returns @ret, of the ioctl @what. */
+static long tolerate(struct turn *turn, const char *what, long ret)
+{
+	if (!is_tolerable(ret))
+		fail(turn->thread->owner.slot, FAILURE_OPERATION, "%s: %s", what,
+		     strerror(-ret));
+	return ret;
+}
+
+/* A system call that has no reason to fail. */
+static bool must(struct turn *turn, const char *what, bool ok)
+{
+	if (!ok)
+		fail(turn->thread->owner.slot, FAILURE_OPERATION, "%s: %s", what,
+		     strerror(errno));
+	return ok;
+}
+
+/*
+ * Operations: all return more than 0 if they had an effect.
+ */
+
+static struct span limited(struct span span, unsigned long most)
+{
+	if (span.npages > most)
+		span.npages = most;
+	return span;
+}
+
+static char *any_of(const struct turn *turn)
+{
+	return arena + turn->any.first * PAGE;
+}
+
+static char *own_of(const struct turn *turn)
+{
+	return page_of(&turn->thread->owner, turn->own.first);
+}
+
+static long op_read(struct turn *turn)
+{
+	return owner_check(&turn->thread->owner, turn->own.first,
+			   turn->own.npages);
+}
+
+static long op_write(struct turn *turn)
+{
+	return owner_write(&turn->thread->owner, turn->own.first,
+			   turn->own.npages);
+}
+
+static long op_to_device(struct turn *turn)
+{
+	return tolerate(turn, "to device", to_device(nodes[turn->node], any_of(turn),
+						     turn->any.npages));
+}
+
+static long op_to_ram(struct turn *turn)
+{
+	return tolerate(turn, "to RAM", to_ram(nodes[turn->node], any_of(turn),
+					       turn->any.npages));
+}
+
+/* Where small devices have something, and now and then elsewhere. */
+static long op_evict(struct turn *turn)
+{
+	const unsigned long first = rng_below(&turn->rng, 4096);
+	long ret = device_evict(nodes[turn->node % NODE_CLASSIC], first,
+				turn->any.npages);
+
+	return tolerate(turn, "evict", ret) < 0 ? ret : 1;
+}
+
+static long op_device_read(struct turn *turn)
+{
+	const struct span span = limited(turn->own, BUFFER_PAGES);
+	struct thread *thread = turn->thread;
+	long ret;
+
+	ret = device_read(nodes[turn->node], own_of(turn), thread->buffer,
+			  span.npages);
+	/* The classic device does not take page faults */
+	if (turn->node == NODE_CLASSIC && ret == -ENOENT)
+		return ret;
+	if (tolerate(turn, "read by the device", ret) < 0)
+		return ret;
+	return owner_check_copy(&thread->owner, "read by the device",
+				thread->buffer, span);
+}
+
+static void fill_buffer(struct thread *thread, __u64 *stamps, unsigned long nr)
+{
+	struct access access = { };
+	unsigned long i;
+
+	for (i = 0; i < nr; i++) {
+		stamps[i] = next_stamp(&thread->owner);
+		access.page = thread->buffer + i * PAGE;
+		access.stamp = stamps[i];
+		access_write(&access);
+	}
+}
+
+/* A write that has failed somewhere: page by page, it was done or it was not. */
+static bool find_out(struct owner *owner, const __u64 *stamps, struct span span)
+{
+	struct access access = { };
+	unsigned long i;
+
+	for (i = 0; i < span.npages; i++) {
+		access.page = page_of(owner, span.first + i);
+		access.stamp = stamps[i];
+		if (!access_page(owner, &access))
+			return false;
+		if (access.word == WORDS)
+			owner->stamps[span.first + i] = stamps[i];
+	}
+	return owner_check(owner, span.first, span.npages);
+}
+
+static long op_device_write(struct turn *turn)
+{
+	const struct span span = limited(turn->own, BUFFER_PAGES);
+	struct thread *thread = turn->thread;
+	__u64 stamps[BUFFER_PAGES];
+	long ret;
+
+	fill_buffer(thread, stamps, span.npages);
+	ret = device_write(nodes[turn->node], own_of(turn), thread->buffer,
+			   span.npages);
+	if (ret >= 0) {
+		memcpy(thread->owner.stamps + span.first, stamps,
+		       span.npages * sizeof(*stamps));
+		return 1;
+	}
+	find_out(&thread->owner, stamps, span);
+	if (turn->node == NODE_CLASSIC && ret == -ENOENT)
+		return ret;
+	return tolerate(turn, "write by the device", ret);
+}
+
+static bool reopen_nodes(struct slot *slot)
+{
+	int i;
+
+	for (i = 0; i < NODES; i++) {
+		nodes[i] = device_open(i == NODE_CLASSIC ? CLASSIC : i);
+		if (nodes[i] < 0) {
+			fail(slot, FAILURE_OPERATION, "no device %d: %s", i,
+			     strerror(-nodes[i]));
+			return false;
+		}
+	}
+	return true;
+}
+
+/* In a child: all is as in the parent when it forked, then it is the child's own. */
+static bool child_run(struct turn *turn)
+{
+	struct owner *owner = &turn->thread->owner;
+	const struct span own = turn->own;
+
+	owner->serial += 1ULL << 32;
+	if (!reopen_nodes(owner->slot))
+		return false;
+	/* All of it takes its time, in which the parent can go on */
+	if (rng_below(&turn->rng, 4) ? !owner_check(owner, own.first, own.npages) :
+				       !owner_check(owner, 0, owner->npages))
+		return false;
+	if (!owner_write(owner, own.first, own.npages))
+		return false;
+	to_device(nodes[turn->node], owner->area, owner->npages);
+	return owner_check(owner, own.first, own.npages);
+}
+
+static bool reap(struct thread *thread)
+{
+	int status;
+
+	if (!thread->child)
+		return true;
+	status = child_status_within(thread->child, HANG_MS);
+	thread->child = 0;
+	if (status == 0 || (thread->killed && status == 128 + SIGKILL))
+		return true;
+	fail(thread->owner.slot, status < 0 ? FAILURE_HUNG : FAILURE_LOST,
+	     "child has ended with status %d", status);
+	return false;
+}
+
+static long fork_child(struct turn *turn)
+{
+	struct thread *thread = turn->thread;
+	pid_t pid;
+
+	if (!reap(thread))
+		return 0;
+	pid = fork();
+	if (!must(turn, "fork", pid >= 0))
+		return 0;
+	if (!pid)
+		_exit(!child_run(turn));
+	thread->child = pid;
+	thread->killed = false;
+	return 1;
+}
+
+/* The child lives on meanwhile, and has what the parent had. */
+static long op_fork(struct turn *turn)
+{
+	return fork_child(turn);
+}
+
+static long op_kill(struct turn *turn)
+{
+	if (!fork_child(turn))
+		return 0;
+	sleep_ms(rng_below(&turn->rng, 30));
+	turn->thread->killed = true;
+	return must(turn, "kill", !kill(turn->thread->child, SIGKILL));
+}
+
+static bool map_again(struct turn *turn, struct span span)
+{
+	char *addr = page_of(&turn->thread->owner, span.first);
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE |
+			  MAP_FIXED_NOREPLACE;
+
+	return must(turn, "mmap", mmap(addr, span.npages * PAGE,
+				       PROT_READ | PROT_WRITE, flags, -1, 0) == addr);
+}
+
+/* From one half of the memory to the other, with what is known about it. */
+static long move_mapping(struct turn *turn, int flags)
+{
+	struct owner *owner = &turn->thread->owner;
+	const unsigned long half = owner->npages / 2;
+	struct span from = limited(turn->own, half / 2), to;
+	char *target;
+
+	from.first = from.first % (half - from.npages);
+	to.npages = from.npages;
+	to.first = half + rng_below(&turn->rng, half - from.npages);
+	if (rng_below(&turn->rng, 2)) {
+		struct span other = from;
+
+		from = to;
+		to = other;
+	}
+	target = page_of(owner, to.first);
+	if (!must(turn, "mremap",
+		  mremap(page_of(owner, from.first), from.npages * PAGE,
+			 from.npages * PAGE, flags, target) == target))
+		return 0;
+	memcpy(owner->stamps + to.first, owner->stamps + from.first,
+	       to.npages * sizeof(__u64));
+	owner_forget(owner, from);
+	if (!(flags & MREMAP_DONTUNMAP) && !map_again(turn, from))
+		return 0;
+	return owner_check(owner, to.first, to.npages);
+}
+
+static long op_mremap(struct turn *turn)
+{
+	return move_mapping(turn, MREMAP_MAYMOVE | MREMAP_FIXED);
+}
+
+static long op_mremap_keep(struct turn *turn)
+{
+	return move_mapping(turn, MREMAP_MAYMOVE | MREMAP_FIXED |
+				  MREMAP_DONTUNMAP);
+}
+
+static long op_remap(struct turn *turn)
+{
+	if (!must(turn, "munmap", !munmap(own_of(turn), turn->own.npages * PAGE)))
+		return 0;
+	owner_forget(&turn->thread->owner, turn->own);
+	return map_again(turn, turn->own);
+}
+
+static long op_dontneed(struct turn *turn)
+{
+	if (!must(turn, "MADV_DONTNEED",
+		  !madvise(own_of(turn), turn->own.npages * PAGE, MADV_DONTNEED)))
+		return 0;
+	owner_forget(&turn->thread->owner, turn->own);
+	return owner_check(&turn->thread->owner, turn->own.first, 1);
+}
+
+/* Advice about anybody's memory, which need not be followed. */
+static long advise(char *addr, unsigned long npages, int advice)
+{
+	return madvise(addr, npages * PAGE, advice) ? -errno : 1;
+}
+
+/* Nothing on a device is collapsed, so it is read before. */
+static long op_collapse(struct turn *turn)
+{
+	struct owner *owner = &turn->thread->owner;
+	const uintptr_t at = (uintptr_t)owner->area + HUGE - 1;
+	const unsigned long first = ((at & ~(HUGE - 1)) -
+				     (uintptr_t)owner->area) / PAGE;
+
+	advise(page_of(owner, first), HUGE_PAGES, MADV_HUGEPAGE);
+	if (!owner_check(owner, first, HUGE_PAGES))
+		return 0;
+	return advise(page_of(owner, first), HUGE_PAGES, MADV_COLLAPSE);
+}
+
+static long op_pageout(struct turn *turn)
+{
+	return advise(any_of(turn), turn->any.npages, MADV_PAGEOUT);
+}
+
+static long op_hugepage(struct turn *turn)
+{
+	return advise(any_of(turn), turn->any.npages, MADV_HUGEPAGE);
+}
+
+static long op_nohugepage(struct turn *turn)
+{
+	return advise(any_of(turn), turn->any.npages, MADV_NOHUGEPAGE);
+}
+
+static long op_mprotect(struct turn *turn)
+{
+	const size_t size = turn->own.npages * PAGE;
+
+	if (!must(turn, "mprotect", !mprotect(own_of(turn), size, PROT_READ)))
+		return 0;
+	op_to_device(turn);
+	if (!op_read(turn))
+		return 0;
+	return must(turn, "mprotect", !mprotect(own_of(turn), size,
+						PROT_READ | PROT_WRITE));
+}
+
+/* get_user_pages(), by which others look at memory. */
+static long op_gup(struct turn *turn)
+{
+	const struct span span = limited(turn->own, BUFFER_PAGES);
+	struct thread *thread = turn->thread;
+	struct iovec from = { own_of(turn), span.npages * PAGE };
+	struct iovec to = { thread->buffer, span.npages * PAGE };
+	ssize_t len;
+
+	len = process_vm_readv(getpid(), &to, 1, &from, 1, 0);
+	if (len != (ssize_t)to.iov_len)
+		return len < 0 ? -errno : 0;
+	return owner_check_copy(&thread->owner, "process_vm_readv",
+				thread->buffer, span);
+}
+
+static long op_snapshot(struct turn *turn)
+{
+	const struct span span = limited(turn->any, HUGE_PAGES);
+	unsigned char states[HUGE_PAGES];
+
+	return tolerate(turn, "snapshot",
+			device_pages(nodes[turn->node], HMM_DEVMEM_TEST_SNAPSHOT,
+				     any_of(turn), states, span.npages));
+}
+
+static long (* const ops[])(struct turn *turn) = {
+	[KIND_READ] = op_read,
+	[KIND_WRITE] = op_write,
+	[KIND_TO_DEVICE] = op_to_device,
+	[KIND_TO_RAM] = op_to_ram,
+	[KIND_EVICT] = op_evict,
+	[KIND_DEVICE_READ] = op_device_read,
+	[KIND_DEVICE_WRITE] = op_device_write,
+	[KIND_FORK] = op_fork,
+	[KIND_KILL] = op_kill,
+	[KIND_MREMAP] = op_mremap,
+	[KIND_MREMAP_KEEP] = op_mremap_keep,
+	[KIND_REMAP] = op_remap,
+	[KIND_DONTNEED] = op_dontneed,
+	[KIND_COLLAPSE] = op_collapse,
+	[KIND_PAGEOUT] = op_pageout,
+	[KIND_HUGEPAGE] = op_hugepage,
+	[KIND_NOHUGEPAGE] = op_nohugepage,
+	[KIND_MPROTECT] = op_mprotect,
+	[KIND_GUP] = op_gup,
+	[KIND_SNAPSHOT] = op_snapshot,
+};
+
+/* What there is more of comes more often. */
+static const unsigned char deck[] = {
+	KIND_READ, KIND_READ, KIND_READ, KIND_READ, KIND_READ,
+	KIND_WRITE, KIND_WRITE, KIND_WRITE, KIND_WRITE, KIND_WRITE,
+	KIND_TO_DEVICE, KIND_TO_DEVICE, KIND_TO_DEVICE, KIND_TO_DEVICE,
+	KIND_TO_DEVICE, KIND_TO_DEVICE, KIND_TO_DEVICE, KIND_TO_DEVICE,
+	KIND_TO_RAM, KIND_TO_RAM, KIND_EVICT, KIND_DEVICE_READ, KIND_DEVICE_READ,
+	KIND_DEVICE_WRITE, KIND_DEVICE_WRITE, KIND_FORK, KIND_KILL, KIND_MREMAP,
+	KIND_MREMAP_KEEP, KIND_REMAP, KIND_DONTNEED, KIND_COLLAPSE, KIND_PAGEOUT,
+	KIND_HUGEPAGE, KIND_NOHUGEPAGE, KIND_MPROTECT, KIND_GUP, KIND_SNAPSHOT,
+};
+
+/* Small ones as often as large ones. */
+static struct span random_span(struct rng *rng, unsigned long total)
+{
+	const unsigned long most = 1UL << rng_below(rng, 11);
+	struct span span;
+
+	span.npages = 1 + rng_below(rng, most);
+	span.first = rng_below(rng, total - span.npages);
+	return span;
+}
+
+static void turn_run(struct thread *thread)
+{
+	struct slot *slot = thread->owner.slot;
+	struct turn turn = {
+		.thread = thread,
+		.rng = rng_of(thread->index, slot->ops),
+	};
+	const enum kind kind = deal(thread->index, slot->ops, deck, sizeof(deck));
+	bool whole_arena;
+	long ret;
+
+	turn.node = rng_below(&turn.rng, NODES);
+	turn.own = random_span(&turn.rng, thread->owner.npages);
+	turn.any = random_span(&turn.rng, ARENA_PAGES);
+	whole_arena = kind == KIND_TO_DEVICE || kind == KIND_TO_RAM ||
+		      kind == KIND_PAGEOUT || kind == KIND_HUGEPAGE ||
+		      kind == KIND_NOHUGEPAGE || kind == KIND_SNAPSHOT;
+	turn.note = note_begin(slot, kind, turn.node,
+			       whole_arena ? turn.any.first : turn.own.first,
+			       whole_arena ? turn.any.npages : turn.own.npages);
+	ret = ops[kind](&turn);
+	note_end(turn.note, ret);
+	if (ret > 0)
+		count(kind);
+}
+
+/*
+ * The end of a round.
+ */
+
+static void wait_for_phase(enum phase wanted)
+{
+	while (phase() < wanted)
+		sleep_ms(2);
+}
+
+static void count_resident(struct thread *thread)
+{
+	struct owner *owner = &thread->owner;
+	int i;
+
+	for (i = 0; i < NODES; i++)
+		owner->slot->resident[i] = resident(nodes[i], owner->area,
+						    owner->npages);
+}
+
+/* Leave something on one of the devices, let it be counted, and look at it. */
+static void settle(struct thread *thread)
+{
+	struct owner *owner = &thread->owner;
+	struct rng rng = rng_of(thread->index, ~0ULL);
+
+	reap(thread);
+	owner_check(owner, 0, owner->npages);
+	to_device(nodes[rng_below(&rng, NODES)], owner->area, owner->npages);
+	__atomic_fetch_add(&shared->settled, 1, __ATOMIC_SEQ_CST);
+	wait_for_phase(PHASE_COUNT);
+	count_resident(thread);
+	__atomic_fetch_add(&shared->counted, 1, __ATOMIC_SEQ_CST);
+	wait_for_phase(PHASE_END);
+	owner_check(owner, 0, owner->npages);
+}
+
+static void *thread_main(void *arg)
+{
+	struct thread *thread = arg;
+
+	pthread_barrier_wait(&all_there);
+	while (phase() < PHASE_SETTLE && !*thread->owner.slot->failure)
+		turn_run(thread);
+	wait_for_phase(PHASE_SETTLE);
+	settle(thread);
+	return NULL;
+}
+
+static void *map_memory(unsigned long npages)
+{
+	char *ptr = mmap(NULL, npages * PAGE + HUGE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (ptr == MAP_FAILED)
+		abort();
+	return (void *)(((uintptr_t)ptr + HUGE - 1) & ~(HUGE - 1));
+}
+
+static void thread_init(struct thread *thread, unsigned int index, char *area)
+{
+	struct rng rng = rng_of(index, ~1ULL);
+
+	thread->index = index;
+	thread->buffer = map_memory(BUFFER_PAGES);
+	thread->owner.slot = &shared->slots[SLOT_THREADS + index];
+	thread->owner.area = area;
+	thread->owner.npages = AREA_PAGES;
+	thread->owner.uid = rng_next(&rng);
+}
+
+/**
+ * worker_run() - Be one of the processes that own memory, for a round
+ * @nr: Which one.
+ */
+void worker_run(unsigned int nr)
+{
+	int i;
+
+	catch_faults();
+	join_group("work");
+	arena = map_memory(ARENA_PAGES);
+	for (i = 0; i < THREADS; i++)
+		thread_init(&threads[i], nr * THREADS + i,
+			    arena + i * AREA_PAGES * PAGE);
+	if (!reopen_nodes(threads[0].owner.slot))
+		return;
+	pthread_barrier_init(&all_there, NULL, THREADS);
+	for (i = 0; i < THREADS; i++)
+		if (pthread_create(&threads[i].thread, NULL, thread_main,
+				   &threads[i]))
+			abort();
+	for (i = 0; i < THREADS; i++)
+		pthread_join(threads[i].thread, NULL);
+}
