@@ -7,7 +7,7 @@ TOOLS := tools/hmm_devmem
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check check-debug check-kcsan deps kernel build kunit selftests sample \
-	stress upstream bench bench-contention lint docs patches shell graft clean clean-cache
+	stress fuzz upstream bench bench-contention lint docs patches shell graft clean clean-cache
 
 help:		## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -47,6 +47,9 @@ sample: build	## run the sample driver, on a PCI function that is looked into an
 
 stress: build	## SECONDS=N SEED=N: everything at once against a record, with devices coming and going
 	@$(TOOLS)/stress $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+fuzz: build	## SECONDS=N SEED=N: call the ioctls of all device nodes with anything
+	@$(TOOLS)/fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 upstream: build	## run the kernel's own hmm-tests, unmodified, on our driver
 	@$(TOOLS)/upstream

@@ -13,6 +13,9 @@
  *   parameters spm_addr0 and spm_addr1 say where there is memory for them.
  * - /dev/hmm_devmem_classic: classic, MEMORY_DEVICE_PRIVATE.
  *
+ * Mode 0600 is all there is of permissions: whoever is handed an open file may call
+ * everything, and all of it is about the memory of the process that opened it.
+ *
  * The ioctls are those of lib/test_hmm.c and some more; what they do and which
  * structures they take is in lib/test_hmm_devmem_uapi.h. With compat=1 the first
  * four are /dev/hmm_dmirror0 to 3, and tools/testing/selftests/mm/hmm-tests takes

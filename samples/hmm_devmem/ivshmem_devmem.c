@@ -10,6 +10,10 @@
  * What a driver has to do for its memory is ivshmem_copy(), and one call of the
  * library each when it is bound, unbound, suspended, resumed, and asked to move
  * something. The rest is what any driver with a character device needs.
+ *
+ * Only root may open the node (mode 0600, as misc devices have it if they ask for
+ * nothing else), because there is no limit to what a process may move to the device.
+ * Whoever is handed an open file may move memory of its own.
  */
 
 #include <linux/cleanup.h>

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the parts of hmm_devmem_fuzz have in common; see hmm_devmem_fuzz.c.
+ */
+#ifndef _SELFTESTS_HMM_DEVMEM_FUZZ_H
+#define _SELFTESTS_HMM_DEVMEM_FUZZ_H
+
+#include "kselftest.h"
+#include "hmm_devmem_random.h"
+#include "hmm_devmem_test.h"
+
+#include "ivshmem_devmem_uapi.h"
+
+/* Two private devices, two coherent ones, the classic one, the sample driver's */
+#define NODES		6
+#define NODE_CLASSIC	4
+#define NODE_SAMPLE	5
+
+#define CALLERS		3
+#define THREADS		2
+#define ARG_WORDS	6
+
+/* What is called, besides ioctls */
+enum call_kind {
+	CALL_IOCTL,
+	CALL_READ,
+	CALL_WRITE,
+	CALL_MMAP,
+	CALL_OPEN,
+	CALL_POLL,
+	NR_CALL_KINDS,
+};
+
+/* Where the argument of an ioctl is */
+enum place {
+	PLACE_GOOD,
+	PLACE_READ_ONLY,
+	PLACE_END,		/* its last word is not mapped any more */
+	PLACE_BAD,		/* nowhere */
+	NR_PLACES,
+};
+
+/**
+ * struct call - one system call
+ * @kind: Which one.
+ * @node: For which device.
+ * @command: Index of the ioctl, -1 if there is no such ioctl.
+ * @request: Its number.
+ * @arg: Its argument.
+ * @place: Where that is.
+ * @words: What is there.
+ * @since: When it began, in ms; 0 if it is not under way.
+ * @ret: What it has returned, or -errno.
+ */
+struct call {
+	enum call_kind kind;
+	int node;
+	int command;
+	unsigned long request;
+	__u64 arg;
+	enum place place;
+	__u64 words[ARG_WORDS];
+	long since;
+	long ret;
+};
+
+#define MAX_COMMANDS	32
+
+enum failure {
+	FAILURE_PERMISSION,
+	FAILURE_HUNG,
+	FAILURE_REFUSAL,
+	FAILURE_ERRNO,
+	FAILURE_MEMORY,
+	FAILURE_BROKEN,
+	FAILURE_NOT_EMPTY,
+	NR_FAILURES,
+};
+
+/**
+ * struct shared - memory that all processes have in common
+ * @seed: All that is random follows from it.
+ * @stop: The callers are to end.
+ * @failures: How often something went wrong.
+ * @said: How much of it was said.
+ * @good: How often each ioctl has succeeded.
+ * @bad: How often it has failed.
+ * @unknown: How often there was no such ioctl.
+ * @kinds: How often each system call was called.
+ * @calls: What each thread calls at the moment.
+ */
+struct shared {
+	__u64 seed;
+	int stop;
+	int failures[NR_FAILURES];
+	int said;
+	__u64 good[MAX_COMMANDS];
+	__u64 bad[MAX_COMMANDS];
+	__u64 unknown;
+	__u64 kinds[NR_CALL_KINDS];
+	struct call calls[CALLERS][THREADS];
+};
+
+/**
+ * struct command - an ioctl
+ * @request: Its number.
+ * @name: Its name.
+ * @size: Size of its argument.
+ * @sample: It is one of the sample driver.
+ * @weight: How often it is called, compared with others.
+ * @has_range: The argument is about a range of user memory.
+ */
+struct command {
+	unsigned long request;
+	const char *name;
+	unsigned int size;
+	bool sample;
+	unsigned int weight;
+	bool has_range;
+};
+
+/* hmm_devmem_fuzz.c */
+extern struct shared *shared;
+extern int nodes[NODES];
+
+const char *node_path(int node);
+__printf(3, 4)
+void fail(enum failure what, const struct call *call, const char *format, ...);
+
+/* hmm_devmem_fuzz_calls.c */
+extern const struct command commands[];
+extern const int nr_commands;
+
+void caller_run(int caller, unsigned int number, bool privileged);
+
+#endif /* _SELFTESTS_HMM_DEVMEM_FUZZ_H */
