@@ -385,8 +385,10 @@ static long op_to_device(struct turn *turn)
 						     turn->any.npages));
 }
 
+/* Most of what is on a device is not there for long: send it there first. */
 static long op_to_ram(struct turn *turn)
 {
+	op_to_device(turn);
 	return tolerate(turn, "to RAM", to_ram(nodes[turn->node], any_of(turn),
 					       turn->any.npages));
 }
