@@ -6,8 +6,8 @@
 TOOLS := tools/hmm_devmem
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check check-debug check-kcsan deps kernel build kunit selftests sample \
-	stress fuzz upstream bench bench-contention lint docs patches shell graft clean clean-cache
+.PHONY: help demo check check-debug check-kcsan coverage deps kernel build kunit selftests sample \
+	stress fuzz upstream bench bench-contention matrix lint docs patches shell graft clean clean-cache
 
 help:		## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -61,6 +61,15 @@ bench: build	## measure: instructions per page, next to upstream's driver and ba
 bench-contention: build ## measure: locks that 8 virtual CPUs wait for (builds a kernel)
 	@$(TOOLS)/build lockstat
 	@$(TOOLS)/bench --contention
+
+coverage: build	## which lines and branches the suites execute
+	@$(TOOLS)/deps coverage
+	@$(TOOLS)/build gcov
+	@$(TOOLS)/coverage
+
+matrix: build	## compile our folders in many configurations
+	@$(TOOLS)/deps matrix
+	@$(TOOLS)/matrix
 
 lint: build	## checkpatch, sparse, kernel-doc, W=1, shellcheck
 	@$(TOOLS)/deps lint docs
