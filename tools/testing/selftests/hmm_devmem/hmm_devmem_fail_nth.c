@@ -577,11 +577,10 @@ TEST_F_TIMEOUT(load, module, 600)
 		failed = sweep_disarm(&self->sweep, self->nth);
 		if (!failed)
 			ASSERT_EQ(0, ret);
-		if (ret) {
+		if (ret)
 			ASSERT_EQ(-ENOMEM, ret);
-		} else {
+		if (!ret)
 			ASSERT_EQ(0, syscall(SYS_delete_module, MODULE, 0));
-		}
 		ASSERT_NE(0, access("/sys/module/" MODULE, F_OK));
 		ASSERT_EQ(lines, iomem_lines());
 	} while (failed && self->sweep.nth < PLENTY);
