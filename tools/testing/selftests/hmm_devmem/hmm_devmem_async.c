@@ -70,6 +70,59 @@ TEST_F(devmem, async_home_two_in_flight)
 	}
 }
 
+/* A process with memory on the device that waits to be killed. */
+static pid_t start_victim(int nr, bool thp, int ready)
+{
+	const pid_t pid = fork();
+	char *ptr;
+	int fd;
+
+	if (pid)
+		return pid;
+	fd = device_open(nr);
+	ptr = area_filled(HUGE_PAGES, thp, 4);
+	if (fd < 0 || to_device(fd, ptr, HUGE_PAGES) != HUGE_PAGES ||
+	    write(ready, "", 1) != 1)
+		_exit(1);
+	for (;;)
+		pause();
+}
+
+static void *evict_thread(void *fd)
+{
+	return (void *)device_evict_all(*(int *)fd);
+}
+
+/*
+ * Verifies that a process can exit while its memory is on the way home. Core took
+ * the migration entry of a large folio for a mapping, and dropped a reference that
+ * nobody had: the folio was freed, and the eviction never ended.
+ */
+TEST_F(devmem, exit_on_the_way_home)
+{
+	pthread_t thread;
+	int ready[2];
+	char byte;
+	void *left;
+	pid_t pid;
+
+	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, 400000));
+	ASSERT_EQ(0, pipe(ready));
+	pid = start_victim(variant->nr, variant->thp, ready[1]);
+	ASSERT_LT(0, pid);
+	close(ready[1]);
+	ASSERT_EQ(1, read(ready[0], &byte, 1));
+	close(ready[0]);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, evict_thread, &self->fd));
+	sleep_ms(150);
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	EXPECT_EQ(pid, waitpid(pid, NULL, 0));
+	ASSERT_EQ(0, pthread_join(thread, &left));
+	EXPECT_EQ(0, (long)left);
+	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
+	EXPECT_EQ(0, SINCE(lost));
+}
+
 /* Verifies that a driver that cannot wait for a copy has one at a time. */
 TEST_F(devmem, sync_one_in_flight)
 {
