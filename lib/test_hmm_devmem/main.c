@@ -68,7 +68,6 @@
 #include <linux/overflow.h>
 #include <linux/pci.h>
 #include <linux/pm.h>
-#include <linux/pm_runtime.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/sizes.h>
@@ -189,27 +188,6 @@ static struct hmm_devmem *thd_add(struct thd_device *tdev)
 	return hmm_devmem_add(kind->ops, &tdev->dev, tdev->size);
 }
 
-/* Soon, so that tests see it. */
-#define THD_AUTOSUSPEND_MS	20
-
-static void power_enable(struct thd_device *tdev)
-{
-	if (!(tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM))
-		return;
-	pm_runtime_set_active(&tdev->dev);
-	pm_runtime_set_autosuspend_delay(&tdev->dev, THD_AUTOSUSPEND_MS);
-	pm_runtime_use_autosuspend(&tdev->dev);
-	pm_runtime_enable(&tdev->dev);
-}
-
-static void power_disable(struct thd_device *tdev)
-{
-	if (!(tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM))
-		return;
-	pm_runtime_dont_use_autosuspend(&tdev->dev);
-	pm_runtime_disable(&tdev->dev);
-}
-
 static int plug_locked(struct thd_device *tdev,
 		       const struct hmm_devmem_test_plug *plug)
 {
@@ -221,10 +199,10 @@ static int plug_locked(struct thd_device *tdev,
 		thd_classic_reset(tdev);
 	tdev->plug = *plug;
 	atomic_set(&tdev->max_in_flight, 0);
-	power_enable(tdev);
+	thd_power_enable(tdev);
 	devmem = thd_add(tdev);
 	if (IS_ERR(devmem)) {
-		power_disable(tdev);
+		thd_power_disable(tdev);
 		return PTR_ERR(devmem);
 	}
 	WRITE_ONCE(tdev->owner, devmem->owner);
@@ -282,7 +260,7 @@ int thd_unplug(struct thd_device *tdev, bool auto_plug)
 		return -ENODEV;
 	if (tdev->devmem) {
 		hmm_devmem_remove(forget_devmem(tdev));
-		power_disable(tdev);
+		thd_power_disable(tdev);
 	}
 	tdev->auto_plug = auto_plug;
 	return 0;
@@ -657,66 +635,6 @@ static const struct file_operations thd_fops = {
  * Devices.
  */
 
-/* Processes are frozen, and nobody plugs anything. */
-static int thd_suspend(struct device *dev)
-{
-	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
-
-	int ret;
-
-	guard(rwsem_read)(&tdev->plug_lock);
-	if (!tdev->devmem || tdev->kind->classic)
-		return 0;
-	ret = hmm_devmem_suspend(tdev->devmem);
-	/* A device that is gone keeps nobody awake. */
-	return ret == -ENODEV ? 0 : ret;
-}
-
-static int thd_resume(struct device *dev)
-{
-	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
-
-	guard(rwsem_read)(&tdev->plug_lock);
-	/* Not if it was idle before the system slept. */
-	if (tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM &&
-	    pm_runtime_status_suspended(dev))
-		return 0;
-	if (tdev->devmem && !tdev->kind->classic)
-		hmm_devmem_resume(tdev->devmem);
-	return 0;
-}
-
-/* Who has the lock can wait for us, in a copy that needs the device. */
-static int thd_runtime_suspend(struct device *dev)
-{
-	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
-	int ret = 0;
-
-	if (!down_read_trylock(&tdev->plug_lock))
-		return -EBUSY;
-	if (tdev->devmem)
-		ret = hmm_devmem_suspend(tdev->devmem);
-	up_read(&tdev->plug_lock);
-	/* All others would be for ever. */
-	return ret ? -EBUSY : 0;
-}
-
-/* May be called by a migration, whose caller has the lock for reading. */
-static int thd_runtime_resume(struct device *dev)
-{
-	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
-	struct hmm_devmem *devmem = READ_ONCE(tdev->devmem);
-
-	if (devmem)
-		hmm_devmem_resume(devmem);
-	return 0;
-}
-
-static const struct dev_pm_ops thd_pm_ops = {
-	SYSTEM_SLEEP_PM_OPS(thd_suspend, thd_resume)
-	RUNTIME_PM_OPS(thd_runtime_suspend, thd_runtime_resume, NULL)
-};
-
 static const struct class thd_class = {
 	.name = "hmm_devmem_test",
 	.pm = pm_ptr(&thd_pm_ops),
@@ -871,7 +789,7 @@ static void thd_destroy(struct thd_device *tdev)
 {
 	if (tdev->devmem) {
 		hmm_devmem_remove(forget_devmem(tdev));
-		power_disable(tdev);
+		thd_power_disable(tdev);
 	}
 	if (device_is_registered(&tdev->dev))
 		cdev_device_del(&tdev->cdev, &tdev->dev);

@@ -284,4 +284,10 @@ void thd_classic_reset(struct thd_device *tdev);
 void thd_classic_get_stats(struct thd_device *tdev,
 			   struct hmm_devmem_stats *stats);
 
+/* power.c */
+extern const struct dev_pm_ops thd_pm_ops;
+
+void thd_power_enable(struct thd_device *tdev);
+void thd_power_disable(struct thd_device *tdev);
+
 #endif /* _LIB_TEST_HMM_DEVMEM_H */

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Power management of the software devices: system sleep for all that are managed,
+ * runtime PM for those that were plugged in with it.
+ */
+
+#include <linux/cleanup.h>
+#include <linux/container_of.h>
+#include <linux/device.h>
+#include <linux/errno.h>
+#include <linux/pm.h>
+#include <linux/pm_runtime.h>
+#include <linux/rwsem.h>
+
+#include "test_hmm_devmem.h"
+
+/* Soon, so that tests see it. */
+#define THD_AUTOSUSPEND_MS	20
+
+/**
+ * thd_power_enable() - Let runtime PM switch the device off
+ * @tdev: A device that is plugged in, or about to be.
+ *
+ * Context: Process context; &thd_device.plug_lock held for writing.
+ */
+void thd_power_enable(struct thd_device *tdev)
+{
+	if (!(tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM))
+		return;
+	pm_runtime_set_active(&tdev->dev);
+	pm_runtime_set_autosuspend_delay(&tdev->dev, THD_AUTOSUSPEND_MS);
+	pm_runtime_use_autosuspend(&tdev->dev);
+	pm_runtime_enable(&tdev->dev);
+}
+
+/**
+ * thd_power_disable() - Undo thd_power_enable()
+ * @tdev: A device that is plugged in, or about to be.
+ *
+ * Context: As there.
+ */
+void thd_power_disable(struct thd_device *tdev)
+{
+	if (!(tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM))
+		return;
+	pm_runtime_dont_use_autosuspend(&tdev->dev);
+	pm_runtime_disable(&tdev->dev);
+}
+
+/* Processes are frozen, and nobody plugs anything. */
+static int thd_suspend(struct device *dev)
+{
+	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
+	int ret;
+
+	guard(rwsem_read)(&tdev->plug_lock);
+	if (!tdev->devmem || tdev->kind->classic)
+		return 0;
+	ret = hmm_devmem_suspend(tdev->devmem);
+	/* A device that is gone keeps nobody awake. */
+	return ret == -ENODEV ? 0 : ret;
+}
+
+static int thd_resume(struct device *dev)
+{
+	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
+
+	guard(rwsem_read)(&tdev->plug_lock);
+	/* Not if it was idle before the system slept. */
+	if (tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM &&
+	    pm_runtime_status_suspended(dev))
+		return 0;
+	if (tdev->devmem && !tdev->kind->classic)
+		hmm_devmem_resume(tdev->devmem);
+	return 0;
+}
+
+/* Who has the lock can wait for us, in a copy that needs the device. */
+static int thd_runtime_suspend(struct device *dev)
+{
+	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
+	int ret = 0;
+
+	if (!down_read_trylock(&tdev->plug_lock))
+		return -EBUSY;
+	if (tdev->devmem)
+		ret = hmm_devmem_suspend(tdev->devmem);
+	up_read(&tdev->plug_lock);
+	/* All others would be for ever. */
+	return ret ? -EBUSY : 0;
+}
+
+/* May be called by a migration, whose caller has the lock for reading. */
+static int thd_runtime_resume(struct device *dev)
+{
+	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
+	struct hmm_devmem *devmem = READ_ONCE(tdev->devmem);
+
+	if (devmem)
+		hmm_devmem_resume(devmem);
+	return 0;
+}
+
+const struct dev_pm_ops thd_pm_ops = {
+	SYSTEM_SLEEP_PM_OPS(thd_suspend, thd_resume)
+	RUNTIME_PM_OPS(thd_runtime_suspend, thd_runtime_resume, NULL)
+};
