@@ -114,8 +114,9 @@ static unsigned int drop_order(unsigned long index, unsigned long first,
 	       PMD_ORDER : 0;
 }
 
+/* @keep_local: all but pages that are on the device. */
 static void table_drop(struct thd_mirror *mirror, unsigned long start,
-		       unsigned long end)
+		       unsigned long end, bool keep_local)
 {
 	const unsigned long first = start >> PAGE_SHIFT;
 	const unsigned long last = (end - 1) >> PAGE_SHIFT;
@@ -127,30 +128,17 @@ static void table_drop(struct thd_mirror *mirror, unsigned long start,
 
 	xas_lock(&xas);
 	xas_for_each(&xas, entry, last) {
-		order = drop_order(xas.xa_index, first, last);
+		if (keep_local &&
+		    thd_mirror_is_local(mirror, thd_entry_page(entry,
+							       xas.xa_index)))
+			continue;
+		order = keep_local ? 0 : drop_order(xas.xa_index, first, last);
 		if (order)
 			xas_set_order(&xas, xas.xa_index, order);
 		xas_store(&xas, NULL);
 		if (order)
 			xas_set(&xas, (xas.xa_index | (BIT(order) - 1)) + 1);
 	}
-	xas_unlock(&xas);
-}
-
-/* A migration to the device: what is there already stays. */
-static void table_drop_remote(struct thd_mirror *mirror, unsigned long start,
-			      unsigned long end)
-{
-	XA_STATE(xas, &mirror->table, start >> PAGE_SHIFT);
-	void *entry;
-
-	lockdep_assert_held(&mirror->lock);
-
-	xas_lock(&xas);
-	xas_for_each(&xas, entry, (end - 1) >> PAGE_SHIFT)
-		if (!thd_mirror_is_local(mirror, thd_entry_page(entry,
-								xas.xa_index)))
-			xas_store(&xas, NULL);
 	xas_unlock(&xas);
 }
 
@@ -187,10 +175,7 @@ static bool mirror_invalidate(struct mmu_interval_notifier *notifier,
 	if (!thd_mirror_lock(mirror, range))
 		return false;
 	mmu_interval_set_seq(notifier, seq);
-	if (ours)
-		table_drop_remote(mirror, range->start, range->end);
-	else
-		table_drop(mirror, range->start, range->end);
+	table_drop(mirror, range->start, range->end, ours);
 	if (mirror->migrations && !ours)
 		mirror->raced = true;
 	mutex_unlock(&mirror->lock);
