@@ -102,22 +102,6 @@ TEST_F(devmem, userfaultfd_wp)
 	EXPECT_EQ(0, uffd_stop(&uffd));
 }
 
-/* Pages of which the device's page table would have @bit. */
-static long count_states(int fd, const char *ptr, unsigned long npages,
-			 unsigned char bit)
-{
-	unsigned char *states = malloc(npages);
-	unsigned long i;
-	long count = -1;
-
-	if (device_pages(fd, HMM_DEVMEM_TEST_SNAPSHOT, ptr, states, npages) ==
-	    (long)npages)
-		for (i = 0, count = 0; i < npages; i++)
-			count += !!(states[i] & bit);
-	free(states);
-	return count;
-}
-
 /*
  * Verifies that the device may not write to what is write protected, and what it
  * wrote before is not lost. (It is not to try: core complains about page faults

@@ -216,6 +216,22 @@ static inline long resident(int fd, const void *addr, unsigned long npages)
 	return ret;
 }
 
+/* Pages of which the device says that @bit applies to them, or -1. */
+static inline long count_states(int fd, const void *addr, unsigned long npages,
+				unsigned char bit)
+{
+	unsigned char *states = malloc(npages);
+	unsigned long i;
+	long count = -1;
+
+	if (device_pages(fd, HMM_DEVMEM_TEST_SNAPSHOT, addr, states, npages) ==
+	    (long)npages)
+		for (i = 0, count = 0; i < npages; i++)
+			count += !!(states[i] & bit);
+	free(states);
+	return count;
+}
+
 #define PAGEMAP_SWAP	_BITULL(62)
 #define PAGEMAP_PRESENT	_BITULL(63)
 

@@ -298,21 +298,6 @@ static bool large_folios(bool some)
 	       file_write(FAIL_PAGE_ALLOC "probability", some ? "0" : "100");
 }
 
-/* Pages that the device says are mapped by a PMD. */
-static long mapped_large(int fd, const char *ptr, unsigned long npages)
-{
-	unsigned char *states = malloc(npages);
-	unsigned long i;
-	long count = -1;
-
-	if (device_pages(fd, HMM_DEVMEM_TEST_SNAPSHOT, ptr, states, npages) ==
-	    (long)npages)
-		for (i = 0, count = 0; i < npages; i++)
-			count += !!(states[i] & HMM_DEVMEM_TEST_PROT_PMD);
-	free(states);
-	return count;
-}
-
 /*
  * C5. Verifies that large folios come home when there is none for them in system
  * memory: by eviction, by a CPU fault, and when the device goes.
@@ -329,7 +314,8 @@ TEST_F(devmem, large_folios_come_home_as_small_ones)
 	for (way = 0; way < 3; way++) {
 		fill(ptr, 50 + way, self->npages);
 		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
-		EXPECT_EQ(large, mapped_large(self->fd, ptr, self->npages));
+		EXPECT_EQ(large, count_states(self->fd, ptr, self->npages,
+					      HMM_DEVMEM_TEST_PROT_PMD));
 		EXPECT_TRUE(large_folios(false));
 		if (way == 0)
 			touch(ptr, self->npages);
@@ -338,7 +324,8 @@ TEST_F(devmem, large_folios_come_home_as_small_ones)
 				       device_unplug(self->ctl));
 		EXPECT_TRUE(large_folios(true));
 		EXPECT_EQ(0, pagemap_count(ptr, self->npages, PAGEMAP_SWAP));
-		EXPECT_EQ(0, mapped_large(self->fd, ptr, self->npages));
+		EXPECT_EQ(0, count_states(self->fd, ptr, self->npages,
+					  HMM_DEVMEM_TEST_PROT_PMD));
 		EXPECT_EQ(0, wrong(ptr, 50 + way, self->npages));
 		EXPECT_EQ(0, madvise(ptr, self->npages * PAGE, MADV_DONTNEED));
 	}
