@@ -15,7 +15,8 @@
  * devmem it holds, in the first page of each folio, the context that the folio
  * was allocated with. The folio has a reference on it, which is dropped when the
  * folio is freed or when the driver goes away, whichever is first: both take the
- * word out with xchg(), so that exactly one of them drops it.
+ * word out with xchg(), so that exactly one of them drops it. RCU keeps the driver
+ * until the other one, who may be about to, has done it.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -23,6 +24,7 @@
 #include <linux/export.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
+#include <linux/rcupdate.h>
 
 #include <trace/events/hmm_devmem.h>
 
@@ -41,6 +43,10 @@ static struct hmm_devmem_segment *folio_segment(const struct folio *folio)
  */
 void hmm_devmem_page_drop_context(struct page *page)
 {
+	if (!READ_ONCE(page->zone_device_data))
+		return;
+	/* See hmm_devmem_segments_release(). */
+	guard(rcu)();
 	hmm_devmem_context_put(xchg(&page->zone_device_data, NULL));
 }
 

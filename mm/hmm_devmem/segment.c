@@ -35,6 +35,7 @@
 #include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/range.h>
+#include <linux/rcupdate.h>
 #include <linux/rwsem.h>
 #include <linux/slab.h>
 
@@ -397,13 +398,14 @@ static void zombie_drop_contexts(struct hmm_devmem_segment *segment)
 	kvfree(pfns);
 }
 
-static void segment_release(struct hmm_devmem_segment *segment)
+/* Return: Whether there is a zombie now. */
+static bool segment_release(struct hmm_devmem_segment *segment)
 {
 	const unsigned long busy = hmm_devmem_segment_busy(segment);
 
 	if (!busy) {
 		segment_destroy(segment);
-		return;
+		return false;
 	}
 	trace_hmm_devmem_zombie(segment->devmem, segment_first(segment),
 				segment_end(segment), busy);
@@ -413,24 +415,34 @@ static void segment_release(struct hmm_devmem_segment *segment)
 		list_add(&segment->zombie, &zombies);
 	queue_delayed_work(system_dfl_wq, &segment->reaper,
 			   HMM_DEVMEM_REAP_INTERVAL);
+	return true;
 }
 
 /**
  * hmm_devmem_segments_release() - Give the struct pages back
  * @devmem: Its driver is not called any more and nothing can be allocated.
  *
- * Segments with pages in use are left to their reapers.
+ * Segments with pages in use are left to their reapers. No context is released
+ * after this.
  *
  * Context: Process context, may sleep.
  */
 void hmm_devmem_segments_release(struct hmm_devmem *devmem)
 {
+	bool zombies = false;
 	unsigned int i;
 
 	cancel_delayed_work_sync(&devmem->shrink_work);
 	for (i = 0; i < devmem->nr_segments; i++)
 		if (devmem->segments[i])
-			segment_release(devmem->segments[i]);
+			zombies |= segment_release(devmem->segments[i]);
+	/*
+	 * A folio that was just being freed has no references, and its context
+	 * can have been taken out of it and not been released yet. Segments that
+	 * are destroyed have waited for it, zombies have not.
+	 */
+	if (zombies)
+		synchronize_rcu();
 }
 
 /**

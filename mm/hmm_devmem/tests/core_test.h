@@ -25,7 +25,8 @@
  * struct fixture - what a test has
  * @device: where to add device memory
  * @nr_regions: physical ranges in use when the test began
- * @events: what the library called, in order: k(ill), c(leanup), f(ree)
+ * @events: what the library called, in order: k(ill), c(leanup), f(ree);
+ *	and r for the release of a context that takes long
  * @nr_events: length of @events
  * @lock: protects @events
  * @freed_page: of the last f

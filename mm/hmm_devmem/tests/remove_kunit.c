@@ -7,6 +7,7 @@
 #include <kunit/device.h>
 #include <kunit/resource.h>
 #include <kunit/test.h>
+#include <linux/completion.h>
 #include <linux/delay.h>
 #include <linux/mm.h>
 #include <linux/workqueue.h>
@@ -167,6 +168,67 @@ static void remove_with_page_in_use_leaves_zombie(struct kunit *test)
 
 	release(folio);
 	expect_events(test, "kc");
+	wait_for_regions(test, fixture->nr_regions);
+}
+
+/**
+ * struct slow_context - a context that takes its time to be released
+ * @ctx: the context
+ * @devmem: whose folio has it
+ * @folio: the only one
+ * @begun: when it is being released
+ * @work: frees @folio
+ */
+struct slow_context {
+	struct hmm_devmem_context ctx;
+	struct hmm_devmem *devmem;
+	struct folio *folio;
+	struct completion begun;
+	struct work_struct work;
+};
+
+static void release_slowly(struct hmm_devmem_context *ctx)
+{
+	struct slow_context *slow = container_of(ctx, struct slow_context, ctx);
+
+	complete(&slow->begun);
+	/* Far longer than such a removal takes. */
+	mdelay(1000);
+	note(slow->devmem, 'r');
+}
+
+static void free_slowly(struct work_struct *work)
+{
+	release(container_of(work, struct slow_context, work)->folio);
+}
+
+/*
+ * Another page makes a zombie, so that nobody waits for the one being freed. A dead
+ * device, so that nobody waits for that either.
+ */
+static void remove_waits_for_release_of_context(struct kunit *test)
+{
+	const struct fixture *fixture = test->priv;
+	struct slow_context *slow = kunit_kzalloc(test, sizeof(*slow), GFP_KERNEL);
+	struct hmm_devmem *devmem = add(test, &managed_ops, TEST_SIZE);
+	struct folio *in_use = alloc(test, devmem, 0, NULL);
+
+	KUNIT_ASSERT_NOT_NULL(test, slow);
+	slow->devmem = devmem;
+	init_completion(&slow->begun);
+	INIT_WORK(&slow->work, free_slowly);
+	hmm_devmem_context_init(&slow->ctx, release_slowly);
+	slow->folio = alloc(test, devmem, 0, &slow->ctx);
+	hmm_devmem_context_put(&slow->ctx);
+
+	queue_work(system_dfl_wq, &slow->work);
+	wait_for_completion(&slow->begun);
+	hmm_devmem_mark_dead(devmem);
+	hmm_devmem_remove(devmem);
+	flush_work(&slow->work);
+	expect_events(test, "fkrc");
+
+	release(in_use);
 	wait_for_regions(test, fixture->nr_regions);
 }
 
@@ -378,6 +440,7 @@ static struct kunit_case remove_cases[] = {
 	KUNIT_CASE(alloc_folio_in_kill_returns_null),
 	KUNIT_CASE(remove_classic_frees_in_kill),
 	KUNIT_CASE_SLOW(remove_with_page_in_use_leaves_zombie),
+	KUNIT_CASE_SLOW(remove_waits_for_release_of_context),
 	KUNIT_CASE_SLOW(remove_with_movable_page_in_use_leaves_zombie),
 	KUNIT_CASE_SLOW(remove_with_large_folio_in_use_leaves_zombie),
 	KUNIT_CASE_SLOW(remove_classic_with_page_in_use_leaves_zombie),
