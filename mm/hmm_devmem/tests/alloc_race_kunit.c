@@ -7,6 +7,7 @@
 #include <kunit/resource.h>
 #include <kunit/test.h>
 #include <linux/atomic.h>
+#include <linux/completion.h>
 #include <linux/cpu.h>
 #include <linux/delay.h>
 #include <linux/hrtimer.h>
@@ -68,6 +69,7 @@ static void put_on_other_cpu_frees(struct kunit *test)
 
 struct putter {
 	struct work_struct work;
+	struct completion ready;
 	struct hmm_devmem_alloc *alloc;
 	unsigned long pfn;
 	unsigned int nr;
@@ -78,8 +80,11 @@ static void putter_work(struct work_struct *work)
 {
 	struct putter *putter = container_of(work, struct putter, work);
 
+	/* Nobody else on this CPU: he could wait for the CPU that has the lock. */
+	guard(preempt)();
+	complete(&putter->ready);
 	while (!READ_ONCE(putter->go))
-		cond_resched();
+		cpu_relax();
 	while (putter->nr < 512) {
 		hmm_devmem_alloc_put(putter->alloc, putter->pfn + putter->nr, 0);
 		WRITE_ONCE(putter->nr, putter->nr + 1);
@@ -101,14 +106,16 @@ static void put_contended_waits_when_cache_is_full(struct kunit *test)
 		kunit_skip(test, "needs two CPUs");
 	putter->alloc = create_blocks(test, 1);
 	putter->pfn = get(test, putter->alloc, 9);
+	init_completion(&putter->ready);
 	INIT_WORK(&putter->work, putter_work);
 
 	migrate_disable();
 	other = cpumask_any_but(cpu_online_mask, smp_processor_id());
 	queue_work_on(other, system_percpu_wq, &putter->work);
+	wait_for_completion(&putter->ready);
 	spin_lock_irqsave(&putter->alloc->lock, flags);
 	WRITE_ONCE(putter->go, true);
-	for (i = 0; i < 500 && READ_ONCE(putter->nr) < 127; i++)
+	for (i = 0; i < 2000 && READ_ONCE(putter->nr) < 127; i++)
 		mdelay(1);
 	mdelay(5);
 	nr = READ_ONCE(putter->nr);
