@@ -485,6 +485,8 @@ void hmm_devmem_dma_unmap(struct hmm_devmem_txn *txn);
  * @wanted: In an eviction: how many pages had a destination before the copy.
  * @short_of_memory: There was not enough device memory.
  * @no_memory: There was no system memory.
+ * @must_split: What was collected as one piece must be split, and must not be
+ *	as long as it is on the way.
  * @powered: The device is kept from being suspended.
  * @unmapped: Something could not be mapped for DMA.
  * @started: copy_wait() is to be called.
@@ -506,6 +508,7 @@ struct hmm_devmem_txn {
 	unsigned int wanted;
 	bool short_of_memory;
 	bool no_memory;
+	bool must_split;
 	bool powered;
 	bool unmapped;
 	bool started;

@@ -49,14 +49,16 @@ static int txn_collect(struct hmm_devmem_txn *txn, unsigned long end,
 	return ret ?: txn->mig.cpages > 0;
 }
 
-static int window_start_to_device(struct hmm_devmem_txn *txn, unsigned long end)
+/* @split: Core is to split large folios before it unmaps them. */
+static int window_start_to_device(struct hmm_devmem_txn *txn, unsigned long end,
+				  bool split)
 {
 	struct hmm_devmem *devmem = txn->devmem;
 	unsigned long flags = MIGRATE_VMA_SELECT_SYSTEM;
 	int ret;
 
 	/* Core does not bring large coherent folios back, nor pins them. */
-	if (devmem->type == MEMORY_DEVICE_PRIVATE)
+	if (devmem->type == MEMORY_DEVICE_PRIVATE && !split)
 		flags |= MIGRATE_VMA_SELECT_COMPOUND;
 	ret = txn_collect(txn, end, &devmem->to_device_cookie, flags, NULL);
 	if (ret <= 0)
@@ -74,18 +76,21 @@ static unsigned long select_device(const struct hmm_devmem *devmem)
 	       MIGRATE_VMA_SELECT_DEVICE_COHERENT;
 }
 
-static int window_start_to_ram(struct hmm_devmem_txn *txn, unsigned long end)
+static int window_start_to_ram(struct hmm_devmem_txn *txn, unsigned long end,
+			       bool split)
 {
 	struct hmm_devmem *devmem = txn->devmem;
+	unsigned long flags = select_device(devmem);
 	int ret;
 
-	ret = txn_collect(txn, end, devmem->owner,
-			  select_device(devmem) | MIGRATE_VMA_SELECT_COMPOUND,
-			  NULL);
+	if (!split)
+		flags |= MIGRATE_VMA_SELECT_COMPOUND;
+	ret = txn_collect(txn, end, devmem->owner, flags, NULL);
 	if (ret <= 0)
 		return ret;
 	txn->copy.dir = HMM_DEVMEM_TO_RAM;
-	txn->no_memory = !hmm_devmem_txn_alloc_ram(txn, 0, true);
+	txn->no_memory = !hmm_devmem_txn_alloc_ram(txn, 0, true) &&
+			 !txn->must_split;
 	hmm_devmem_txn_copy_start(txn);
 	return 1;
 }
@@ -204,6 +209,7 @@ static bool may_be_merged(const struct vm_area_struct *vma)
  * @in_flight: A window whose copy was started and not yet waited for.
  * @done: Number of pages to return.
  * @tries: How often the present window was tried again.
+ * @split: The present window is not to be collected as one piece.
  * @full: An errno if no more device memory can be had.
  * @reclaimed: Device memory was taken from others, or from ourselves.
  */
@@ -217,6 +223,7 @@ struct range_walk {
 	struct hmm_devmem_txn *in_flight;
 	unsigned long done;
 	unsigned int tries;
+	bool split;
 	int full;
 	bool reclaimed;
 };
@@ -276,7 +283,10 @@ static bool can_get_more(const struct range_walk *walk)
 		walk->devmem->flags & HMM_DEVMEM_RECLAIM);
 }
 
-/* -EAGAIN: more would have moved if there had been more device memory. */
+/*
+ * -EAGAIN: more would have moved if there had been more device memory, or if the
+ * window had not been one piece.
+ */
 static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 			  unsigned long start, unsigned long end)
 {
@@ -300,8 +310,8 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 	txn->start = start;
 	txn->copy.context = walk->ctx;
 	started = walk->dir == HMM_DEVMEM_TO_DEVICE ?
-		  window_start_to_device(txn, end) :
-		  window_start_to_ram(txn, end);
+		  window_start_to_device(txn, end, walk->split) :
+		  window_start_to_ram(txn, end, walk->split);
 	/* Two are in flight now; the device works on the second meanwhile. */
 	ret = range_drain(walk);
 	if (started <= 0) {
@@ -313,7 +323,8 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 
 	again = txn->short_of_memory && can_get_more(walk) &&
 		walk->tries < HMM_DEVMEM_WINDOW_TRIES;
-	if (again) {
+	if (again || txn->must_split) {
+		walk->split |= txn->must_split;
 		/* Counted when it is tried again. */
 		window_finish(txn);
 		hmm_devmem_txn_put(txn);
@@ -358,6 +369,7 @@ static int range_pause(struct range_walk *walk, bool more)
 static int range_migrate_window(struct range_walk *walk, unsigned long *addr)
 {
 	struct hmm_devmem *devmem = walk->devmem;
+	const bool split = walk->split;
 	struct vm_area_struct *vma;
 	unsigned long start, next;
 	int ret;
@@ -383,12 +395,15 @@ static int range_migrate_window(struct range_walk *walk, unsigned long *addr)
 		    ALIGN_DOWN(start, HMM_DEVMEM_WINDOW_SIZE) +
 		    HMM_DEVMEM_WINDOW_SIZE);
 	ret = window_migrate(walk, vma, start, next);
+	if (ret == -EAGAIN && walk->split && !split)
+		return 0;
 	if (ret == -EAGAIN) {
 		/* Others were faster: go for it again. */
 		walk->tries++;
 		return range_pause(walk, true);
 	}
 	walk->tries = 0;
+	walk->split = false;
 	*addr = next;
 	return ret;
 }
@@ -603,7 +618,7 @@ static vm_fault_t fault_copy(struct hmm_devmem_txn *txn, unsigned int first,
 			     bool *retry)
 {
 	if (!hmm_devmem_txn_alloc_ram(txn, first, true))
-		return VM_FAULT_OOM;
+		return txn->must_split ? 0 : VM_FAULT_OOM;
 	/* Not collected, or it is the fault of another page of its folio. */
 	if (!fault_has_dst(txn, first) && txn->src[0] & MIGRATE_PFN_COMPOUND &&
 	    txn->src[0] & MIGRATE_PFN_MIGRATE)
@@ -656,6 +671,9 @@ static vm_fault_t fault_window(struct hmm_devmem_txn *txn, unsigned long addr,
 	hmm_devmem_count(devmem, HMM_DEVMEM_MOVED_TO_RAM, moved);
 	hmm_devmem_count(devmem, HMM_DEVMEM_FAULT_PAGES, moved);
 	trace_hmm_devmem_fault(devmem, addr, txn->start, end, moved, ret);
+	/* Then the next fault, which is sure to come, is about a page. */
+	if (txn->must_split && split_folio(page_folio((struct page *)page)))
+		retry = true;
 	if (retry)
 		fault_pause();
 	return ret;

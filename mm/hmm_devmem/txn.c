@@ -83,6 +83,7 @@ static struct hmm_devmem_txn *txn_start(struct hmm_devmem_txn *txn,
 	txn->nr = nr;
 	txn->short_of_memory = false;
 	txn->no_memory = false;
+	txn->must_split = false;
 	txn->powered = false;
 	txn->unmapped = false;
 	txn->copy = (struct hmm_devmem_copy) { .runs = txn->runs };
@@ -166,6 +167,17 @@ static bool txn_is_compound(const struct hmm_devmem_txn *txn)
 static bool txn_is_large_hole(const struct hmm_devmem_txn *txn)
 {
 	return txn_is_compound(txn) && !migrate_pfn_to_page(txn->src[0]);
+}
+
+/*
+ * Core splits a large folio that is on the way if its destination is not large, in
+ * the page table that it was collected from. If it is mapped as a whole elsewhere
+ * as well, that stays, and the next who walks it takes a page for a large folio. A
+ * page that could be written to is mapped once.
+ */
+static bool txn_can_split(const struct hmm_devmem_txn *txn)
+{
+	return txn_is_large_hole(txn) || txn->src[0] & MIGRATE_PFN_WRITE;
 }
 
 /* Number of pages of the destination at entry @i. */
@@ -591,8 +603,15 @@ void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn)
 	wanted = mark_wanted(txn);
 	if (!wanted)
 		return;
-	if (txn_is_compound(txn) && alloc_large_device_folio(txn))
-		return;
+	if (txn_is_compound(txn)) {
+		if (alloc_large_device_folio(txn))
+			return;
+		if (!txn_can_split(txn)) {
+			memset(txn->dst, 0, txn->nr * sizeof(txn->dst[0]));
+			txn->must_split = true;
+			return;
+		}
+	}
 
 	got = hmm_devmem_should_fail(devmem, HMM_DEVMEM_FAIL_DEVICE) ? 0 :
 	      hmm_devmem_alloc_get_bulk(devmem->alloc, wanted, pfns);
@@ -670,8 +689,8 @@ static bool txn_is_whole(const struct hmm_devmem_txn *txn)
  *	one for it.
  *
  * Context: Process context, may sleep.
- * Return: False if there is no memory for @first. True does not mean that @first
- * can move: it may not have been collected.
+ * Return: False if there is no memory for @first, or &hmm_devmem_txn.must_split.
+ * True does not mean that @first can move: it may not have been collected.
  */
 bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first,
 			      bool may_split)
@@ -686,7 +705,8 @@ bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first,
 		if (txn_is_whole(txn) &&
 		    alloc_ram_entry(txn, 0, HMM_DEVMEM_BLOCK_ORDER, gfp))
 			return true;
-		if (!may_split)
+		txn->must_split = may_split && !txn_can_split(txn);
+		if (!may_split || txn->must_split)
 			return false;
 	}
 	if (can_go_to_ram(txn, first, compound) &&

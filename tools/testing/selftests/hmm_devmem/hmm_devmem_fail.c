@@ -367,4 +367,84 @@ TEST_F(devmem, fault_without_first_page)
 	EXPECT_EQ(0, wrong(ptr, 14, self->npages));
 }
 
+/*
+ * A child that shares all pages until @go can be read from: then it looks at them and
+ * writes to them.
+ */
+static pid_t fork_sharing(char *ptr, unsigned int seed, unsigned long npages, int go)
+{
+	pid_t pid = fork();
+	char byte;
+
+	if (pid)
+		return pid;
+	if (read(go, &byte, 1) != 1)
+		_exit(1);
+	if (wrong(ptr, seed, npages))
+		_exit(2);
+	fill(ptr, seed + 1, npages);
+	_exit(wrong(ptr, seed + 1, npages) ? 3 : 0);
+}
+
+/*
+ * Verifies that nobody's bytes are torn when a large folio that two processes map
+ * goes to pages, because there is no large folio to go to. Core splits it in the
+ * page table of one of them only, if asked for it while the folio is on the way.
+ */
+TEST_F(devmem, fork_then_split_to_device)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 15);
+	int go[2];
+	pid_t pid;
+
+	ASSERT_EQ(0, pipe(go));
+	pid = fork_sharing(ptr, 15, self->npages, go[0]);
+	ASSERT_LE(0, pid);
+	ASSERT_TRUE(fail_attr("fail_device_large", 100, -1));
+	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	fail_attrs_clear();
+	EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
+	ASSERT_EQ(1, write(go[1], "", 1));
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, wrong(ptr, 15, self->npages));
+}
+
+TEST_F(devmem, fork_then_split_to_ram)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 17);
+	int go[2];
+	pid_t pid;
+
+	ASSERT_EQ(0, pipe(go));
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	pid = fork_sharing(ptr, 17, self->npages, go[0]);
+	ASSERT_LE(0, pid);
+	ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));
+	EXPECT_EQ(self->npages, to_ram(self->fd, ptr, self->npages));
+	fail_attrs_clear();
+	EXPECT_EQ(0, device_used(self->ctl));
+	ASSERT_EQ(1, write(go[1], "", 1));
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, wrong(ptr, 17, self->npages));
+}
+
+TEST_F(devmem, fork_then_split_in_fault)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 19);
+	int go[2];
+	pid_t pid;
+
+	ASSERT_EQ(0, pipe(go));
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	pid = fork_sharing(ptr, 19, self->npages, go[0]);
+	ASSERT_LE(0, pid);
+	ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));
+	EXPECT_EQ(pattern_word(19, 5 * WORDS), read_word(ptr + 5 * PAGE));
+	EXPECT_EQ(0, wrong(ptr, 19, self->npages));
+	fail_attrs_clear();
+	ASSERT_EQ(1, write(go[1], "", 1));
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, wrong(ptr, 19, self->npages));
+}
+
 TEST_HARNESS_MAIN
