@@ -27,6 +27,8 @@
 #include <sys/stat.h>
 
 #define NOBODY		65534
+/* The first argument of those that are started from here */
+#define CALLER		"--caller"
 /* For a call. Removal waits about a second, some times, and there are others */
 #define LIMIT_MS	120000
 #define SAID_MOST	20
@@ -162,6 +164,25 @@ struct caller {
 };
 
 static struct caller callers[CALLERS];
+static int shared_fd;
+
+/*
+ * Nothing but &shared is to be in memory of both of us: what is on a device that is
+ * lost would be lost for both. Nor may the kernel want to write to memory by itself,
+ * as it would for restartable sequences: it sends another signal if that is lost.
+ */
+static void exec_caller(int i, unsigned int number)
+{
+	char args[3][20];
+
+	snprintf(args[0], sizeof(args[0]), "%d", shared_fd);
+	snprintf(args[1], sizeof(args[1]), "%d", i);
+	snprintf(args[2], sizeof(args[2]), "%u", number);
+	setenv("GLIBC_TUNABLES", "glibc.pthread.rseq=0", 1);
+	execl("/proc/self/exe", "hmm_devmem_fuzz", CALLER, args[0], args[1],
+	      args[2], NULL);
+	_exit(127);
+}
 
 static void start_caller(int i)
 {
@@ -175,11 +196,8 @@ static void start_caller(int i)
 	pid = fork();
 	if (pid < 0)
 		abort();
-	if (!pid) {
-		caller_run(i, number, !i);
-		fflush(stdout);
-		_exit(0);
-	}
+	if (!pid)
+		exec_caller(i, number);
 	caller->pid = pid;
 }
 
@@ -451,20 +469,32 @@ static bool find_sample(void)
 	return true;
 }
 
+/* A file is about the memory of whoever has opened it. */
 static bool begin(void)
 {
 	int i;
 
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
-		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED,
+		      shared_fd, 0);
 	if (shared == MAP_FAILED || !find_sample())
 		return false;
 	for (i = 0; i < NODES; i++) {
-		nodes[i] = open(node_path(i), O_RDWR);
+		nodes[i] = open(node_path(i), O_RDWR | O_CLOEXEC);
 		if (nodes[i] < 0)
 			return false;
 	}
 	return true;
+}
+
+static int caller(char **args)
+{
+	const int number = strtol(args[1], NULL, 10);
+
+	shared_fd = strtol(args[0], NULL, 10);
+	if (!begin())
+		return 126;
+	caller_run(number, strtoul(args[2], NULL, 10), !number);
+	return 0;
 }
 
 static void run(long seconds)
@@ -503,6 +533,8 @@ int main(int argc, char **argv)
 	long seconds = 30;
 	int option;
 
+	if (argc == 5 && !strcmp(argv[1], CALLER))
+		return caller(argv + 2);
 	while ((option = getopt_long(argc, argv, "h", names, NULL)) != -1) {
 		if (option == 'S')
 			seed = strtoull(optarg, NULL, 0);
@@ -516,7 +548,8 @@ int main(int argc, char **argv)
 		return option == 'h' ? 0 : 2;
 	}
 	printf("TAP version 13\n1..%d\n# seed %llu\n", NR_FAILURES + 1, seed);
-	if (!begin()) {
+	shared_fd = memfd_create("shared", 0);
+	if (shared_fd < 0 || ftruncate(shared_fd, sizeof(*shared)) || !begin()) {
 		printf("Bail out! not all devices are there: %s\n", strerror(errno));
 		return 1;
 	}

@@ -16,8 +16,8 @@
 #define PATTERN		77
 
 /*
- * Memory. Between any two parts there is a lot that cannot be accessed, so that
- * nothing but these parts is ever written to.
+ * Memory. Before, after and between the parts there is a lot that cannot be
+ * accessed, so that nothing but these parts is ever written to.
  */
 
 enum part {
@@ -60,11 +60,11 @@ static void *map_part(char *addr, unsigned long npages, int prot, int flags, int
 static void map_all(void)
 {
 	const int anon = MAP_PRIVATE | MAP_ANONYMOUS, rw = PROT_READ | PROT_WRITE;
-	char *base = mmap(NULL, (NR_PARTS + THREADS + 1) * STRIDE, PROT_NONE,
+	char *base = mmap(NULL, (NR_PARTS + THREADS + 3) * STRIDE, PROT_NONE,
 			  anon | MAP_NORESERVE, -1, 0);
 	int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), i;
 
-	base = (char *)(((uintptr_t)base + HUGE - 1) & ~(HUGE - 1));
+	base = (char *)(((uintptr_t)base + HUGE - 1) & ~(HUGE - 1)) + STRIDE;
 	for (i = 0; i < NR_PARTS; i++)
 		parts[i] = base + i * STRIDE;
 	map_part(parts[PART_SMALL], part_pages[PART_SMALL], rw, anon, -1);
@@ -664,19 +664,6 @@ static void *caller_main(void *arg)
 	return NULL;
 }
 
-/* A file is about the memory of whoever has opened it. */
-static void reopen_nodes(void)
-{
-	int i;
-
-	for (i = 0; i < NODES; i++) {
-		close(nodes[i]);
-		nodes[i] = open(node_path(i), O_RDWR | O_CLOEXEC);
-		if (nodes[i] < 0)
-			abort();
-	}
-}
-
 static void drop_privileges(void)
 {
 	if (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY))
@@ -684,7 +671,7 @@ static void drop_privileges(void)
 }
 
 /**
- * caller_run() - Be a process that calls
+ * caller_run() - Be a process that calls, and has opened the nodes itself
  * @caller: Which of those that there are at the same time.
  * @number: How many there have been before.
  * @privileged: As root.
@@ -696,7 +683,6 @@ void caller_run(int caller, unsigned int number, bool privileged)
 
 	caller_number = caller;
 	caller_life = number;
-	reopen_nodes();
 	map_all();
 	if (!privileged)
 		drop_privileges();
