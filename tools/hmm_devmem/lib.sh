@@ -91,14 +91,14 @@ step_live() {
 
 # step WHAT COMMAND [ARG…]: run COMMAND, its output to a log, and say how long it
 # took. On failure the end of the log is shown (STEP_TAIL lines) and the status
-# returned.
+# returned. STEP_PLAIN: without a live line, for several steps at the same time.
 STEP_TAIL=25
 step() {
 	local what=$1 log rc=0 live="" start=$SECONDS
 	shift
 	log=$LOGS/$(tr -cs 'A-Za-z0-9_.\n-' '-' <<<"$PROG-$what").log
 	: >"$log"
-	if [[ -t 2 ]]; then
+	if [[ -t 2 && -z ${STEP_PLAIN:-} ]]; then
 		step_live "$what" "$log" "$start" &
 		live=$!
 	else
