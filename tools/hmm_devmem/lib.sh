@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# What the scripts of this folder share. Source it first:
+# What the scripts of these folders share. Source it first:
 #
-#	. "$(dirname "$(readlink -f "$0")")/lib.sh"
+#	. "$(dirname "$(readlink -f "$0")")/../lib.sh"
 #
 # It sets REPO (the clone), TOOLS (this folder), CACHE and LOGS, and defines the
 # functions below. Messages go to stderr: stdout is for results.
 
 set -euo pipefail
+# What fails inside of $( ) ends that, too
+shopt -s inherit_errexit
 
 TOOLS=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 # shellcheck disable=SC2034 # for those who source this
@@ -35,6 +37,8 @@ die_usage() {
 info() {
 	printf '%s\n' "$*" >&2
 }
+
+[[ $JOBS =~ ^[1-9][0-9]*$ ]] || die "JOBS is not a number above 0: '$JOBS'"
 
 # kbuild cannot live with blanks or colons in a path
 case $CACHE in
@@ -78,28 +82,29 @@ fmt_seconds() {
 	fi
 }
 
-# The live line of a step: time so far and what the command said last
+# The live line of a step: time so far and what the command said last. It is written
+# over with blanks: a log of the terminal holds nothing but text.
 step_live() {
-	local what=$1 log=$2 start=$3 width last
-	width=$(tput cols 2>/dev/null || echo 80)
+	local what=$1 log=$2 start=$3 width=$4 last
 	while sleep 0.5; do
 		last=$(tail -n 1 "$log" 2>/dev/null | tr -cd '[:print:]')
 		last="$what: $(fmt_seconds $((SECONDS - start)))  ${last## }"
-		printf '\r\033[K%s' "${last:0:width-1}" >&2
+		printf '\r%-*s' "$width" "${last:0:width}" >&2
 	done
 }
 
 # step WHAT COMMAND [ARG…]: run COMMAND, its output to a log, and say how long it
 # took. On failure the end of the log is shown (STEP_TAIL lines) and the status
-# returned. STEP_PLAIN: without a live line, for several steps at the same time.
+# returned.
 STEP_TAIL=25
 step() {
-	local what=$1 log rc=0 live="" start=$SECONDS
+	local what=$1 log rc=0 live="" start=$SECONDS width
 	shift
 	log=$LOGS/$(tr -cs 'A-Za-z0-9_.\n-' '-' <<<"$PROG-$what").log
 	: >"$log"
-	if [[ -t 2 && -z ${STEP_PLAIN:-} ]]; then
-		step_live "$what" "$log" "$start" &
+	if [[ -t 2 ]]; then
+		width=$(($(tput cols 2>/dev/null || echo 80) - 1))
+		step_live "$what" "$log" "$start" "$width" &
 		live=$!
 	else
 		info "$what ..."
@@ -108,7 +113,7 @@ step() {
 	if [[ $live ]]; then
 		kill "$live" 2>/dev/null || true
 		wait "$live" 2>/dev/null || true
-		printf '\r\033[K' >&2
+		printf '\r%*s\r' "$width" "" >&2
 	fi
 	if ((rc)); then
 		tail -n "$STEP_TAIL" "$log" >&2
@@ -132,6 +137,20 @@ check_kernel_tree() {
 			"its dev_pagemap_ops have no folio_split"
 }
 
+# our_paths: what of ours goes into a kernel, as its entry in MAINTAINERS has it: files,
+# and folders with a slash at the end
+our_paths() {
+	sed -n 's/^F:\t//p' "$REPO/MAINTAINERS.hmm_devmem"
+}
+
+# our_code [TREE]: those of them that are compiled; of folders, those that TREE has
+our_code() {
+	local path
+	our_paths | grep -Ev '^(tools|Documentation)/' | while read -r path; do
+		[[ ${1:-} && (! -d $1/$path || $path != */) ]] || printf '%s\n' "$path"
+	done
+}
+
 kernel_version() {
 	awk -F ' *= *' '
 		/^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *=/ { v[$1] = $2 }
@@ -143,7 +162,7 @@ kernel_version() {
 # cached_source: the newest pristine tree that `fetch` has left in the cache
 cached_source() {
 	local dirs
-	dirs=$(find "$CACHE/src" -mindepth 1 -maxdepth 1 -type d -name 'linux-source-*' \
+	dirs=$(find -H "$CACHE/src" -mindepth 1 -maxdepth 1 -type d -name 'linux-source-*' \
 		2>/dev/null | sort -V)
 	[[ $dirs ]] || return 1
 	tail -n 1 <<<"$dirs"
@@ -170,12 +189,33 @@ tree_key() {
 	printf '%s%s\n' "$key" "${HMM_DEVMEM_TREE:+-$HMM_DEVMEM_TREE}"
 }
 
+# llvm_tool NAME: that program of the LLVM that is asked for
+llvm_tool() {
+	case $LLVM in
+	*/) printf '%s%s\n' "$LLVM" "$1" ;;
+	-*) printf '%s%s\n' "$1" "$LLVM" ;;
+	*) printf '%s\n' "$1" ;;
+	esac
+}
+
+# check_compiler: fail with one line unless the programs that build a kernel are there
+check_compiler() {
+	local tool programs=("${CC:-gcc}")
+	if [[ ${LLVM:-} ]]; then
+		programs=()
+		for tool in clang ld.lld llvm-ar llvm-nm llvm-objcopy; do
+			programs+=("$(llvm_tool "$tool")")
+		done
+	fi
+	for tool in "${programs[@]}"; do
+		command -v "$tool" >/dev/null || die "there is no ${LLVM:+LLVM=$LLVM, no }$tool"
+	done
+}
+
 # cc_id: the compiler, as a word for a folder's name
 cc_id() {
 	if [[ ${LLVM:-} ]]; then
-		local clang=clang
-		[[ $LLVM == -* ]] && clang+=$LLVM
-		printf 'clang%s\n' "$("$clang" -dumpversion)"
+		printf 'clang%s\n' "$("$(llvm_tool clang)" -dumpversion)"
 	else
 		printf 'gcc%s\n' "$("${CC:-gcc}" -dumpfullversion)"
 	fi
@@ -183,5 +223,6 @@ cc_id() {
 
 # build_dir NAME: where the build of that name is, or is to be
 build_dir() {
+	check_compiler
 	printf '%s/build/%s/%s-%s\n' "$CACHE" "$(tree_key "$(source_dir)")" "$1" "$(cc_id)"
 }

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What graft mends in the kernel's own files, where they are wrong and ours cannot
+live with it. Each name is that of a patch of the series ('fix NAME'), which says
+why. A patch can consist of several places."""
+
+from typing import NamedTuple
+
+
+class Mend(NamedTuple):
+    """One place. OLD is there exactly once, NEW takes its stead, and that of all that
+    follows OLD up to and with THROUGH."""
+
+    # Of the patch
+    name: str
+    file: str
+    # The one whose definition has OLD
+    function: str
+    # As little as tells the place, as it is written there
+    old: str
+    # Not in the file before
+    new: str
+    # The file of ours that cannot do without
+    need: str
+    # A file of the kernel, and what stands in it where it needs no mend
+    sound: tuple = ()
+    through: str = ""
+
+
+MENDS = (
+    # A migration entry has no reference to the folio, whatever that is
+    Mend("zap", "mm/huge_memory.c", "zap_huge_pmd_folio",
+         "is_device_private = folio_is_device_private(folio)",
+         "is_device_private = pmd_is_device_private_entry(pmdval)",
+         need="mm/hmm_devmem/evict.c"),
+    # A large entry that is not present is no hole: it is to be faulted in
+    Mend("dump", "mm/gup.c", "follow_pmd_mask",
+         "	if (!pmd_present(pmdval))\n",
+         """	if (pmd_is_valid_softleaf(pmdval))
+		return NULL;
+	if (!pmd_present(pmdval))
+""",
+         need="mm/hmm_devmem/migrate.c"),
+    Mend("dump", "mm/gup.c", "follow_pmd_mask",
+         "		spin_unlock(ptl);\n		return no_page_table(",
+         "		spin_unlock(ptl);\n"
+         "		return !pmd_none(pmdval) ? NULL : no_page_table(",
+         need="mm/hmm_devmem/migrate.c"),
+    # A large folio on the device has a mapcount to go by, and no bits of present entries
+    Mend("smaps", "fs/proc/task_mmu.c", "smaps_pmd_entry",
+         "		if (softleaf_has_pfn(entry))\n",
+         "		present = softleaf_is_device_private(entry);\n"
+         "		if (softleaf_has_pfn(entry))\n",
+         need="mm/hmm_devmem/migrate.c"),
+    Mend("smaps", "fs/proc/task_mmu.c", "smaps_pmd_entry",
+         "pmd_young(*pmd), pmd_dirty(*pmd),\n		      locked",
+         "pmd_present(*pmd) && pmd_young(*pmd),\n"
+         "		      pmd_present(*pmd) && pmd_dirty(*pmd), locked",
+         need="mm/hmm_devmem/migrate.c"),
+    # It is a huge page already
+    Mend("collapse", "mm/khugepaged.c", "check_pmd_state",
+         "if (pmd_is_migration_entry(pmde))",
+         "if (pmd_is_valid_softleaf(pmde))",
+         need="mm/hmm_devmem/migrate.c"),
+    # Who is to be told of the next write must not have an entry that lets one through
+    Mend("track", "fs/proc/task_mmu.c", "clear_soft_dirty",
+         "static inline void clear_soft_dirty(",
+         """/* A write through a mapping that is not present here has to come back first. */
+static pte_t softleaf_pte_wrprotect(pte_t pte)
+{
+	softleaf_t entry = softleaf_from_pte(pte);
+	pte_t newpte;
+
+	if (softleaf_is_device_private_write(entry))
+		entry = make_readable_device_private_entry(swp_offset(entry));
+	else if (!softleaf_is_migration_write(entry))
+		return pte;
+	else if (folio_test_anon(softleaf_to_folio(entry)))
+		entry = make_readable_exclusive_migration_entry(swp_offset(entry));
+	else
+		entry = make_readable_migration_entry(swp_offset(entry));
+
+	newpte = swp_entry_to_pte(entry);
+	if (pte_swp_soft_dirty(pte))
+		newpte = pte_swp_mksoft_dirty(newpte);
+	return pte_swp_uffd(pte) ? pte_swp_mkuffd(newpte) : newpte;
+}
+
+#ifdef CONFIG_TRANSPARENT_HUGEPAGE
+static pmd_t softleaf_pmd_wrprotect(pmd_t pmd)
+{
+	softleaf_t entry = softleaf_from_pmd(pmd);
+	pmd_t newpmd;
+
+	if (softleaf_is_device_private_write(entry))
+		entry = make_readable_device_private_entry(swp_offset(entry));
+	else if (!softleaf_is_migration_write(entry))
+		return pmd;
+	else if (folio_test_anon(softleaf_to_folio(entry)))
+		entry = make_readable_exclusive_migration_entry(swp_offset(entry));
+	else
+		entry = make_readable_migration_entry(swp_offset(entry));
+
+	newpmd = softleaf_to_pmd(entry);
+	if (pmd_swp_soft_dirty(pmd))
+		newpmd = pmd_swp_mksoft_dirty(newpmd);
+	return pmd_swp_uffd(pmd) ? pmd_swp_mkuffd(newpmd) : newpmd;
+}
+#endif
+
+static inline void clear_soft_dirty(""",
+         need="mm/hmm_devmem/migrate.c"),
+    Mend("track", "fs/proc/task_mmu.c", "make_uffd_wp_pte",
+         "ptent = pte_swp_mkuffd(ptent);",
+         "ptent = pte_swp_mkuffd(softleaf_pte_wrprotect(ptent));",
+         need="mm/hmm_devmem/migrate.c"),
+    Mend("track", "fs/proc/task_mmu.c", "make_uffd_wp_pmd",
+         """	} else if (pmd_is_migration_entry(pmd)) {
+		pmd = pmd_swp_mkuffd(pmd);
+""",
+         """	} else if (pmd_is_valid_softleaf(pmd)) {
+		pmd = pmd_swp_mkuffd(softleaf_pmd_wrprotect(pmd));
+""",
+         need="mm/hmm_devmem/migrate.c"),
+    # The same for soft-dirty bits: cleared is write protected
+    Mend("track-soft-dirty", "fs/proc/task_mmu.c", "clear_soft_dirty",
+         "ptent = pte_swp_clear_soft_dirty(ptent);",
+         "ptent = pte_swp_clear_soft_dirty(softleaf_pte_wrprotect(ptent));",
+         need="mm/hmm_devmem/migrate.c"),
+    Mend("track-soft-dirty", "fs/proc/task_mmu.c", "clear_soft_dirty_pmd",
+         """	} else if (pmd_is_migration_entry(pmd)) {
+		pmd = pmd_swp_clear_soft_dirty(pmd);
+""",
+         """	} else if (pmd_is_valid_softleaf(pmd)) {
+		pmd = pmd_swp_clear_soft_dirty(softleaf_pmd_wrprotect(pmd));
+""",
+         need="mm/hmm_devmem/migrate.c"),
+    # An entry that becomes another one keeps its bit
+    Mend("track-soft-dirty", "mm/memory.c", "copy_nonpresent_pte",
+         "		/*\n		 * We do not preserve soft-dirty",
+         "		/* COW: the next write, also the device's, is to be a fault */\n",
+         need="mm/hmm_devmem/migrate.c", through="*/\n"),
+    Mend("track-soft-dirty", "mm/memory.c", "copy_nonpresent_pte",
+         "			pte = swp_entry_to_pte(entry);\n",
+         """			pte = swp_entry_to_pte(entry);
+			if (pte_swp_soft_dirty(orig_pte))
+				pte = pte_swp_mksoft_dirty(pte);
+""",
+         need="mm/hmm_devmem/migrate.c"),
+    Mend("track-soft-dirty", "mm/mprotect.c", "change_softleaf_pte",
+         "		/*\n		 * We do not preserve soft-dirtiness",
+         "		/* The next write, also the device's, is to be a fault */\n",
+         need="mm/hmm_devmem/migrate.c", through="*/\n"),
+    Mend("track-soft-dirty", "mm/mprotect.c", "change_softleaf_pte",
+         "		newpte = swp_entry_to_pte(entry);\n		if (pte_swp_uffd(oldpte))\n",
+         """		newpte = swp_entry_to_pte(entry);
+		if (pte_swp_soft_dirty(oldpte))
+			newpte = pte_swp_mksoft_dirty(newpte);
+		if (pte_swp_uffd(oldpte))
+""",
+         need="mm/hmm_devmem/migrate.c"),
+    Mend("track-soft-dirty", "mm/huge_memory.c", "change_non_present_huge_pmd",
+         "		newpmd = softleaf_to_pmd(entry);\n		if (pmd_swp_uffd(*pmd))\n",
+         """		newpmd = softleaf_to_pmd(entry);
+		if (pmd_swp_soft_dirty(*pmd))
+			newpmd = pmd_swp_mksoft_dirty(newpmd);
+		if (pmd_swp_uffd(*pmd))
+""",
+         need="mm/hmm_devmem/migrate.c"),
+    # What is at another address is to be noticed, wherever its page is
+    Mend("track-soft-dirty", "mm/huge_memory.c", "move_soft_dirty_pmd",
+         "unlikely(pmd_is_migration_entry(pmd))",
+         "unlikely(pmd_is_valid_softleaf(pmd))",
+         need="mm/hmm_devmem/migrate.c"),
+    # On x86 the bit of an entry that is not present is the one that says writable
+    Mend("track-soft-dirty", "mm/huge_memory.c", "remove_migration_pmd",
+         "	VM_WARN_ON_ONCE(pmd_write(pmde) && ",
+         "	VM_WARN_ON_ONCE(pmd_present(pmde) && pmd_write(pmde) &&\n			",
+         need="mm/hmm_devmem/migrate.c"),
+    # A new page is written without a fault, as one that a fault has made writable
+    Mend("track-soft-dirty", "mm/migrate_device.c", "migrate_vma_insert_huge_pmd_page",
+         "		entry = softleaf_to_pmd(swp_entry);\n",
+         """		entry = softleaf_to_pmd(swp_entry);
+		if (pgtable_supports_soft_dirty())
+			entry = pmd_swp_mksoft_dirty(entry);
+""",
+         need="mm/hmm_devmem/migrate.c"),
+    Mend("track-soft-dirty", "mm/migrate_device.c", "migrate_vma_insert_page",
+         "		entry = swp_entry_to_pte(swp_entry);\n",
+         """		entry = swp_entry_to_pte(swp_entry);
+		if (pgtable_supports_soft_dirty())
+			entry = pte_swp_mksoft_dirty(entry);
+""",
+         need="mm/hmm_devmem/migrate.c"),
+)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# What the scripts that run test suites share. Source it after lib.sh. The
+# variables are for tests/check, which proves that red is red.
+
+# shellcheck disable=SC2034 # used by those who source this
+GUEST=${HMM_DEVMEM_GUEST:-$TOOLS/guest/guest}
+TESTS=${HMM_DEVMEM_TESTS:-$REPO/mm/hmm_devmem/tests}
+SKIPS=${HMM_DEVMEM_SKIPS:-$TOOLS/suites/skips}
+
+# suite_name NAME KERNEL: the name of a suite run on that kernel
+suite_name() {
+	if [[ $2 == test ]]; then
+		printf '%s\n' "$1"
+	else
+		printf '%s-%s\n' "$1" "$(basename "$2")"
+	fi
+}
+
+# test_programs: the programs that the Makefile of the selftests has for everybody
+test_programs() {
+	sed -n 's/^TEST_GEN_PROGS [:+]= *//p' "$REPO/tools/testing/selftests/hmm_devmem/Makefile"
+}
+
+# kunit_suites: the KUnit suites that there are in the sources
+kunit_suites() {
+	awk '/^static struct kunit_suite / { on = 1 }
+		on && /^\t\.name = / { gsub(/.*= "|",.*/, ""); print; on = 0 }' "$TESTS"/*.c
+}
+
+# run_suite [--must NAMES] NAME COMMAND [ARG…]: run it, with its output kept and
+# shown, and judge the TAP on its stdout, in which there must be tests of all programs
+# or KUnit suites in NAMES. If HMM_DEVMEM_SUMMARY is set, the counts go there.
+run_suite() {
+	local name tap must='' rc=0
+	if [[ $1 == --must ]]; then
+		must=$2
+		shift 2
+	fi
+	name=$1 tap=$LOGS/$1.tap
+	shift
+	"$@" 2> >(tee "$tap.err" >&2) | tee "$tap" || rc=${PIPESTATUS[0]}
+	"$PYTHON3" "$TOOLS/suites/taparse" --kernel "$(source_dir)" --suite "$name" --status "$rc" \
+		--must "$must" --skips "$SKIPS" \
+		${HMM_DEVMEM_SUMMARY:+--summary "$HMM_DEVMEM_SUMMARY"} "$tap"
+}
+
+# built_kernel KERNEL: the folder of its build, which must be there
+built_kernel() {
+	local dir=$1
+	[[ $dir == */* ]] || dir=$("$TOOLS/build/build" --dir "$1")
+	[[ -f $dir/arch/x86/boot/bzImage ]] ||
+		die "the $1 kernel is not built: run 'tools/hmm_devmem/build/build $1'"
+	printf '%s\n' "$dir"
+}
+
+# compile_selftests BUILD: our programs, static, against that build's headers; the
+# folder they are in
+compile_selftests() {
+	local out tree
+	tree=$("$TOOLS/build/tree")
+	out=$CACHE/programs/$(tree_key "$(source_dir)")
+	mkdir -p "$out"
+	lock "$out" "the programs"
+	make -s -C "$tree/tools/testing/selftests/hmm_devmem" -j "$JOBS" \
+		OUTPUT="$out" KHDR_INCLUDES="-isystem $1/usr/include" \
+		USERCFLAGS=-Werror USERLDFLAGS=-static >&2
+	unlock "$out"
+	printf '%s\n' "$out"
+}
+
+# compile_upstream BUILD: the tree's own hmm-tests, unmodified
+compile_upstream() {
+	local out tree mm
+	tree=$("$TOOLS/build/tree")
+	mm=$tree/tools/testing/selftests/mm
+	out=$CACHE/programs/$(tree_key "$(source_dir)")
+	mkdir -p "$out"
+	"${CC:-gcc}" -O2 -static -D_GNU_SOURCE= -w -isystem "$1/usr/include" -I "$tree" \
+		-I "$tree/tools/testing/selftests" -I "$tree/tools/include" -I "$mm" \
+		"$mm/hmm-tests.c" "$mm/vm_util.c" "$mm/hugepage_settings.c" \
+		-lpthread -o "$out/hmm-tests" >&2
+	printf '%s\n' "$out"
+}
