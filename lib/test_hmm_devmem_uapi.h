@@ -80,6 +80,10 @@ enum {
  * @in_flight: The most copies that were in flight at the same time since it was
  *	plugged.
  * @bad_power: Copies while the device was, or might have been, suspended.
+ * @copies: How often the device was asked to copy, in either direction.
+ * @resumes: How often runtime power management has resumed the device.
+ * @mm_locks: Processes that are in HMM_DEVMEM_TEST_LOCK_MM.
+ * @copying: Copies that are in flight now.
  */
 struct hmm_devmem_test_stats {
 	__u64 size;
@@ -99,6 +103,10 @@ struct hmm_devmem_test_stats {
 	__u64 pfn_first;
 	__u64 in_flight;
 	__u64 bad_power;
+	__u64 copies;
+	__u64 resumes;
+	__u64 mm_locks;
+	__u64 copying;
 };
 
 /**
@@ -136,7 +144,9 @@ struct hmm_devmem_test_range {
 #define HMM_DEVMEM_TEST_RUNTIME_PM	0x08	/* HMM_DEVMEM_RUNTIME_PM */
 #define HMM_DEVMEM_TEST_ASYNC		0x10	/* a worker copies */
 #define HMM_DEVMEM_TEST_SYNC		0x20	/* no copy_wait() */
-#define HMM_DEVMEM_TEST_PLUG_FLAGS	0x3f
+#define HMM_DEVMEM_TEST_COMMON		0x40	/* one owner for all that have this */
+#define HMM_DEVMEM_TEST_BAD		0x80	/* some pages are bad from the start */
+#define HMM_DEVMEM_TEST_PLUG_FLAGS	0xff
 
 /**
  * struct hmm_devmem_test_plug - argument of HMM_DEVMEM_TEST_PLUG_AS
@@ -163,11 +173,11 @@ struct hmm_devmem_test_plug {
 /* What HMM_DEVMEM_TEST_INJECT makes fail. */
 enum hmm_devmem_test_fail {
 	HMM_DEVMEM_TEST_FAIL_NONE,		/* forget what was asked for */
-	HMM_DEVMEM_TEST_FAIL_TO_DEVICE,		/* copy_to_device() returns -EIO */
+	HMM_DEVMEM_TEST_FAIL_TO_DEVICE,		/* copy_to_device() returns an error */
 	HMM_DEVMEM_TEST_FAIL_TO_DEVICE_RUN,	/* one run has an error */
-	HMM_DEVMEM_TEST_FAIL_TO_RAM,		/* copy_to_ram() returns -EIO */
+	HMM_DEVMEM_TEST_FAIL_TO_RAM,		/* copy_to_ram() returns an error */
 	HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN,	/* one run has an error */
-	HMM_DEVMEM_TEST_FAIL_WAIT,		/* copy_wait() returns -EIO */
+	HMM_DEVMEM_TEST_FAIL_WAIT,		/* copy_wait() returns an error */
 	HMM_DEVMEM_TEST_FAIL_GONE,		/* copies return -ENODEV */
 	HMM_DEVMEM_TEST_FAIL_MAX,
 };
@@ -177,7 +187,8 @@ enum hmm_devmem_test_fail {
  * @what: (in) An enum hmm_devmem_test_fail.
  * @skip: (in) How many calls (or runs) shall still succeed.
  * @times: (in) How many fail after that; ~0 for all.
- * @reserved: (in) 0.
+ * @error: (in) Which errno that is, as a positive number; 0 for EIO. Not used for
+ *	HMM_DEVMEM_TEST_FAIL_GONE.
  *
  * A failing copy fills its destination with a pattern first: nobody may ever
  * see that. Holds for the device, not for the open file.
@@ -186,7 +197,7 @@ struct hmm_devmem_test_inject {
 	__u32 what;
 	__u32 skip;
 	__u32 times;
-	__u32 reserved;
+	__u32 error;
 };
 
 #define HMM_DEVMEM_TEST_POISON		0x6b5a7e57d00dfeedULL
@@ -207,5 +218,10 @@ struct hmm_devmem_test_inject {
 #define HMM_DEVMEM_TEST_LOSE		_IOW('H', 0x29, struct hmm_devmem_test_range)
 #define HMM_DEVMEM_TEST_MARK_DEAD	_IO('H', 0x2a)
 #define HMM_DEVMEM_TEST_FAIL_NEXT	_IOW('H', 0x2b, __u32)
+/*
+ * Keep the mmap lock of the caller until it is killed. The argument is not a pointer
+ * but the caller's process id, so that nobody does this who does not mean it.
+ */
+#define HMM_DEVMEM_TEST_LOCK_MM		_IO('H', 0x2c)
 
 #endif /* _LIB_TEST_HMM_DEVMEM_UAPI_H */

@@ -12,7 +12,6 @@
 #include <linux/completion.h>
 #include <linux/err.h>
 #include <linux/kref.h>
-#include <linux/list.h>
 #include <linux/memremap.h>
 #include <linux/mm_types.h>
 #include <linux/mmu_notifier.h>
@@ -21,16 +20,19 @@
 #include <linux/percpu-rwsem.h>
 #include <linux/refcount.h>
 #include <linux/rwsem.h>
+#include <linux/spinlock.h>
 #include <linux/types.h>
 #include <linux/workqueue.h>
 
 struct dentry;
 struct device;
+struct shrinker;
 struct hmm_devmem;
 struct hmm_devmem_alloc;
 struct hmm_devmem_segment;
 struct hmm_devmem_stats_pcpu;
 struct resource;
+struct task_struct;
 
 /**
  * struct hmm_devmem_context - a driver's object behind a set of device folios
@@ -187,25 +189,38 @@ struct hmm_devmem_ops {
 	 * @copy_to_device: Start, or do, the copies (and clears) of @copy.
 	 * Process context, may sleep; the mmap lock of the process is held for
 	 * reading and all pages are locked, so no user memory may be touched and
-	 * no allocation may wait for these pages. Required for a managed driver.
+	 * no allocation may wait for these pages: GFP_KERNEL does not, but reclaim
+	 * calls MMU notifiers, so the driver's locks that those take are not to be
+	 * held around it. Required for a managed driver.
 	 *
 	 * When there is a @copy_wait, a migration of a long range starts a
-	 * second batch before it waits for the first, and never more than two.
+	 * second batch before it waits for the first, and never more than two. So
+	 * this may wait for the device, but keeps no lock until @copy_wait.
 	 *
 	 * Return: 0, or an errno if nothing was started; then @copy_wait is not
-	 * called and all pages stay where they were. %-ENODEV says that the
-	 * device is gone, see hmm_devmem_mark_dead().
+	 * called and all pages stay where they were. Once something was started,
+	 * what fails is reported by &hmm_devmem_run.error or @copy_wait. %-ENODEV
+	 * says that the device is gone, see hmm_devmem_mark_dead().
 	 */
 	int (*copy_to_device)(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy);
 
-	/** @copy_to_ram: The same in the other direction; never has holes. */
+	/**
+	 * @copy_to_ram: The same in the other direction; never has holes.
+	 *
+	 * For a CPU fault it matters which errno this, @copy_wait or
+	 * &hmm_devmem_run.error has: %-EIO says that the device cannot give the
+	 * data back, as %-ENODEV does, and the process gets SIGBUS. All others,
+	 * -EAGAIN or -ENOMEM for instance, say "not now": the page stays where it
+	 * is, and a while later the process faults and is copied for again, until
+	 * that succeeds or it is killed.
+	 */
 	int (*copy_to_ram)(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy);
 
 	/**
 	 * @copy_wait: Wait until the copies that were started are over, also
 	 * those that fail. After it returns the device must touch none of the
-	 * pages any more. Optional; leave it out when the two callbacks above
-	 * are synchronous.
+	 * pages any more: stop its DMA if they do not end. Optional; leave it out
+	 * when the two callbacks above are synchronous.
 	 *
 	 * Return: 0, or an errno if no run of @copy may be trusted; %-ENODEV
 	 * as above.
@@ -216,12 +231,15 @@ struct hmm_devmem_ops {
 	 * @map: The pages in &hmm_devmem_copy.entries are on the device and can
 	 * be entered into the device's page table. Called under the locks of
 	 * @copy_to_device. Cannot fail: a device that has no entry takes a page
-	 * fault of its own later. Optional.
+	 * fault of its own later. Not called for a mapping that the process may
+	 * not read (PROT_NONE). Optional.
 	 *
 	 * The process can have unmapped one of them since the migration began
 	 * (MADV_DONTNEED does not wait for it), and then that page is free soon.
 	 * If the MMU notifier got any other invalidation than
-	 * hmm_devmem_is_migration_to() in the meantime, enter nothing.
+	 * hmm_devmem_is_migration_to() in the meantime, enter nothing: that is from
+	 * before hmm_devmem_migrate_to_device() was called until the entry is made
+	 * under the lock that the notifier takes.
 	 */
 	void (*map)(struct hmm_devmem *devmem, const struct hmm_devmem_copy *copy);
 };
@@ -232,19 +250,27 @@ struct hmm_devmem_ops {
  * %HMM_DEVMEM_LAZY: struct pages, which take 1/64 of the device's size in system
  * memory and most of the time that an add takes, are created when the first page
  * near them is allocated, and given back when they have not been needed for a
- * while.
+ * while or when memory is short.
  *
  * %HMM_DEVMEM_DMA: the library maps system memory for DMA by the device, see
- * &hmm_devmem_run.dma_addr. The device must have a DMA mask.
+ * &hmm_devmem_run.dma_addr. The device must have a DMA mask, which is set before the
+ * add and not made narrower. Unless an IOMMU translates for it, or it reaches
+ * the machine's bounce buffers, the mask must cover all memory or at least all of one
+ * zone (ZONE_DMA32 or ZONE_DMA). If it does not cover all memory, pages come home
+ * to such a zone only, and those that the device cannot read do not go there.
  *
  * %HMM_DEVMEM_RECLAIM: a migration to the device for which there is not enough
- * device memory makes room by evicting pages that are there, in turn. Without it
- * such pages stay in system memory.
+ * device memory makes room by evicting pages that are there, in turn, but none
+ * of the range that is migrated. What does not fit then, and without this flag
+ * all for which there is no device memory, stays in system memory.
  *
- * %HMM_DEVMEM_RUNTIME_PM: the device is resumed, and kept from being suspended,
- * while copy and map callbacks run. A device that loses its memory when it is
- * suspended calls hmm_devmem_suspend() in its runtime_suspend callback, which
- * returns -EBUSY if that fails for whatever reason.
+ * %HMM_DEVMEM_RUNTIME_PM: hmm_devmem_migrate_to_device() resumes the device before it
+ * takes any lock, and from then on the device is kept from being suspended for as long
+ * as device pages are in use. So its runtime_suspend callback finds no data on it, and
+ * no other callback has to wait for it to be resumed. A driver that wants it off when
+ * processes have memory there and do not use it calls hmm_devmem_evict() then. Folios
+ * of hmm_devmem_alloc_folio() do not resume it, and the kill and cleanup callbacks can
+ * find it suspended.
  *
  * All of them are for managed drivers only.
  */
@@ -270,6 +296,11 @@ struct hmm_devmem_ops {
  * @driver_data: Initial value of &hmm_devmem.driver_data.
  * @dma_device: With %HMM_DEVMEM_DMA, the device that does the DMA; NULL if it is
  *	the device that the memory is added for. It must exist for as long.
+ * @bad_pages: Pages that are never to be used, since the device is known to have lost
+ *	what was there: for each of them an offset in bytes from the start of device
+ *	memory, of any byte in it. In any order; not needed after the call. Only for
+ *	managed drivers.
+ * @nr_bad_pages: Length of @bad_pages.
  */
 struct hmm_devmem_desc {
 	const struct hmm_devmem_ops *ops;
@@ -281,13 +312,15 @@ struct hmm_devmem_desc {
 	void *owner;
 	void *driver_data;
 	struct device *dma_device;
+	const u64 *bad_pages;
+	unsigned int nr_bad_pages;
 };
 
 /**
  * struct hmm_devmem_left - why pages were not evicted
  * @busy: They were locked, or somebody has references that are not mappings.
  * @no_memory: There was no system memory for them.
- * @not_copied: The device did not copy them.
+ * @not_copied: The device did not copy them, or they could not be mapped for it.
  *
  * In pages of PAGE_SIZE. The sum is what hmm_devmem_evict_why() returns.
  */
@@ -340,9 +373,12 @@ struct hmm_devmem_stats {
  *	for it to fall to zero before it calls &hmm_devmem_ops.cleanup.
  * @completion: Done when @ref has fallen to zero.
  *
- * Belongs to the library: valid from a successful add until hmm_devmem_remove()
- * returns or the driver is detached from @device, whichever is first. All
- * fields but @driver_data are read-only for drivers.
+ * Belongs to the library: valid memory from a successful add until the driver is
+ * detached from @device and every hmm_devmem_get() has had its hmm_devmem_put().
+ * hmm_devmem_remove() does not free it: what is called with a removed devmem returns
+ * -ENODEV, or does nothing where nothing is returned, and touches nothing of the
+ * driver's. All fields but @driver_data are read-only for drivers; @device and
+ * @resource are not to be used once it is removed.
  */
 struct hmm_devmem {
 	struct device *device;
@@ -358,28 +394,42 @@ struct hmm_devmem {
 
 	/* private: */
 	struct percpu_rw_semaphore intake;
-	struct kref kref;
-	struct list_head node;
+	struct percpu_rw_semaphore handout;
+	struct kref handles; /* of the memory of this */
+	struct kref kref; /* of the range */
+	struct task_struct *remover;
+	struct completion removed;
 	struct rw_semaphore segments_lock;
 	struct hmm_devmem_segment **segments;
+	unsigned long *ending;
+	atomic_t nr_ending;
 	unsigned int nr_segments;
 	unsigned int nr_populated;
 	unsigned int segment_shift;
 	int nid;
 	struct delayed_work shrink_work;
+	struct shrinker *shrinker;
 	struct hmm_devmem_alloc *alloc;
 	struct hmm_devmem_stats_pcpu __percpu *stats;
 	struct dentry *debugfs;
 	struct device *dma_device;
+	unsigned long dma_max_pfn; /* of the system, when ram_gfp was chosen */
+	gfp_t ram_gfp;
 	unsigned long flags;
 	unsigned long fail_next;
 	unsigned long reclaim_hand;
 	struct mutex suspend_lock; /* held by suspend and resume */
 	unsigned int max_run;
+	bool gone; /* no callback but cleanup any more */
 	bool has_free;
+	bool shrink_now;
 	bool dead;
-	bool suspending;
 	bool suspended;
+	bool powered;
+	unsigned int power_users;
+	spinlock_t power_lock; /* protects powered and power_users */
+	struct delayed_work power_work;
+	struct work_struct dead_work;
 	char to_device_cookie;
 };
 
@@ -393,6 +443,8 @@ struct hmm_devmem *hmm_devmem_add_resource(const struct hmm_devmem_ops *ops,
 struct hmm_devmem *hmm_devmem_add_desc(struct device *device,
 				       const struct hmm_devmem_desc *desc);
 void hmm_devmem_remove(struct hmm_devmem *devmem);
+void hmm_devmem_get(struct hmm_devmem *devmem);
+void hmm_devmem_put(struct hmm_devmem *devmem);
 
 struct folio *hmm_devmem_alloc_folio(struct hmm_devmem *devmem,
 				     unsigned int order,
@@ -471,6 +523,14 @@ hmm_devmem_add_desc(struct device *device, const struct hmm_devmem_desc *desc)
 }
 
 static inline void hmm_devmem_remove(struct hmm_devmem *devmem)
+{
+}
+
+static inline void hmm_devmem_get(struct hmm_devmem *devmem)
+{
+}
+
+static inline void hmm_devmem_put(struct hmm_devmem *devmem)
 {
 }
 

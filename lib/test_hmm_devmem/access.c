@@ -64,8 +64,11 @@ static int transfer_data(const struct thd_transfer *transfer, void *data)
 static void finish_write(struct page *page)
 {
 	flush_dcache_page(page);
-	/* Of a file, pages that can be written are dirty already. */
-	if (PageAnon(page))
+	/*
+	 * Of a file, pages that can be written are dirty already; device memory always
+	 * is.
+	 */
+	if (PageAnon(page) && !is_zone_device_page(page))
 		set_page_dirty(page);
 }
 
@@ -389,13 +392,14 @@ static int exclusive_page(struct thd_mirror *mirror, unsigned long addr)
 {
 	const unsigned long timeout =
 		jiffies + msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
+	unsigned int tries = 0;
 	struct thd_walk walk;
 	int ret;
 
 	thd_walk_init(&walk, mirror, THD_WRITE);
 	for (;;) {
 		ret = exclusive_try(mirror, addr);
-		if (ret != -EBUSY || time_after(jiffies, timeout))
+		if (ret != -EBUSY || thd_walk_in_vain(timeout, ++tries))
 			return ret;
 		/*
 		 * What has just been made exclusive would be invalidated when

@@ -26,6 +26,7 @@
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/userfaultfd_k.h>
 
 #include "test_hmm_devmem.h"
 
@@ -204,6 +205,8 @@ static struct page *classic_alloc(struct hmm_devmem *devmem)
 	}
 	page = pfn_to_page(devmem->pfn_first + bit);
 	zone_device_page_init(page, page_pgmap(page), 0);
+	/* The CPU's page table will not tell that the device has written to it. */
+	folio_set_dirty(page_folio(page));
 	hmm_devmem_page_set_drvdata(page,
 				    (unsigned long)thd_vram_at(tdev, offset));
 	return page;
@@ -224,6 +227,15 @@ static void classic_copy_to_device(struct page *device, struct page *ram)
 		clear_page(data);
 }
 
+/*
+ * A zero page comes as a hole, without what userfaultfd has noted in it: its next write
+ * would not be reported.
+ */
+static bool classic_may_fill(const struct migrate_vma *args, unsigned long i)
+{
+	return migrate_pfn_to_page(args->src[i]) || !userfaultfd_armed(args->vma);
+}
+
 static void classic_fill_device(struct hmm_devmem *devmem,
 				struct migrate_vma *args)
 {
@@ -231,7 +243,8 @@ static void classic_fill_device(struct hmm_devmem *devmem,
 	struct page *page;
 
 	for (i = 0; i < args->npages; i++) {
-		if (!(args->src[i] & MIGRATE_PFN_MIGRATE))
+		if (!(args->src[i] & MIGRATE_PFN_MIGRATE) ||
+		    !classic_may_fill(args, i))
 			continue;
 		page = classic_alloc(devmem);
 		if (!page)

@@ -64,12 +64,14 @@
 #include <linux/gfp.h>
 #include <linux/kdev_t.h>
 #include <linux/mm.h>
+#include <linux/mmap_lock.h>
 #include <linux/module.h>
 #include <linux/overflow.h>
 #include <linux/pci.h>
 #include <linux/pm.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -114,6 +116,10 @@ MODULE_PARM_DESC(lazy, "Create struct pages of the managed devices when they are
 static char *dma_device;
 module_param(dma_device, charp, 0444);
 MODULE_PARM_DESC(dma_device, "PCI function (0000:00:04.0) whose IOMMU the devices share when they are plugged with DMA. Without it they have none");
+
+static unsigned int dma_mask_bits = 64;
+module_param(dma_mask_bits, uint, 0444);
+MODULE_PARM_DESC(dma_mask_bits, "Width of the devices' own DMA mask, bits, 1 to 64 (default 64)");
 
 static dev_t thd_devt;
 static struct thd_device *thd_devices[THD_NR_DEVICES];
@@ -165,6 +171,20 @@ static unsigned long desc_flags(const struct thd_device *tdev)
 	       (flags & HMM_DEVMEM_TEST_RUNTIME_PM ? HMM_DEVMEM_RUNTIME_PM : 0);
 }
 
+/* Offsets; all of them are in the first segment, be the device lazy or not. */
+static const u64 thd_bad_pages[] = { 0, SZ_2M };
+
+static unsigned int nr_bad_pages(const struct thd_device *tdev)
+{
+	const u64 size = tdev->plug.size ?: tdev->size;
+	unsigned int nr = 0;
+
+	if (tdev->plug.flags & HMM_DEVMEM_TEST_BAD)
+		while (nr < ARRAY_SIZE(thd_bad_pages) && thd_bad_pages[nr] < size)
+			nr++;
+	return nr;
+}
+
 /* The two plain calls, unless there is something else to choose. */
 static struct hmm_devmem *thd_add(struct thd_device *tdev)
 {
@@ -178,7 +198,10 @@ static struct hmm_devmem *thd_add(struct thd_device *tdev)
 		.type = kind->type,
 		.flags = desc_flags(tdev),
 		.nid = NUMA_NO_NODE,
+		.owner = tdev->plug.flags & HMM_DEVMEM_TEST_COMMON ? thd_devices : NULL,
 		.dma_device = tdev->dma_dev,
+		.bad_pages = thd_bad_pages,
+		.nr_bad_pages = nr_bad_pages(tdev),
 	};
 
 	if (!kind->classic && (lazy || tdev->plug.flags || tdev->plug.size))
@@ -394,6 +417,10 @@ static int ioctl_stats(struct thd_device *tdev, void __user *arg)
 	stats.cleanups = atomic_long_read(&tdev->cleanups);
 	stats.in_flight = atomic_read(&tdev->max_in_flight);
 	stats.bad_power = atomic_long_read(&tdev->bad_power);
+	stats.copies = atomic_long_read(&tdev->copies);
+	stats.resumes = atomic_long_read(&tdev->resumes);
+	stats.copying = atomic_read(&tdev->in_flight);
+	stats.mm_locks = atomic_long_read(&tdev->mm_locks);
 	return copy_to_user(arg, &stats, sizeof(stats)) ? -EFAULT : 0;
 }
 
@@ -483,6 +510,23 @@ static int ioctl_power(struct thd_device *tdev, unsigned int nr)
 		hmm_devmem_mark_dead(devmem);
 	thd_leave(tdev);
 	return ret;
+}
+
+/* As if it were in a fault that somebody else is to serve, and does not. */
+static int ioctl_lock_mm(struct thd_device *tdev, unsigned long pid)
+{
+	struct mm_struct *mm = current->mm;
+
+	if (pid != task_tgid_vnr(current))
+		return -EINVAL;
+	if (mmap_write_lock_killable(mm))
+		return -EINTR;
+	atomic_long_inc(&tdev->mm_locks);
+	while (!fatal_signal_pending(current))
+		schedule_timeout_killable(MAX_SCHEDULE_TIMEOUT);
+	atomic_long_dec(&tdev->mm_locks);
+	mmap_write_unlock(mm);
+	return -EINTR;
 }
 
 static int ioctl_plug_as(struct thd_device *tdev, void __user *arg)
@@ -617,6 +661,8 @@ static long thd_ioctl(struct file *file, unsigned int nr, unsigned long arg)
 		return ioctl_lose(mirror->tdev, uarg);
 	case HMM_DEVMEM_TEST_FAIL_NEXT:
 		return ioctl_fail_next(mirror->tdev, uarg);
+	case HMM_DEVMEM_TEST_LOCK_MM:
+		return ioctl_lock_mm(mirror->tdev, arg);
 	default:
 		return ioctl_cmd(mirror, nr, uarg);
 	}
@@ -667,7 +713,7 @@ static struct thd_device *thd_alloc(const struct thd_kind *kind,
 	device_initialize(&tdev->dev);
 	tdev->dev.class = &thd_class;
 	tdev->dev.release = thd_release;
-	tdev->dev.coherent_dma_mask = DMA_BIT_MASK(64);
+	tdev->dev.coherent_dma_mask = DMA_BIT_MASK(dma_mask_bits);
 	tdev->dev.dma_mask = &tdev->dev.coherent_dma_mask;
 	tdev->dev.devt = MKDEV(MAJOR(thd_devt), MINOR(thd_devt) + id);
 	return tdev;
@@ -809,6 +855,8 @@ static int __init thd_init(void)
 {
 	int ret;
 
+	if (!dma_mask_bits || dma_mask_bits > 64)
+		return -EINVAL;
 	ret = alloc_chrdev_region(&thd_devt, 0, THD_NR_DEVICES,
 				  "hmm_devmem_test");
 	if (ret)

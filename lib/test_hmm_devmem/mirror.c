@@ -88,30 +88,80 @@ int thd_mirror_enter(struct thd_mirror *mirror, unsigned long index,
 			       GFP_ATOMIC));
 }
 
-static void table_enter_folio(struct thd_mirror *mirror,
-			      const struct hmm_devmem_map_entry *entry)
+/* What is there for @index; cheap if @xas is at its neighbour. */
+static void *table_step(struct xa_state *xas, unsigned long index)
 {
-	XA_STATE_ORDER(xas, &mirror->table, entry->addr >> PAGE_SHIFT,
-		       entry->order);
+	if (!xas_not_node(xas->xa_node) && xas->xa_index + 1 == index)
+		return xas_next(xas);
+	xas_set(xas, index);
+	return xas_load(xas);
+}
+
+/* As thd_mirror_enter(), for one page of many. */
+static void table_enter_page(struct xa_state *xas, unsigned long index, void *entry)
+{
+	void *old = table_step(xas, index);
+
+	if (unlikely(old && thd_entry_is_large(old))) {
+		xas_store(xas, NULL);
+		xas_set(xas, index);
+	}
+	xas_store(xas, entry);
+}
+
+static void table_enter_large(struct thd_mirror *mirror, unsigned long index,
+			      unsigned int order, void *entry)
+{
+	XA_STATE_ORDER(xas, &mirror->table, index, order);
+
+	xas_store(&xas, entry);
+}
+
+/* Without memory there is no entry, and the device takes a fault. */
+static void table_enter(struct thd_mirror *mirror,
+			const struct hmm_devmem_map_entry *entries, unsigned int nr)
+{
+	XA_STATE(xas, &mirror->table, 0);
+	unsigned int i;
 
 	lockdep_assert_held(&mirror->lock);
 
-	/* Without memory there is no entry, and the device takes a fault. */
 	xas_lock(&xas);
-	xas_store(&xas, thd_entry(entry->pfn, entry->order,
-				  entry->writable ? THD_TAG_WRITE :
-						    THD_TAG_READ));
+	for (i = 0; i < nr; i++) {
+		const unsigned long index = entries[i].addr >> PAGE_SHIFT;
+		void *entry = thd_entry(entries[i].pfn, entries[i].order,
+					entries[i].writable ? THD_TAG_WRITE :
+							      THD_TAG_READ);
+
+		if (!entries[i].order) {
+			table_enter_page(&xas, index, entry);
+			continue;
+		}
+		table_enter_large(mirror, index, entries[i].order, entry);
+		/* Where it was can be gone. */
+		xas_reset(&xas);
+	}
 	xas_unlock(&xas);
 }
 
-/* A page table below a PMD entry goes at once if all that it maps does. */
-static unsigned int drop_order(unsigned long index, unsigned long first,
-			       unsigned long last)
+/*
+ * Drop what there is in the block of @index: a large entry, or a page table, which
+ * goes at once. The state is one for that alone: xas_set() would leave its order.
+ */
+static void table_drop_block(struct thd_mirror *mirror, unsigned long index)
+{
+	XA_STATE_ORDER(xas, &mirror->table, index, PMD_ORDER);
+
+	xas_store(&xas, NULL);
+}
+
+/* Is all of the block of @index in [@first, @last]? */
+static bool has_block(unsigned long index, unsigned long first,
+		      unsigned long last)
 {
 	const unsigned long start = ALIGN_DOWN(index, BIT(PMD_ORDER));
 
-	return start >= first && start + BIT(PMD_ORDER) - 1 <= last ?
-	       PMD_ORDER : 0;
+	return start >= first && start + BIT(PMD_ORDER) - 1 <= last;
 }
 
 /* @keep_local: all but pages that are on the device. */
@@ -121,7 +171,6 @@ static void table_drop(struct thd_mirror *mirror, unsigned long start,
 	const unsigned long first = start >> PAGE_SHIFT;
 	const unsigned long last = (end - 1) >> PAGE_SHIFT;
 	XA_STATE(xas, &mirror->table, first);
-	unsigned int order;
 	void *entry;
 
 	lockdep_assert_held(&mirror->lock);
@@ -132,12 +181,12 @@ static void table_drop(struct thd_mirror *mirror, unsigned long start,
 		    thd_mirror_is_local(mirror, thd_entry_page(entry,
 							       xas.xa_index)))
 			continue;
-		order = keep_local ? 0 : drop_order(xas.xa_index, first, last);
-		if (order)
-			xas_set_order(&xas, xas.xa_index, order);
-		xas_store(&xas, NULL);
-		if (order)
-			xas_set(&xas, (xas.xa_index | (BIT(order) - 1)) + 1);
+		if (keep_local || !has_block(xas.xa_index, first, last)) {
+			xas_store(&xas, NULL);
+			continue;
+		}
+		table_drop_block(mirror, xas.xa_index);
+		xas_set(&xas, ALIGN(xas.xa_index + 1, BIT(PMD_ORDER)));
 	}
 	xas_unlock(&xas);
 }
@@ -226,15 +275,14 @@ void thd_mirror_map(struct hmm_devmem *devmem,
 		    const struct hmm_devmem_copy *copy)
 {
 	struct thd_mirror *mirror;
-	unsigned int i;
 
 	if (!copy->context)
 		return;
 	mirror = container_of(copy->context, struct thd_mirror, context);
 
 	guard(mutex)(&mirror->lock);
-	for (i = 0; !mirror->raced && i < copy->nr_entries; i++)
-		table_enter_folio(mirror, &copy->entries[i]);
+	if (!mirror->raced)
+		table_enter(mirror, copy->entries, copy->nr_entries);
 }
 
 static void mirror_release(struct hmm_devmem_context *context)
@@ -385,6 +433,13 @@ static struct page *walk_page(const struct thd_walk *walk, unsigned int i)
 	return folio_page(page_folio(page), index & (BIT(PMD_ORDER) - 1));
 }
 
+/* A peer has the same owner, but there is no link between the devices. */
+static bool is_private_of_peer(const struct thd_mirror *mirror,
+			       const struct page *page)
+{
+	return is_device_private_page(page) && !thd_mirror_is_local(mirror, page);
+}
+
 static int walk_enter_page(struct thd_mirror *mirror, struct thd_walk *walk,
 			   unsigned int i)
 {
@@ -393,7 +448,11 @@ static int walk_enter_page(struct thd_mirror *mirror, struct thd_walk *walk,
 
 	if (!(pfn & HMM_PFN_VALID))
 		return -ENOENT;
-	if (walk->access == THD_WRITE && !(pfn & HMM_PFN_WRITE)) {
+	page = walk_page(walk, i);
+	if (walk->access == THD_READ_LOCAL && !thd_mirror_is_local(mirror, page))
+		return -ENOENT;
+	if ((walk->access == THD_WRITE && !(pfn & HMM_PFN_WRITE)) ||
+	    is_private_of_peer(mirror, page)) {
 		/*
 		 * Core takes no fault for private memory of its owner, so look
 		 * again as somebody else: the page comes home and is then like
@@ -402,9 +461,6 @@ static int walk_enter_page(struct thd_mirror *mirror, struct thd_walk *walk,
 		walk->range.dev_private_owner = NULL;
 		return -EBUSY;
 	}
-	page = walk_page(walk, i);
-	if (walk->access == THD_READ_LOCAL && !thd_mirror_is_local(mirror, page))
-		return -ENOENT;
 	return thd_mirror_enter(mirror, (walk->range.start >> PAGE_SHIFT) + i, page,
 			   pfn & HMM_PFN_WRITE ? THD_TAG_WRITE : THD_TAG_READ);
 }
@@ -470,7 +526,7 @@ static int walk_try(struct thd_mirror *mirror, struct thd_walk *walk)
  * Return:
  * * %0 - done; with %THD_READ_LOCAL, for the first page at least
  * * %-ENOENT - with %THD_READ_LOCAL: that is not on the device
- * * %-EBUSY - invalidated again and again for a second
+ * * %-EBUSY - invalidated again and again, %THD_WALK_TRIES times and for a second
  * * %-EINTR - the process is being killed
  * * others - from hmm_range_fault()
  */
@@ -479,6 +535,7 @@ int thd_walk_some(struct thd_mirror *mirror, struct thd_walk *walk,
 {
 	const unsigned long timeout =
 		jiffies + msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
+	unsigned int tries = 0;
 	int ret;
 
 	walk->range.start = addr;
@@ -488,6 +545,6 @@ int thd_walk_some(struct thd_mirror *mirror, struct thd_walk *walk,
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		ret = walk_try(mirror, walk);
-	} while (ret == -EBUSY && time_before(jiffies, timeout));
+	} while (ret == -EBUSY && !thd_walk_in_vain(timeout, ++tries));
 	return ret;
 }

@@ -75,7 +75,7 @@ static int thd_resume(struct device *dev)
 	return 0;
 }
 
-/* Who has the lock can wait for us, in a copy that needs the device. */
+/* Who has the lock can wait for us, in a migration that resumes the device. */
 static int thd_runtime_suspend(struct device *dev)
 {
 	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
@@ -96,6 +96,7 @@ static int thd_runtime_resume(struct device *dev)
 	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
 	struct hmm_devmem *devmem = READ_ONCE(tdev->devmem);
 
+	atomic_long_inc(&tdev->resumes);
 	if (devmem)
 		hmm_devmem_resume(devmem);
 	return 0;

@@ -12,6 +12,7 @@
 #include <linux/hmm.h>
 #include <linux/hmm_devmem.h>
 #include <linux/ioport.h>
+#include <linux/jiffies.h>
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
 #include <linux/rwsem.h>
@@ -65,6 +66,9 @@ struct thd_kind {
  * @in_flight: Copies that were started and not yet waited for.
  * @max_in_flight: The most that were.
  * @bad_power: Copies while the device might have been suspended.
+ * @copies: How often it was asked to copy.
+ * @resumes: How often it was resumed at run time.
+ * @mm_locks: Processes whose mmap lock is kept.
  * @vram: What the device's memory really is, in pieces that are allocated when
  *	they are first used; NULL for a coherent device.
  * @nr_vram: Length of @vram.
@@ -91,6 +95,9 @@ struct thd_device {
 	atomic_t in_flight;
 	atomic_t max_in_flight;
 	atomic_long_t bad_power;
+	atomic_long_t copies;
+	atomic_long_t resumes;
+	atomic_long_t mm_locks;
 
 	void **vram;
 	unsigned long nr_vram;
@@ -199,6 +206,14 @@ enum thd_access {
 
 /* Pages of one hmm_range_fault(): what is tolerable on the stack. */
 #define THD_WALK_PAGES		32
+/* A walk is tried again so often at least: a second can be little on a busy machine. */
+#define THD_WALK_TRIES		1000
+
+/* Give it up? @deadline is in jiffies, @tries is how often it was in vain. */
+static inline bool thd_walk_in_vain(unsigned long deadline, unsigned int tries)
+{
+	return tries >= THD_WALK_TRIES && time_after(jiffies, deadline);
+}
 
 /**
  * struct thd_walk - a walk through the CPU's page table

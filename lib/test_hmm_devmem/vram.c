@@ -263,7 +263,7 @@ static void poison_copy(struct thd_device *tdev,
 int thd_inject(struct thd_device *tdev,
 	       const struct hmm_devmem_test_inject *fail)
 {
-	if (fail->what >= HMM_DEVMEM_TEST_FAIL_MAX || fail->reserved)
+	if (fail->what >= HMM_DEVMEM_TEST_FAIL_MAX || fail->error > MAX_ERRNO)
 		return -EINVAL;
 
 	guard(spinlock)(&tdev->fail_lock);
@@ -271,29 +271,32 @@ int thd_inject(struct thd_device *tdev,
 	return 0;
 }
 
-static bool take_failure(struct thd_device *tdev,
-			 enum hmm_devmem_test_fail what)
+/* An errno, or 0. */
+static int take_failure(struct thd_device *tdev, enum hmm_devmem_test_fail what)
 {
 	struct hmm_devmem_test_inject *fail = &tdev->fail;
 
 	guard(spinlock)(&tdev->fail_lock);
 	if (fail->what != what || !fail->times)
-		return false;
+		return 0;
 	if (fail->skip) {
 		fail->skip--;
-		return false;
+		return 0;
 	}
 	if (fail->times != U32_MAX)
 		fail->times--;
-	return true;
+	return -(int)(fail->error ?: EIO);
 }
 
-/* Shall this call, or run, fail? */
-static bool must_fail(struct thd_device *tdev, enum hmm_devmem_test_fail what)
+/* The errno with which this call, or run, shall fail, or 0. */
+static int must_fail(struct thd_device *tdev, enum hmm_devmem_test_fail what)
 {
 	/* A look without the lock: whoever asked for it was there before. */
-	return unlikely(data_race(tdev->fail.what) == what) &&
-	       take_failure(tdev, what);
+	const bool asked_for = data_race(tdev->fail.what) == what;
+
+	if (likely(!asked_for))
+		return 0;
+	return take_failure(tdev, what);
 }
 
 static void copy_runs(struct thd_device *tdev, struct hmm_devmem_copy *copy)
@@ -302,15 +305,15 @@ static void copy_runs(struct thd_device *tdev, struct hmm_devmem_copy *copy)
 		copy->dir == HMM_DEVMEM_TO_DEVICE ?
 		HMM_DEVMEM_TEST_FAIL_TO_DEVICE_RUN : HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN;
 	unsigned int i;
+	int ret;
 
 	for (i = 0; i < copy->nr_runs; i++) {
-		if (must_fail(tdev, run)) {
+		ret = must_fail(tdev, run);
+		if (ret)
 			poison_run(tdev, &copy->runs[i], copy->dir);
-			copy->runs[i].error = -EIO;
-		} else {
-			copy->runs[i].error = copy_run(tdev, &copy->runs[i],
-						       copy->dir);
-		}
+		else
+			ret = copy_run(tdev, &copy->runs[i], copy->dir);
+		copy->runs[i].error = ret;
 	}
 }
 
@@ -387,15 +390,13 @@ static void note_start(struct thd_device *tdev)
 		;
 }
 
-/* On, and nobody can switch it off before the copy has ended. */
+/* On, and nobody can switch it off: the library keeps it on, or the PM core. */
 static bool has_power(struct thd_device *tdev)
 {
 #ifdef CONFIG_PM
 	const struct dev_pm_info *power = &tdev->dev.power;
 
-	/* Being suspended: that ends in our own callback, which waits. */
-	if (!(tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM) ||
-	    READ_ONCE(power->runtime_status) == RPM_SUSPENDING)
+	if (!(tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM))
 		return true;
 	return pm_runtime_active(&tdev->dev) && atomic_read(&power->usage_count) > 0;
 #else
@@ -406,15 +407,19 @@ static bool has_power(struct thd_device *tdev)
 static int start_copy(struct thd_device *tdev, struct hmm_devmem_copy *copy,
 		      enum hmm_devmem_test_fail call)
 {
+	int ret;
+
+	atomic_long_inc(&tdev->copies);
 	if (!has_power(tdev))
 		atomic_long_inc(&tdev->bad_power);
 	if (must_fail(tdev, HMM_DEVMEM_TEST_FAIL_GONE)) {
 		poison_copy(tdev, copy);
 		return -ENODEV;
 	}
-	if (must_fail(tdev, call)) {
+	ret = must_fail(tdev, call);
+	if (ret) {
 		poison_copy(tdev, copy);
-		return -EIO;
+		return ret;
 	}
 	note_start(tdev);
 	if (!start_job(tdev, copy))
@@ -455,15 +460,16 @@ static int vram_copy_wait(struct hmm_devmem *devmem,
 {
 	struct thd_device *tdev = thd_from_devmem(devmem);
 	struct thd_job *job = copy->driver_private;
+	int ret;
 
 	if (job)
 		flush_work(&job->work);
 	kfree(job);
 	atomic_dec(&tdev->in_flight);
-	if (!must_fail(tdev, HMM_DEVMEM_TEST_FAIL_WAIT))
-		return 0;
-	poison_copy(tdev, copy);
-	return -EIO;
+	ret = must_fail(tdev, HMM_DEVMEM_TEST_FAIL_WAIT);
+	if (ret)
+		poison_copy(tdev, copy);
+	return ret;
 }
 
 static const struct hmm_devmem_ops vram_ops = {

@@ -9,17 +9,33 @@
  * Device memory is cut into *blocks*: naturally aligned pieces of the size that
  * core migrates whole (2 MiB on x86). A block has one bit for each of its pages
  * and is in one of four states: never used, empty (but used before), partial or
- * full. The first three are found in constant time, because there is one list
- * for each; nothing ever walks all blocks or all pages to allocate.
+ * full. There is one list for each of the first two, and partial blocks are on one
+ * of several lists, by the size of the largest piece that can be free in them. So
+ * single pages and whole blocks are found in constant time.
  *
- * Single pages are taken from partial blocks first, in ascending order, so that
- * whole blocks remain for large folios and the pages of one migration are
- * contiguous. Since a block is a bitmap, freed neighbours are one free piece at
- * once: there is nothing to merge.
+ * Which piece really is the largest is found out only by who needs one: the list
+ * follows from the number of free pages until a search has found less, and again
+ * when pages are freed. A search takes part of a microsecond. At most eight are done
+ * with interrupts off; then a whole block is broken up, or, if there is none, the
+ * search goes on after the lock was released. One request can search as many blocks
+ * as have had pages freed since they were searched last, so it costs no more than a
+ * part of what it cost to free those. Core does not ask for such pieces.
+ *
+ * Single pages are taken from partial blocks first, and of those where the pieces
+ * are smallest, in ascending order, so that whole blocks and large pieces remain
+ * for large folios and the pages of one migration are contiguous. Since a block is
+ * a bitmap, freed neighbours are one free piece at once: there is nothing to merge.
  *
  * Single pages go through a per-CPU cache. It is filled and emptied by many
  * pages at a time, so that only few calls take the lock that all CPUs share; a
- * free that finds it taken leaves its pages in the cache.
+ * free that finds it taken leaves its pages in the cache. A request for which there
+ * is nothing empties the caches of all CPUs that have filled them since that
+ * happened last, and of no others: on a full device it fails at once. Retired pages
+ * go past the caches, and only they.
+ *
+ * What is retired stays so when the struct pages around it go, and can be retired
+ * before they come (%HMM_DEVMEM_LAZY): for an area that is not populated, a bitmap says
+ * which of its pages are bad, and is there only if one is.
  *
  * Pages are pfns here. This file knows nothing of struct page, of processes or
  * of struct dev_pagemap, so it is tested without any device.
@@ -33,12 +49,15 @@
 
 #include <kunit/visibility.h>
 #include <linux/align.h>
+#include <linux/atomic.h>
+#include <linux/bits.h>
 #include <linux/bug.h>
 #include <linux/cpuhotplug.h>
 #include <linux/export.h>
 #include <linux/minmax.h>
 #include <linux/overflow.h>
 #include <linux/percpu.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 
 #include "internal.h"
@@ -56,11 +75,15 @@
 /**
  * struct hmm_devmem_pcp - free pages of one CPU
  * @lock: Protects the rest. Only drains take it from another CPU.
+ * @look: Whoever puts a page here has to look at @filled, and whether it is retired.
+ * @filled: There may be a page here; counted in &hmm_devmem_alloc.nr_filled.
  * @nr: Number of @pfns.
  * @pfns: A stack of pfns, the next to be handed out last.
  */
 struct hmm_devmem_pcp {
 	spinlock_t lock;	/* see above */
+	bool look;
+	bool filled;
 	unsigned int nr;
 	unsigned long pfns[HMM_DEVMEM_PCP_MAX];
 };
@@ -79,9 +102,21 @@ static void pcp_flush(struct hmm_devmem_alloc *alloc,
 	memmove(pcp->pfns, pcp->pfns + nr, pcp->nr * sizeof(pcp->pfns[0]));
 }
 
-/* Fill an empty cache so that it hands out ascending pfns. */
-static noinline int pcp_refill(struct hmm_devmem_alloc *alloc,
-			       struct hmm_devmem_pcp *pcp)
+/* Pages are about to get into a cache. */
+static void pcp_note_filled(struct hmm_devmem_alloc *alloc,
+			    struct hmm_devmem_pcp *pcp)
+{
+	lockdep_assert_held(&pcp->lock);
+
+	if (pcp->filled)
+		return;
+	WRITE_ONCE(pcp->filled, true);
+	atomic_inc(&alloc->nr_filled);
+}
+
+/* Fill a cache, if it is empty, so that it hands out ascending pfns. */
+static int pcp_refill(struct hmm_devmem_alloc *alloc,
+		      struct hmm_devmem_pcp *pcp)
 {
 	unsigned int nr, top = HMM_DEVMEM_PCP_BATCH;
 	unsigned long pfn;
@@ -91,6 +126,9 @@ static noinline int pcp_refill(struct hmm_devmem_alloc *alloc,
 	guard(spinlock)(&alloc->lock);
 	if (alloc->refused)
 		return alloc->refused;
+	/* There was something to be had, and a moment ago it was refused. */
+	if (pcp->nr)
+		return 0;
 	while (top) {
 		nr = hmm_devmem_block_take_run(alloc, top, &pfn);
 		if (!nr)
@@ -99,26 +137,41 @@ static noinline int pcp_refill(struct hmm_devmem_alloc *alloc,
 			pcp->pfns[--top] = pfn++;
 	}
 	pcp->nr = HMM_DEVMEM_PCP_BATCH - top;
-	memmove(pcp->pfns, pcp->pfns + top, pcp->nr * sizeof(pcp->pfns[0]));
+	if (pcp->nr)
+		pcp_note_filled(alloc, pcp);
+	if (top)
+		memmove(pcp->pfns, pcp->pfns + top, pcp->nr * sizeof(pcp->pfns[0]));
 	return pcp->nr ? 0 : -ENOMEM;
+}
+
+/* The end of pcp_get() if there is nothing in the cache, or to be had at all. */
+static noinline int pcp_get_special(struct hmm_devmem_alloc *alloc,
+				    struct hmm_devmem_pcp *pcp,
+				    unsigned long flags, unsigned long *pfn)
+	__releases(&pcp->lock)
+{
+	int ret;
+
+	ret = pcp_refill(alloc, pcp);
+	if (!ret)
+		*pfn = pcp->pfns[--pcp->nr];
+	spin_unlock_irqrestore(&pcp->lock, flags);
+	return ret;
 }
 
 static int pcp_get(struct hmm_devmem_alloc *alloc, unsigned long *pfn)
 {
 	struct hmm_devmem_pcp *pcp;
 	unsigned long flags;
-	int ret;
 
 	/* Being moved to another CPU after this costs a lock transfer, no more. */
 	pcp = raw_cpu_ptr(alloc->pcp);
 	spin_lock_irqsave(&pcp->lock, flags);
-	ret = READ_ONCE(alloc->refused);
-	if (likely(!ret) && !pcp->nr)
-		ret = pcp_refill(alloc, pcp);
-	if (!ret)
-		*pfn = pcp->pfns[--pcp->nr];
+	if (unlikely(READ_ONCE(alloc->refused) || !pcp->nr))
+		return pcp_get_special(alloc, pcp, flags, pfn);
+	*pfn = pcp->pfns[--pcp->nr];
 	spin_unlock_irqrestore(&pcp->lock, flags);
-	return ret;
+	return 0;
 }
 
 static noinline void put_locked(struct hmm_devmem_alloc *alloc,
@@ -132,7 +185,7 @@ static noinline void put_locked(struct hmm_devmem_alloc *alloc,
 }
 
 /* Make room, but do not wait for another CPU if there is some: faults free. */
-static noinline void pcp_trim(struct hmm_devmem_alloc *alloc, struct hmm_devmem_pcp *pcp)
+static void pcp_trim(struct hmm_devmem_alloc *alloc, struct hmm_devmem_pcp *pcp)
 {
 	lockdep_assert_held(&pcp->lock);
 
@@ -144,15 +197,25 @@ static noinline void pcp_trim(struct hmm_devmem_alloc *alloc, struct hmm_devmem_
 	spin_unlock(&alloc->lock);
 }
 
-static void pcp_put(struct hmm_devmem_alloc *alloc, unsigned long pfn)
+/* May @pfn be cached? Asked for the first page after a drain, or for all of them. */
+static noinline bool pcp_may_put(struct hmm_devmem_alloc *alloc,
+				 struct hmm_devmem_pcp *pcp, unsigned long pfn)
 {
-	struct hmm_devmem_pcp *pcp;
-	unsigned long flags;
+	/* Set before the drain that has set @look, or will. */
+	pcp->look = hmm_devmem_alloc_any_retired(alloc);
+	if (hmm_devmem_alloc_retired(alloc, pfn))
+		return false;
+	pcp_note_filled(alloc, pcp);
+	return true;
+}
 
-	pcp = raw_cpu_ptr(alloc->pcp);
-	spin_lock_irqsave(&pcp->lock, flags);
-	/* The caches do not know which pages are retired: blocks do. */
-	if (unlikely(READ_ONCE(alloc->nr_retired))) {
+/* The end of pcp_put() if somebody has to look at the page, or the cache is full. */
+static noinline void pcp_put_special(struct hmm_devmem_alloc *alloc,
+				     struct hmm_devmem_pcp *pcp,
+				     unsigned long flags, unsigned long pfn)
+	__releases(&pcp->lock)
+{
+	if (pcp->look && !pcp_may_put(alloc, pcp, pfn)) {
 		spin_unlock_irqrestore(&pcp->lock, flags);
 		put_locked(alloc, pfn, 0);
 		return;
@@ -160,6 +223,21 @@ static void pcp_put(struct hmm_devmem_alloc *alloc, unsigned long pfn)
 	pcp->pfns[pcp->nr++] = pfn;
 	if (pcp->nr >= HMM_DEVMEM_PCP_HIGH)
 		pcp_trim(alloc, pcp);
+	spin_unlock_irqrestore(&pcp->lock, flags);
+}
+
+static void pcp_put(struct hmm_devmem_alloc *alloc, unsigned long pfn)
+{
+	struct hmm_devmem_pcp *pcp;
+	unsigned long flags;
+
+	pcp = raw_cpu_ptr(alloc->pcp);
+	spin_lock_irqsave(&pcp->lock, flags);
+	if (unlikely(pcp->look || pcp->nr >= HMM_DEVMEM_PCP_HIGH - 1)) {
+		pcp_put_special(alloc, pcp, flags, pfn);
+		return;
+	}
+	pcp->pfns[pcp->nr++] = pfn;
 	spin_unlock_irqrestore(&pcp->lock, flags);
 }
 
@@ -174,21 +252,51 @@ static void pcp_drain_cpu(struct hmm_devmem_alloc *alloc, unsigned int cpu)
 		pcp_flush(alloc, pcp, pcp->nr);
 		spin_unlock(&alloc->lock);
 	}
+	pcp->look = true;
+	if (pcp->filled) {
+		/* Whoever sees this finds the pages in their blocks. */
+		smp_store_release(&pcp->filled, false);
+		atomic_dec_return_release(&alloc->nr_filled);
+	}
 	spin_unlock_irqrestore(&pcp->lock, flags);
+}
+
+/* After this, whoever uses a cache sees what was changed before. */
+static void pcp_drain_all(struct hmm_devmem_alloc *alloc)
+{
+	unsigned int cpu;
+
+	atomic_long_inc(&alloc->nr_drained);
+	for_each_possible_cpu(cpu)
+		pcp_drain_cpu(alloc, cpu);
+}
+
+/* Return: Whether there was anything to be emptied. */
+static bool pcp_drain_filled(struct hmm_devmem_alloc *alloc)
+{
+	unsigned int cpu;
+
+	if (!atomic_read_acquire(&alloc->nr_filled))
+		return false;
+	atomic_long_inc(&alloc->nr_drained);
+	for_each_possible_cpu(cpu)
+		/* Pairs with pcp_drain_cpu(): if not, the pages are in their blocks. */
+		if (smp_load_acquire(&per_cpu_ptr(alloc->pcp, cpu)->filled))
+			pcp_drain_cpu(alloc, cpu);
+	return true;
 }
 
 /**
  * hmm_devmem_alloc_drain() - Empty the per-CPU caches
  * @alloc: The allocator.
  *
+ * Takes locks of those CPUs only that have filled their cache since the last time.
+ *
  * Context: Any context.
  */
 void hmm_devmem_alloc_drain(struct hmm_devmem_alloc *alloc)
 {
-	unsigned int cpu;
-
-	for_each_possible_cpu(cpu)
-		pcp_drain_cpu(alloc, cpu);
+	pcp_drain_filled(alloc);
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_drain);
 
@@ -205,11 +313,12 @@ static noinline int get_locked(struct hmm_devmem_alloc *alloc,
 	unsigned long flags;
 	int ret;
 
-	spin_lock_irqsave(&alloc->lock, flags);
-	ret = alloc->refused;
-	if (!ret && !hmm_devmem_block_take_order(alloc, order, pfn))
-		ret = -ENOMEM;
-	spin_unlock_irqrestore(&alloc->lock, flags);
+	do {
+		spin_lock_irqsave(&alloc->lock, flags);
+		ret = alloc->refused ?:
+		      hmm_devmem_block_take_order(alloc, order, pfn);
+		spin_unlock_irqrestore(&alloc->lock, flags);
+	} while (unlikely(ret > 0));
 	return ret;
 }
 
@@ -217,8 +326,19 @@ static noinline int get_locked(struct hmm_devmem_alloc *alloc,
 static noinline int get_after_drain(struct hmm_devmem_alloc *alloc,
 				    unsigned int order, unsigned long *pfn)
 {
-	hmm_devmem_alloc_drain(alloc);
-	return get_locked(alloc, order, pfn);
+	return pcp_drain_filled(alloc) ? get_locked(alloc, order, pfn) : -ENOMEM;
+}
+
+/* A function of its own, so that single pages need few registers. */
+static noinline int get_large(struct hmm_devmem_alloc *alloc, unsigned int order,
+			      unsigned long *pfn)
+{
+	int ret;
+
+	if (order > alloc->block_order)
+		return -EINVAL;
+	ret = get_locked(alloc, order, pfn);
+	return ret == -ENOMEM ? get_after_drain(alloc, order, pfn) : ret;
 }
 
 /**
@@ -241,14 +361,13 @@ int hmm_devmem_alloc_get(struct hmm_devmem_alloc *alloc,
 {
 	int ret;
 
-	if (!order)
+	if (likely(!order)) {
 		ret = pcp_get(alloc, pfn);
-	else if (order <= alloc->block_order)
-		ret = get_locked(alloc, order, pfn);
-	else
-		return -EINVAL;
-	if (unlikely(ret == -ENOMEM))
-		ret = get_after_drain(alloc, order, pfn);
+		if (unlikely(ret == -ENOMEM))
+			ret = get_after_drain(alloc, 0, pfn);
+	} else {
+		ret = get_large(alloc, order, pfn);
+	}
 	if (likely(!ret))
 		hmm_devmem_block_set_live(alloc, *pfn, order, true);
 	return ret;
@@ -292,10 +411,8 @@ unsigned int hmm_devmem_alloc_get_bulk(struct hmm_devmem_alloc *alloc,
 	unsigned int got, i;
 
 	got = get_bulk_locked(alloc, nr, pfns);
-	if (got < nr) {
-		hmm_devmem_alloc_drain(alloc);
+	if (got < nr && pcp_drain_filled(alloc))
 		got += get_bulk_locked(alloc, nr - got, pfns + got);
-	}
 	if (IS_ENABLED(CONFIG_HMM_DEVMEM_DEBUG))
 		for (i = 0; i < got; i++)
 			hmm_devmem_block_set_live(alloc, pfns[i], 0, true);
@@ -328,38 +445,38 @@ void hmm_devmem_alloc_put(struct hmm_devmem_alloc *alloc,
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_put);
 
-/* From @from to @to, if that is the state. True if it was. */
+/*
+ * From @from to @to, if that is the state. True if it was. What was killed has no
+ * way back: nothing is called with @from == -ENODEV.
+ */
 static bool alloc_refuse(struct hmm_devmem_alloc *alloc, int from, int to)
 {
-	unsigned long flags;
-	bool ret;
-
-	spin_lock_irqsave(&alloc->lock, flags);
-	ret = alloc->refused == from;
-	if (ret)
-		WRITE_ONCE(alloc->refused, to);
-	spin_unlock_irqrestore(&alloc->lock, flags);
-	/*
-	 * This takes the lock of each cache: whoever has it later sees @refused,
-	 * and whoever had it before has got its page.
-	 */
-	if (ret && to)
-		hmm_devmem_alloc_drain(alloc);
-	return ret;
+	guard(spinlock_irqsave)(&alloc->lock);
+	if (alloc->refused != from)
+		return false;
+	WRITE_ONCE(alloc->refused, to);
+	return true;
 }
 
 /**
  * hmm_devmem_alloc_kill() - Let no more pages be allocated
- * @alloc: The allocator.
+ * @alloc: The allocator, in whatever state.
  *
- * When this returns, every allocation that could still succeed has succeeded.
+ * When this returns, every allocation that could still succeed has succeeded, and
+ * neither hmm_devmem_alloc_freeze() nor hmm_devmem_alloc_thaw(), also if they run
+ * at the same time, changes anything any more.
  *
  * Context: Any context.
  */
 void hmm_devmem_alloc_kill(struct hmm_devmem_alloc *alloc)
 {
-	if (!alloc_refuse(alloc, 0, -ENODEV))
-		alloc_refuse(alloc, -EAGAIN, -ENODEV);
+	scoped_guard(spinlock_irqsave, &alloc->lock)
+		WRITE_ONCE(alloc->refused, -ENODEV);
+	/*
+	 * This takes the lock of each cache: whoever has it later sees @refused,
+	 * and whoever had it before has got its page.
+	 */
+	pcp_drain_all(alloc);
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_kill);
 
@@ -374,7 +491,11 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_kill);
  */
 bool hmm_devmem_alloc_freeze(struct hmm_devmem_alloc *alloc)
 {
-	return alloc_refuse(alloc, 0, -EAGAIN);
+	if (!alloc_refuse(alloc, 0, -EAGAIN))
+		return false;
+	/* See hmm_devmem_alloc_kill(). */
+	pcp_drain_all(alloc);
+	return true;
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_freeze);
 
@@ -405,24 +526,62 @@ int hmm_devmem_alloc_refused(struct hmm_devmem_alloc *alloc)
 /**
  * hmm_devmem_alloc_retire() - Never hand a page out again
  * @alloc: The allocator.
- * @pfn: The page; may be free or in use, and may have been retired already.
+ * @pfn: The page; may be free or in use, and may have been retired already. Its area
+ *	need not be populated: what is retired is remembered.
  *
  * A page in use is retired when it is freed.
  *
- * Context: Any context.
+ * Context: Process context, may sleep; any context if its area is populated.
  */
 void hmm_devmem_alloc_retire(struct hmm_devmem_alloc *alloc,
 			     unsigned long pfn)
 {
-	unsigned long flags;
-
-	spin_lock_irqsave(&alloc->lock, flags);
-	hmm_devmem_block_retire(alloc, pfn);
-	spin_unlock_irqrestore(&alloc->lock, flags);
-	/* From here on nothing enters a cache; take out what is there. */
-	hmm_devmem_alloc_drain(alloc);
+	hmm_devmem_alloc_retire_range(alloc, pfn, pfn + 1);
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_retire);
+
+/**
+ * hmm_devmem_alloc_retire_range() - Never hand pages out again
+ * @alloc: The allocator.
+ * @pfn: The first page; see hmm_devmem_alloc_retire().
+ * @end: One past the last.
+ *
+ * Empties the caches once.
+ *
+ * Context: Process context, may sleep.
+ */
+void hmm_devmem_alloc_retire_range(struct hmm_devmem_alloc *alloc,
+				   unsigned long pfn, unsigned long end)
+{
+	if (pfn >= end)
+		return;
+	for (; pfn < end; pfn++) {
+		/* A page of memory for each area, once. */
+		while (!hmm_devmem_block_retire(alloc, pfn))
+			hmm_devmem_alloc_reserve_bad(alloc, pfn,
+						     GFP_KERNEL | __GFP_NOFAIL);
+		cond_resched();
+	}
+	/* From here on they enter no cache; take out what is in one. */
+	pcp_drain_all(alloc);
+}
+
+/**
+ * hmm_devmem_alloc_retire_new() - Never hand a page out at all
+ * @alloc: The allocator; nobody has got a page of it yet.
+ * @pfn: The page, as for hmm_devmem_alloc_retire().
+ *
+ * Context: Process context, may sleep.
+ * Return: 0, or -ENOMEM and nothing is changed.
+ */
+int hmm_devmem_alloc_retire_new(struct hmm_devmem_alloc *alloc, unsigned long pfn)
+{
+	int ret = 0;
+
+	while (!ret && !hmm_devmem_block_retire(alloc, pfn))
+		ret = hmm_devmem_alloc_reserve_bad(alloc, pfn, GFP_KERNEL);
+	return ret;
+}
 
 /**
  * hmm_devmem_alloc_get_stats() - How many pages are where
@@ -434,23 +593,18 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_retire);
 void hmm_devmem_alloc_get_stats(struct hmm_devmem_alloc *alloc,
 				struct hmm_devmem_alloc_stats *stats)
 {
-	unsigned long total = 0, cached = 0, flags;
-	unsigned int cpu, i;
+	unsigned long cached = 0, flags;
+	unsigned int cpu;
 
-	spin_lock_irqsave(&alloc->lock, flags);
 	/* Exact if nothing is allocated or freed meanwhile, like all of this. */
 	for_each_possible_cpu(cpu)
 		cached += READ_ONCE(per_cpu_ptr(alloc->pcp, cpu)->nr);
-	for (i = 0; i < alloc->nr_areas; i++)
-		if (alloc->areas[i])
-			total += (unsigned long)alloc->areas[i]->nr_blocks <<
-				 alloc->block_order;
-
-	stats->total = total - alloc->nr_absent;
+	spin_lock_irqsave(&alloc->lock, flags);
+	stats->total = alloc->nr_total - alloc->nr_absent;
 	stats->used = alloc->nr_used - alloc->nr_lost;
 	stats->cached = min(cached, stats->used);
 	stats->used -= stats->cached;
-	stats->free = total - alloc->nr_used;
+	stats->free = alloc->nr_total - alloc->nr_used;
 	stats->retired = alloc->nr_retired;
 	spin_unlock_irqrestore(&alloc->lock, flags);
 }
@@ -473,12 +627,31 @@ unsigned long hmm_devmem_alloc_used(struct hmm_devmem_alloc *alloc)
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_used);
 
 /**
- * hmm_devmem_alloc_area_used() - Number of pages of an area that are not free
+ * hmm_devmem_alloc_any_used() - Has somebody a page?
  * @alloc: The allocator. Its caches are emptied.
+ *
+ * Not from hmm_devmem_alloc_used(): what is counted as cached there can have got back
+ * to its blocks before those are counted, and is then taken from the pages in use.
+ *
+ * Context: Any context.
+ * Return: True if there is a page that has been in use all the time. Can be true as
+ * well if there is none, when pages are allocated or freed meanwhile.
+ */
+bool hmm_devmem_alloc_any_used(struct hmm_devmem_alloc *alloc)
+{
+	hmm_devmem_alloc_drain(alloc);
+	guard(spinlock_irqsave)(&alloc->lock);
+	return alloc->nr_used != alloc->nr_lost;
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_any_used);
+
+/**
+ * hmm_devmem_alloc_area_used() - Number of pages of an area that are not free
+ * @alloc: The allocator.
  * @idx: Which area.
  *
  * Context: Any context. The area is not depopulated meanwhile.
- * Return: Number of pages, 0 if the area is not populated.
+ * Return: Number of pages, with those in per-CPU caches; 0 if the area is not populated.
  */
 unsigned long hmm_devmem_alloc_area_used(struct hmm_devmem_alloc *alloc,
 					 unsigned int idx)
@@ -486,12 +659,23 @@ unsigned long hmm_devmem_alloc_area_used(struct hmm_devmem_alloc *alloc,
 	struct hmm_devmem_area *area;
 	unsigned long flags, used;
 
-	hmm_devmem_alloc_drain(alloc);
 	spin_lock_irqsave(&alloc->lock, flags);
 	area = alloc->areas[idx];
 	used = area ? area->nr_used - area->nr_lost : 0;
 	spin_unlock_irqrestore(&alloc->lock, flags);
 	return used;
+}
+
+/**
+ * hmm_devmem_alloc_idle_areas() - Number of areas without a page in use
+ * @alloc: The allocator. An area with a page in a cache does not count.
+ *
+ * Context: Any context.
+ * Return: A hint: others allocate and free at the same time.
+ */
+unsigned int hmm_devmem_alloc_idle_areas(struct hmm_devmem_alloc *alloc)
+{
+	return READ_ONCE(alloc->nr_idle);
 }
 
 /**
@@ -503,19 +687,40 @@ unsigned long hmm_devmem_alloc_area_used(struct hmm_devmem_alloc *alloc,
  */
 bool hmm_devmem_alloc_has_block(struct hmm_devmem_alloc *alloc)
 {
-	return !list_empty_careful(&alloc->empty) ||
+	return READ_ONCE(alloc->free_orders) & BIT(alloc->block_order) ||
 	       !list_empty_careful(&alloc->fresh);
 }
+
+/**
+ * hmm_devmem_alloc_has_page() - Is there a free page?
+ * @alloc: The allocator.
+ *
+ * Context: Any context.
+ * Return: A hint: others allocate and free at the same time.
+ */
+bool hmm_devmem_alloc_has_page(struct hmm_devmem_alloc *alloc)
+{
+	unsigned int cpu;
+
+	if (READ_ONCE(alloc->free_orders) || !list_empty_careful(&alloc->fresh))
+		return true;
+	for_each_possible_cpu(cpu)
+		if (READ_ONCE(per_cpu_ptr(alloc->pcp, cpu)->nr))
+			return true;
+	return false;
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_has_page);
 
 /**
  * hmm_devmem_alloc_create() - Set up an allocator
  * @first: First pfn.
  * @nr_pages: Number of pages, not 0.
- * @block_order: Pages of a block, log2.
+ * @block_order: Pages of a block, log2, at most HMM_DEVMEM_MAX_BLOCK_ORDER.
  * @area_shift: Pages of an area, log2, at least @block_order. No area is
  *	populated yet.
  *
- * The cost does not depend on @nr_pages but through the number of areas.
+ * The cost does not depend on @nr_pages but through the number of areas, each of
+ * which takes a word.
  *
  * Context: Process context, may sleep.
  * Return: The allocator, or NULL if there is no memory.
@@ -529,17 +734,24 @@ struct hmm_devmem_alloc *hmm_devmem_alloc_create(unsigned long first,
 	unsigned long nr_areas = DIV_ROUND_UP(first + nr_pages - base,
 					      1UL << area_shift);
 	struct hmm_devmem_alloc *alloc;
-	unsigned int cpu;
+	unsigned int cpu, i;
 
+	if (WARN_ON_ONCE(block_order > HMM_DEVMEM_MAX_BLOCK_ORDER))
+		return NULL;
 	alloc = kvzalloc_flex(*alloc, areas, nr_areas);
 	if (!alloc)
 		return NULL;
 	alloc->nr_areas = nr_areas;
+	alloc->bad = kvcalloc(nr_areas, sizeof(*alloc->bad), GFP_KERNEL);
+	if (!alloc->bad)
+		goto err_free;
 	alloc->pcp = alloc_percpu(struct hmm_devmem_pcp);
 	if (!alloc->pcp)
-		goto err_free;
-	for_each_possible_cpu(cpu)
+		goto err_free_bad;
+	for_each_possible_cpu(cpu) {
 		spin_lock_init(&per_cpu_ptr(alloc->pcp, cpu)->lock);
+		per_cpu_ptr(alloc->pcp, cpu)->look = true;
+	}
 
 	spin_lock_init(&alloc->lock);
 	alloc->block_order = block_order;
@@ -548,8 +760,8 @@ struct hmm_devmem_alloc *hmm_devmem_alloc_create(unsigned long first,
 	alloc->last = first + nr_pages;
 	alloc->nr_pages = nr_pages;
 	alloc->base = base;
-	INIT_LIST_HEAD(&alloc->partial);
-	INIT_LIST_HEAD(&alloc->empty);
+	for (i = 0; i <= block_order; i++)
+		INIT_LIST_HEAD(&alloc->free[i]);
 	INIT_LIST_HEAD(&alloc->fresh);
 	if (cpuhp_state_add_instance_nocalls(hmm_devmem_cpuhp, &alloc->cpuhp))
 		goto err_free_pcp;
@@ -557,11 +769,38 @@ struct hmm_devmem_alloc *hmm_devmem_alloc_create(unsigned long first,
 
 err_free_pcp:
 	free_percpu(alloc->pcp);
+err_free_bad:
+	kvfree(alloc->bad);
 err_free:
 	kvfree(alloc);
 	return NULL;
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_create);
+
+/**
+ * hmm_devmem_alloc_clear() - Forget about all areas
+ * @alloc: The allocator, or NULL. It was killed, if anybody can still ask it for
+ *	pages, and none is in use.
+ *
+ * What is left is small and goes on to refuse.
+ *
+ * Context: Process context.
+ */
+void hmm_devmem_alloc_clear(struct hmm_devmem_alloc *alloc)
+{
+	unsigned int i;
+
+	if (!alloc)
+		return;
+	/* A CPU that goes offline would give its pages back to blocks that are gone. */
+	hmm_devmem_alloc_drain(alloc);
+	for (i = 0; i < alloc->nr_areas; i++) {
+		hmm_devmem_area_free(alloc->areas[i]);
+		alloc->areas[i] = NULL;
+		kvfree(alloc->bad[i]);
+		alloc->bad[i] = NULL;
+	}
+}
 
 /**
  * hmm_devmem_alloc_destroy() - Undo hmm_devmem_alloc_create()
@@ -571,13 +810,11 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_create);
  */
 void hmm_devmem_alloc_destroy(struct hmm_devmem_alloc *alloc)
 {
-	unsigned int i;
-
 	if (!alloc)
 		return;
 	cpuhp_state_remove_instance_nocalls(hmm_devmem_cpuhp, &alloc->cpuhp);
-	for (i = 0; i < alloc->nr_areas; i++)
-		hmm_devmem_area_free(alloc->areas[i]);
+	hmm_devmem_alloc_clear(alloc);
+	kvfree(alloc->bad);
 	free_percpu(alloc->pcp);
 	kvfree(alloc);
 }

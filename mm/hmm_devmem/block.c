@@ -1,76 +1,51 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Blocks of device pages and the areas they lie in: the allocator's bitmaps.
+ * Blocks of device pages: the allocator's bitmaps.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <kunit/static_stub.h>
 #include <kunit/visibility.h>
 #include <linux/align.h>
 #include <linux/bitmap.h>
+#include <linux/bitops.h>
 #include <linux/bug.h>
+#include <linux/cleanup.h>
 #include <linux/export.h>
 #include <linux/minmax.h>
-#include <linux/overflow.h>
-#include <linux/slab.h>
+#include <linux/spinlock.h>
 
+#include "block.h"
 #include "internal.h"
 
 /*
  * How many partial blocks are searched for a piece of several pages before an
- * empty block is broken up for it.
+ * empty block is broken up for it, or, if there is none, the lock is released for
+ * a moment. Each of them takes less than a microsecond.
  */
 #define HMM_DEVMEM_PARTIAL_TRIES	8
-
-static unsigned int block_size(const struct hmm_devmem_alloc *alloc)
-{
-	return 1U << alloc->block_order;
-}
-
-/* Blocks have their own words in the bitmaps, also if they are tiny. */
-static unsigned int block_stride(const struct hmm_devmem_alloc *alloc)
-{
-	return BITS_TO_LONGS(block_size(alloc));
-}
-
-static struct hmm_devmem_area *pfn_area(const struct hmm_devmem_alloc *alloc,
-					unsigned long pfn)
-{
-	return alloc->areas[(pfn - alloc->base) >> alloc->area_shift];
-}
-
-static struct hmm_devmem_block *pfn_block(const struct hmm_devmem_alloc *alloc,
-					  struct hmm_devmem_area *area,
-					  unsigned long pfn)
-{
-	return &area->blocks[(pfn - area->base) >> alloc->block_order];
-}
-
-static unsigned int pfn_bit(const struct hmm_devmem_alloc *alloc,
-			    unsigned long pfn)
-{
-	return pfn & (block_size(alloc) - 1);
-}
-
-/* The part of @map, a bitmap of @area, that belongs to @block. */
-static unsigned long *block_map(const struct hmm_devmem_alloc *alloc,
-				const struct hmm_devmem_area *area,
-				const struct hmm_devmem_block *block,
-				unsigned long *map)
-{
-	return map + (block - area->blocks) * block_stride(alloc);
-}
 
 static bool block_is_whole(const struct hmm_devmem_block *block)
 {
 	return !block->nr_used;
 }
 
-static bool block_is_full(const struct hmm_devmem_alloc *alloc,
-			  const struct hmm_devmem_block *block)
+/* Put @block on the list that its number of free pages, and what was known, allow. */
+static void block_relist(struct hmm_devmem_alloc *alloc,
+			 struct hmm_devmem_block *block, bool freed)
 {
-	return block->nr_used == block_size(alloc);
+	int order = fls(block_size(alloc) - block->nr_used) - 1;
+
+	/* What is left when pages were taken is not more than there was. */
+	if (!freed)
+		order = min(order, block->order);
+	if (order != block->order)
+		block_set_order(alloc, block, order);
+}
+
+static bool area_is_idle(const struct hmm_devmem_area *area)
+{
+	return area->nr_used == area->nr_lost;
 }
 
 /* Bits [@bit, @bit + @nr) of @block have been set (or cleared, @nr < 0). */
@@ -78,20 +53,15 @@ static void block_account(struct hmm_devmem_alloc *alloc,
 			  struct hmm_devmem_area *area,
 			  struct hmm_devmem_block *block, int nr)
 {
-	const bool was_whole = block_is_whole(block);
+	const bool was_idle = area_is_idle(area);
 
 	lockdep_assert_held(&alloc->lock);
 
 	block->nr_used += nr;
 	area->nr_used += nr;
 	alloc->nr_used += nr;
-
-	if (block_is_full(alloc, block))
-		list_del_init(&block->node);
-	else if (block_is_whole(block))
-		list_move(&block->node, &alloc->empty);
-	else if (was_whole || list_empty(&block->node))
-		list_move(&block->node, &alloc->partial);
+	alloc->nr_idle += area_is_idle(area) - was_idle;
+	block_relist(alloc, block, nr < 0);
 
 	if (IS_ENABLED(CONFIG_HMM_DEVMEM_DEBUG))
 		WARN_ON_ONCE(block->nr_used !=
@@ -122,11 +92,8 @@ static void block_activate(struct hmm_devmem_alloc *alloc,
 	INIT_LIST_HEAD(&block->node);
 	block->pfn = area->base + ((unsigned long)(block - area->blocks) <<
 				   alloc->block_order);
-}
-
-static bool block_is_active(const struct hmm_devmem_block *block)
-{
-	return block->node.next;
+	block->order = -1;
+	block_set_order(alloc, block, alloc->block_order);
 }
 
 static struct hmm_devmem_block *fresh_block(struct hmm_devmem_alloc *alloc)
@@ -148,14 +115,6 @@ static struct hmm_devmem_block *fresh_block(struct hmm_devmem_alloc *alloc)
 	return NULL;
 }
 
-static struct hmm_devmem_block *whole_block(struct hmm_devmem_alloc *alloc)
-{
-	lockdep_assert_held(&alloc->lock);
-
-	return list_first_entry_or_null(&alloc->empty, struct hmm_devmem_block,
-					node) ?: fresh_block(alloc);
-}
-
 /*
  * Take the first free run of @block, of at most @max pages.
  * Returns its length, which is not 0: the block was not full.
@@ -175,13 +134,28 @@ static unsigned int block_take_run(struct hmm_devmem_alloc *alloc,
 	return end - first;
 }
 
+/* A block that may have a free piece of 2^@order pages; a partial one if possible. */
+static struct hmm_devmem_block *first_block(struct hmm_devmem_alloc *alloc,
+					    unsigned int order)
+{
+	const unsigned long orders = alloc->free_orders >> order;
+
+	lockdep_assert_held(&alloc->lock);
+
+	if (!orders)
+		return fresh_block(alloc);
+	return list_first_entry(&alloc->free[order + __ffs(orders)],
+				struct hmm_devmem_block, node);
+}
+
 /**
  * hmm_devmem_block_take_run() - Take contiguous pages
  * @alloc: The allocator, locked.
  * @max: How many pages at most, not 0.
  * @pfn: The first of them.
  *
- * They are of a partial block if there is one.
+ * They are of a partial block if there is one: of those, one with the smallest
+ * pieces.
  *
  * Return: How many pages, 0 if there is none.
  */
@@ -192,46 +166,70 @@ unsigned int hmm_devmem_block_take_run(struct hmm_devmem_alloc *alloc,
 
 	lockdep_assert_held(&alloc->lock);
 
-	block = list_first_entry_or_null(&alloc->partial,
-					 struct hmm_devmem_block, node);
-	if (!block)
-		block = whole_block(alloc);
+	block = first_block(alloc, 0);
 	return block ? block_take_run(alloc, block, max, pfn) : 0;
 }
 
+/* Bits of aligned pieces of 2^@order bits, all clear, in a word of @used. */
+static unsigned long word_find_order(unsigned long used, unsigned int order)
+{
+	unsigned long free = ~used;
+	unsigned int i;
+
+	for (i = 0; i < order; i++)
+		free &= free >> (1U << i);
+	/* Of all such pieces the aligned ones: one bit in 2^@order. */
+	return free & (~0UL / (~0UL >> (BITS_PER_LONG - (1U << order))));
+}
+
+/*
+ * The first free, aligned piece of 2^@order pages in a bitmap of @size bits, or
+ * @size. bitmap_find_next_zero_area() takes a step for each run of free pages, and
+ * a hundred times as long.
+ */
+static unsigned int map_find_order(const unsigned long *used, unsigned int size,
+				   unsigned int order)
+{
+	const unsigned long beyond = size < BITS_PER_LONG ? GENMASK(BITS_PER_LONG - 1, size) : 0;
+	const unsigned int nr = 1U << order;
+	unsigned long found;
+	unsigned int bit;
+
+	for (bit = 0; bit < size; bit += max(nr, BITS_PER_LONG)) {
+		if (nr >= BITS_PER_LONG) {
+			if (find_next_bit(used, bit + nr, bit) == bit + nr)
+				return bit;
+			continue;
+		}
+		found = word_find_order(used[BIT_WORD(bit)] | beyond, order);
+		if (found)
+			return bit + __ffs(found);
+	}
+	return size;
+}
+
+/* Take a piece of @block, or find out which is the largest that it has. */
 static bool block_take_order(struct hmm_devmem_alloc *alloc,
 			     struct hmm_devmem_block *block,
 			     unsigned int order, unsigned long *pfn)
 {
 	struct hmm_devmem_area *area = pfn_area(alloc, block->pfn);
 	unsigned long *used = block_map(alloc, area, block, area->used);
-	const unsigned int nr = 1U << order;
-	unsigned long bit = 0;
+	const unsigned int size = block_size(alloc);
+	unsigned int bit = 0;
 
-	if (block_size(alloc) - block->nr_used < nr)
-		return false;
 	if (!block_is_whole(block))
-		bit = bitmap_find_next_zero_area(used, block_size(alloc), 0, nr,
-						 nr - 1);
-	if (bit >= block_size(alloc))
-		return false;
-	block_take(alloc, area, block, bit, nr);
-	*pfn = block->pfn + bit;
-	return true;
-}
-
-static bool take_partial_order(struct hmm_devmem_alloc *alloc,
-			       unsigned int order, unsigned long *pfn,
-			       unsigned int tries)
-{
-	struct hmm_devmem_block *block;
-
-	list_for_each_entry(block, &alloc->partial, node) {
-		if (!tries--)
-			break;
-		if (block_take_order(alloc, block, order, pfn))
-			return true;
+		bit = map_find_order(used, size, order);
+	if (bit < size) {
+		block_take(alloc, area, block, bit, 1U << order);
+		*pfn = block->pfn + bit;
+		return true;
 	}
+	/* It has a free page. */
+	while (map_find_order(used, size, --order) == size)
+		;
+	block_set_order(alloc, block, order);
+	alloc->nr_searched++;
 	return false;
 }
 
@@ -241,33 +239,47 @@ static bool take_partial_order(struct hmm_devmem_alloc *alloc,
  * @order: 2^@order pages, at most a block.
  * @pfn: The first of them.
  *
- * Return: False if there is none.
+ * How much this searches does not depend on the number of blocks. What a search in
+ * vain finds out about a block is remembered until pages of it are freed, so when
+ * this is called again it goes on with other blocks.
+ *
+ * Return: 0, -ENOMEM if there is none, or 1 if it is to be called again after the
+ * lock has been released for a moment.
  */
-bool hmm_devmem_block_take_order(struct hmm_devmem_alloc *alloc,
-				 unsigned int order, unsigned long *pfn)
+int hmm_devmem_block_take_order(struct hmm_devmem_alloc *alloc,
+				unsigned int order, unsigned long *pfn)
 {
-	const bool small = order < alloc->block_order;
 	struct hmm_devmem_block *block;
+	unsigned int tries;
 
 	lockdep_assert_held(&alloc->lock);
 
-	if (small && take_partial_order(alloc, order, pfn,
-					HMM_DEVMEM_PARTIAL_TRIES))
-		return true;
-	block = whole_block(alloc);
-	if (block)
-		return block_take_order(alloc, block, order, pfn);
-	return small && take_partial_order(alloc, order, pfn, UINT_MAX);
+	for (tries = 0; tries < HMM_DEVMEM_PARTIAL_TRIES; tries++) {
+		block = first_block(alloc, order);
+		if (!block)
+			return -ENOMEM;
+		if (block_take_order(alloc, block, order, pfn))
+			return 0;
+	}
+	block = first_block(alloc, alloc->block_order);
+	if (!block)
+		return 1;
+	block_take_order(alloc, block, order, pfn);
+	return 0;
 }
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_block_take_order);
 
 /* @nr pages of @block that are set now will stay so. */
 static void count_lost(struct hmm_devmem_alloc *alloc,
 		       struct hmm_devmem_area *area,
 		       struct hmm_devmem_block *block, unsigned int nr)
 {
+	const bool was_idle = area_is_idle(area);
+
 	block->nr_lost += nr;
 	area->nr_lost += nr;
 	alloc->nr_lost += nr;
+	alloc->nr_idle += area_is_idle(area) - was_idle;
 }
 
 /*
@@ -309,14 +321,18 @@ static unsigned int block_clear_run(struct hmm_devmem_alloc *alloc,
 {
 	unsigned long *used = block_map(alloc, area, block, area->used);
 	const unsigned int end = bit + nr;
+	bool retired = false;
 
+	if (unlikely(alloc->nr_retired))
+		retired = find_next_bit(block_map(alloc, area, block,
+						  area->retired),
+					end, bit) < end;
 	if (nr >= BITS_PER_LONG && nr == block_size(alloc) &&
-	    likely(!alloc->nr_retired && bitmap_full(used, nr))) {
+	    likely(!retired && bitmap_full(used, nr))) {
 		bitmap_zero(used, nr);
 		return nr;
 	}
-	if (likely(!alloc->nr_retired &&
-		   find_next_zero_bit(used, end, bit) == end)) {
+	if (likely(!retired && find_next_zero_bit(used, end, bit) == end)) {
 		bitmap_clear(used, bit, nr);
 		return nr;
 	}
@@ -398,10 +414,16 @@ void hmm_devmem_block_put_bulk(struct hmm_devmem_alloc *alloc,
 		block_account(alloc, area, block, -(int)cleared);
 }
 
-/* A page that is free now will never be handed out (again). */
-static void area_lose(struct hmm_devmem_alloc *alloc,
-		      struct hmm_devmem_area *area, unsigned long pfn,
-		      unsigned int nr)
+/**
+ * hmm_devmem_area_lose() - Pages that are free will never be handed out (again)
+ * @alloc: The allocator, locked.
+ * @area: Where they are.
+ * @pfn: The first of them.
+ * @nr: How many; all of one block.
+ */
+void hmm_devmem_area_lose(struct hmm_devmem_alloc *alloc,
+			  struct hmm_devmem_area *area, unsigned long pfn,
+			  unsigned int nr)
 {
 	struct hmm_devmem_block *block = pfn_block(alloc, area, pfn);
 
@@ -440,28 +462,47 @@ bool __hmm_devmem_block_set_live(struct hmm_devmem_alloc *alloc,
 			  live ? "allocated" : "freed");
 }
 
+/* A page that has no struct page. False if there is nothing to remember it in. */
+static bool retire_absent(struct hmm_devmem_alloc *alloc, unsigned long pfn)
+{
+	const unsigned int idx = pfn_area_idx(alloc, pfn);
+	unsigned long *map = alloc->bad[idx];
+
+	if (!map)
+		return false;
+	map += ((pfn - area_start(alloc, idx)) >> alloc->block_order) *
+	       block_stride(alloc);
+	if (!__test_and_set_bit(pfn_bit(alloc, pfn), map))
+		WRITE_ONCE(alloc->nr_retired, alloc->nr_retired + 1);
+	return true;
+}
+
 /**
  * hmm_devmem_block_retire() - A page is not to be handed out again
- * @alloc: The allocator, locked.
+ * @alloc: The allocator, not locked.
  * @pfn: The page. If it is in use or in a per-CPU cache it is lost when it comes
- *	back to its block. If it has no struct page, nothing happens.
+ *	back to its block. If it has no struct page, it is when it gets one.
+ *
+ * Context: Any context.
+ * Return: False if hmm_devmem_alloc_reserve_bad() is to be called first.
  */
-void hmm_devmem_block_retire(struct hmm_devmem_alloc *alloc, unsigned long pfn)
+bool hmm_devmem_block_retire(struct hmm_devmem_alloc *alloc, unsigned long pfn)
 {
-	struct hmm_devmem_area *area = pfn_area(alloc, pfn);
 	const unsigned int bit = pfn_bit(alloc, pfn);
 	struct hmm_devmem_block *block;
+	struct hmm_devmem_area *area;
 
-	lockdep_assert_held(&alloc->lock);
-
+	guard(spinlock_irqsave)(&alloc->lock);
+	area = pfn_area(alloc, pfn);
 	if (!area)
-		return;
+		return retire_absent(alloc, pfn);
 	block = pfn_block(alloc, area, pfn);
 	if (__test_and_set_bit(bit, block_map(alloc, area, block, area->retired)))
-		return;
+		return true;
 	WRITE_ONCE(alloc->nr_retired, alloc->nr_retired + 1);
 	if (!test_bit(bit, block_map(alloc, area, block, area->used)))
-		area_lose(alloc, area, pfn, 1);
+		hmm_devmem_area_lose(alloc, area, pfn, 1);
+	return true;
 }
 
 /**
@@ -528,7 +569,7 @@ static unsigned int alloc_in_use(struct hmm_devmem_alloc *alloc,
 			nr = block_in_use(alloc, area, block, *pfn,
 					  min(next, end), pfns, max,
 					  with_retired);
-		*pfn = next;
+		*pfn = nr == max ? pfns[nr - 1] + 1 : next;
 	}
 	return nr;
 }
@@ -541,7 +582,7 @@ static unsigned int alloc_in_use(struct hmm_devmem_alloc *alloc,
  * @pfns: Filled with pfns in ascending order, all of one block. Some may be in
  *	a per-CPU cache, unless the caches were drained before. Retired pages are
  *	left out.
- * @max: Size of @pfns; at least a block.
+ * @max: Size of @pfns.
  *
  * Looks at blocks with pages in use only.
  *
@@ -590,128 +631,3 @@ int hmm_devmem_alloc_block_used(struct hmm_devmem_alloc *alloc,
 
 	return area ? READ_ONCE(pfn_block(alloc, area, pfn)->nr_used) : -ENOENT;
 }
-
-/**
- * hmm_devmem_area_free() - Free the memory of an area
- * @area: The area, or NULL.
- */
-void hmm_devmem_area_free(struct hmm_devmem_area *area)
-{
-	if (!area)
-		return;
-	kvfree(area->used);
-	kvfree(area->retired);
-	kvfree(area->live);
-	kvfree(area);
-}
-
-static struct hmm_devmem_area *area_alloc(struct hmm_devmem_alloc *alloc,
-					  unsigned int nr_blocks)
-{
-	const size_t words = size_mul(nr_blocks, block_stride(alloc));
-	struct hmm_devmem_area *area;
-
-	area = kvzalloc_flex(*area, blocks, nr_blocks);
-	if (!area)
-		return NULL;
-	area->nr_blocks = nr_blocks;
-	INIT_LIST_HEAD(&area->node);
-	area->used = kvcalloc(words, sizeof(long), GFP_KERNEL);
-	area->retired = kvcalloc(words, sizeof(long), GFP_KERNEL);
-	if (IS_ENABLED(CONFIG_HMM_DEVMEM_DEBUG))
-		area->live = kvcalloc(words, sizeof(long), GFP_KERNEL);
-	if (area->used && area->retired &&
-	    (area->live || !IS_ENABLED(CONFIG_HMM_DEVMEM_DEBUG)))
-		return area;
-	hmm_devmem_area_free(area);
-	return NULL;
-}
-
-/* The device does not have the pages [@pfn, @pfn + @nr), at an end of @area. */
-static void area_trim(struct hmm_devmem_alloc *alloc,
-		      struct hmm_devmem_area *area, unsigned long pfn,
-		      unsigned int nr)
-{
-	struct hmm_devmem_block *block;
-
-	if (!nr)
-		return;
-	block = pfn_block(alloc, area, pfn);
-	bitmap_set(block_map(alloc, area, block, area->retired),
-		   pfn_bit(alloc, pfn), nr);
-	area->nr_absent += nr;
-	alloc->nr_absent += nr;
-	area_lose(alloc, area, pfn, nr);
-}
-
-/**
- * hmm_devmem_alloc_populate() - Let the pages of an area be allocated
- * @alloc: The allocator.
- * @idx: Which area, less than &hmm_devmem_alloc.nr_areas. It must not be
- *	populated yet; the caller sees to it that nobody else does it.
- *
- * Context: Process context, may sleep.
- * Return: 0, or -ENOMEM and nothing is changed.
- */
-int hmm_devmem_alloc_populate(struct hmm_devmem_alloc *alloc, unsigned int idx)
-{
-	unsigned long start = alloc->base + ((unsigned long)idx << alloc->area_shift);
-	unsigned long end = min(start + (1UL << alloc->area_shift), alloc->last);
-	unsigned int nr_blocks = DIV_ROUND_UP(end - start, block_size(alloc));
-	struct hmm_devmem_area *area;
-	unsigned long flags;
-
-	KUNIT_STATIC_STUB_REDIRECT(hmm_devmem_alloc_populate, alloc, idx);
-
-	area = area_alloc(alloc, nr_blocks);
-	if (!area)
-		return -ENOMEM;
-	area->base = start;
-
-	spin_lock_irqsave(&alloc->lock, flags);
-	alloc->areas[idx] = area;
-	list_add_tail(&area->node, &alloc->fresh);
-	area_trim(alloc, area, start, max(start, alloc->first) - start);
-	area_trim(alloc, area, end,
-		  start + ((unsigned long)nr_blocks << alloc->block_order) - end);
-	spin_unlock_irqrestore(&alloc->lock, flags);
-	return 0;
-}
-EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_populate);
-
-/**
- * hmm_devmem_alloc_depopulate() - Take an area with no page in use away
- * @alloc: The allocator.
- * @idx: Which area; it must be populated.
- *
- * Context: Process context, may sleep.
- * Return: 0, or -EBUSY if pages of the area are in use, cached or retired;
- * nothing is changed then.
- */
-int hmm_devmem_alloc_depopulate(struct hmm_devmem_alloc *alloc,
-				unsigned int idx)
-{
-	struct hmm_devmem_area *area;
-	unsigned long flags;
-	unsigned int i;
-
-	spin_lock_irqsave(&alloc->lock, flags);
-	area = alloc->areas[idx];
-	if (area->nr_used != area->nr_absent) {
-		spin_unlock_irqrestore(&alloc->lock, flags);
-		return -EBUSY;
-	}
-	for (i = 0; i < area->nr_blocks; i++)
-		if (block_is_active(&area->blocks[i]))
-			list_del(&area->blocks[i].node);
-	list_del(&area->node);
-	alloc->areas[idx] = NULL;
-	alloc->nr_used -= area->nr_used;
-	alloc->nr_lost -= area->nr_lost;
-	alloc->nr_absent -= area->nr_absent;
-	spin_unlock_irqrestore(&alloc->lock, flags);
-
-	hmm_devmem_area_free(area);
-	return 0;
-}
-EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_depopulate);

@@ -16,20 +16,27 @@
  *
  * The life of a devmem::
  *
- *   add ──► live ──remove──► kill ──► evict ──► cleanup ──► gone
- *                                       │
- *                                       └─ pages that cannot be moved:
- *                                          zombie until they are free
+ *   add ─► live ─remove─► kill ──► evict ──► cleanup ──► removed
+ *                                    │
+ *                                    └─ pages that cannot be moved:
+ *                                       zombie until they are free
  *
  * When an add fails, at whatever step, neither kill nor cleanup is called.
+ *
+ * Three counts say how long something is there. &hmm_devmem.ref keeps the driver from
+ * being told that it may go: removal waits for it. hmm_devmem.kref keeps the physical
+ * range, and what is known of its pages, for the driver until removal and for each
+ * segment. hmm_devmem.handles keeps the memory of the struct hmm_devmem itself: for
+ * the driver until it is detached, for the range, and for each hmm_devmem_get(). So
+ * whoever is late has a pointer to something that says -ENODEV, and not to another
+ * devmem that was given the same address.
  */
 
 /**
  * DOC: Locking
  *
- * ``devmem_list_lock`` (a mutex, private to core.c) protects the list of all
- * devmems. Taking a devmem off that list decides who removes it. No callback
- * runs under it.
+ * Who removes a devmem is decided by one cmpxchg of hmm_devmem.remover; all others
+ * wait for a completion. No lock is held.
  *
  * &hmm_devmem.ref is held around every callback into the driver but kill and
  * cleanup. It is killed after eviction, so that CPU faults bring pages home
@@ -38,7 +45,16 @@
  * hmm_devmem.intake (a per-CPU rwsem) is held for reading while pages are
  * migrated to the device. Removal and suspend take it for writing, after no more
  * pages can be allocated, so that every migration has come to its end before
- * eviction, and give it back at once.
+ * eviction, and give it back at once. A process can keep its mmap lock for ever, in
+ * a fault that a FUSE server or userfaultfd is to serve; so that lock is taken first,
+ * and given back together with the intake and the reference on &hmm_devmem.ref
+ * whenever a migration pauses.
+ *
+ * hmm_devmem.handout (a per-CPU rwsem) is held for reading by hmm_devmem_alloc_folio()
+ * from before it takes pages out of the allocator until they look like pages in use,
+ * and while it gets more struct pages. It is only tried: the caller can have locks that
+ * removal waits for. Removal takes it for writing, after eviction, and gives it back at
+ * once: from then on it can see which pages are in use, and no more come.
  *
  * hmm_devmem.suspend_lock (a mutex) is held by suspend, during eviction as well,
  * and by resume.
@@ -46,19 +62,24 @@
  * hmm_devmem.segments_lock (a rwsem) is held for writing while struct pages come
  * and go, and for reading by what looks for pages by pfn: eviction and poison.
  *
- * ``zombies_lock`` (a mutex, private to segment.c) protects the list of segments
- * that have outlived their driver. Nothing is taken inside it.
+ * ``names_lock`` (a mutex, private to debugfs.c) makes names of folders unique.
+ *
+ * ``segments_list_lock`` (a mutex, private to segment.c) protects the list of all
+ * segments of all devmems. Nothing is taken inside it.
  *
  * The allocator's locks are leaf locks and safe in any context (see Allocator).
+ * hmm_devmem.power_lock (a spinlock) protects whether the devmem keeps its device
+ * on, and who needs that. The device is never resumed under a lock of the library.
+ *
  * CPU faults take no other lock of the library. Core holds the mmap lock for
  * reading and the lock of the faulting folio there. The order is::
  *
- *   hmm_devmem.suspend_lock
- *     hmm_devmem.intake
- *       hmm_devmem.segments_lock
- *       mmap lock
- *         folio lock
- *         driver's locks (copy and map callbacks)
+ *   hmm_devmem.suspend_lock, or hmm_devmem.handout
+ *     hmm_devmem.segments_lock
+ *       mmap lock (not together with the two above)
+ *         hmm_devmem.intake
+ *           folio lock
+ *             driver's locks (copy and map callbacks)
  *     hmm_devmem_pcp.lock
  *       hmm_devmem_alloc.lock
  *
@@ -69,9 +90,9 @@
 /**
  * DOC: Driver contract
  *
- * - No device page is to be allocated, and no migration to the device started,
- *   after hmm_devmem_remove() has returned; what races with it fails with
- *   -ENODEV or moves nothing.
+ * - After hmm_devmem_remove() has returned nothing of the driver's is called or
+ *   looked at. What races with it, or comes later, fails with -ENODEV, gets no page,
+ *   or moves nothing.
  * - hmm_devmem_remove() takes mmap locks of no process but folio locks of all,
  *   and waits for the driver's callbacks: it is not to be called with a lock
  *   that those, or an MMU notifier, take.
@@ -85,13 +106,16 @@
  *   table must not have been invalidated meanwhile: see &hmm_devmem_ops.map.
  * - With %HMM_DEVMEM_RUNTIME_PM, removal comes before pm_runtime_disable().
  * - A driver that removes its devmem itself does so before it is detached from
- *   the device, which removes what is left; the pointer is dead after either.
+ *   the device, which removes what is left. The pointer is valid until the driver is
+ *   detached; whoever may use it later, an open file for instance, has an
+ *   hmm_devmem_get() and ends with hmm_devmem_put().
  * - Nothing in a page may point to an object that can go away before the page:
  *   use a context.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/bitmap.h>
 #include <linux/cleanup.h>
 #include <linux/device.h>
 #include <linux/export.h>
@@ -99,12 +123,15 @@
 #include <linux/ioport.h>
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
+#include <linux/mmzone.h>
 #include <linux/mutex.h>
 #include <linux/numa.h>
 #include <linux/overflow.h>
 #include <linux/percpu.h>
+#include <linux/preempt.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/swap.h>
 
 #include <trace/events/hmm_devmem.h>
 
@@ -112,9 +139,6 @@
 
 #define HMM_DEVMEM_FLAGS	(HMM_DEVMEM_LAZY | HMM_DEVMEM_DMA | \
 				 HMM_DEVMEM_RECLAIM | HMM_DEVMEM_RUNTIME_PM)
-
-static DEFINE_MUTEX(devmem_list_lock);
-static LIST_HEAD(devmem_list);
 
 static bool ops_are_classic(const struct hmm_devmem_ops *ops,
 			    enum memory_type type)
@@ -133,6 +157,9 @@ static int check_desc(const struct hmm_devmem_desc *desc)
 	if (desc->flags & ~HMM_DEVMEM_FLAGS)
 		return -EOPNOTSUPP;
 	if (desc->flags && !hmm_devmem_ops_managed(desc->ops))
+		return -EINVAL;
+	if (desc->nr_bad_pages &&
+	    (!desc->bad_pages || !hmm_devmem_ops_managed(desc->ops)))
 		return -EINVAL;
 	if (!hmm_devmem_ops_managed(desc->ops) &&
 	    !ops_are_classic(desc->ops, desc->type))
@@ -185,8 +212,25 @@ static int reserve_range(struct hmm_devmem *devmem, u64 size,
 }
 
 /*
+ * Not pfn_valid(), which is also true for what is near memory that the machine has
+ * booted with.
+ */
+static bool has_struct_page(unsigned long pfn)
+{
+	struct mem_section *section;
+
+	if (pfn_to_section_nr(pfn) >= NR_MEM_SECTIONS)
+		return false;
+	section = __pfn_to_section(pfn);
+	/* As pfn_valid(): the bitmap goes with the section. */
+	guard(preempt)();
+	return valid_section(section) && pfn_section_valid(section, pfn);
+}
+
+/*
  * Core looks at the ends of a range only, and warns. A pagemap has at least the
- * size of our step.
+ * size of our step. One that is going away is not found any more, but has struct
+ * pages until shortly before its end.
  */
 static bool range_has_pagemap(const struct range *range)
 {
@@ -195,6 +239,8 @@ static bool range_has_pagemap(const struct range *range)
 
 	for (addr = range->start; addr <= range->end;
 	     addr += memremap_compat_align()) {
+		if (has_struct_page(PHYS_PFN(addr)))
+			return true;
 		pagemap = get_dev_pagemap(PHYS_PFN(addr));
 		if (pagemap) {
 			put_dev_pagemap(pagemap);
@@ -223,9 +269,14 @@ static int check_range(struct hmm_devmem *devmem, struct resource *res,
 	if (region_intersects(range.start, size, IORESOURCE_SYSTEM_RAM,
 			      IORES_DESC_NONE) != REGION_DISJOINT)
 		return -ENXIO;
-	/* In this order: when core forgets a zombie's pagemap it is on the list. */
-	if (range_has_pagemap(&range) || hmm_devmem_range_has_zombie(&range))
+	if (hmm_devmem_range_has_segment(&range) || range_has_pagemap(&range)) {
+		/*
+		 * If core's batches for mlock have the last reference (see evict.c), it
+		 * goes now, and the next try succeeds.
+		 */
+		lru_add_drain_all();
 		return -EBUSY;
+	}
 
 	devmem->resource = res;
 	devmem->pfn_first = PHYS_PFN(range.start);
@@ -251,18 +302,65 @@ static void release_range(struct hmm_devmem *devmem)
 	kfree(name);
 }
 
-/* The last of driver and segments is done with it. */
+/* Nobody has the pointer any more. */
+static void free_devmem(struct kref *kref)
+{
+	struct hmm_devmem *devmem = container_of(kref, struct hmm_devmem, handles);
+
+	hmm_devmem_alloc_destroy(devmem->alloc);
+	free_percpu(devmem->stats);
+	percpu_free_rwsem(&devmem->handout);
+	percpu_free_rwsem(&devmem->intake);
+	percpu_ref_exit(&devmem->ref);
+	kfree(devmem);
+}
+
+/**
+ * hmm_devmem_get() - Keep the pointer to a devmem valid
+ * @devmem: The device memory. The caller has a reference already, or knows that the
+ *	driver cannot be detached from the device at the moment, or has a page of
+ *	@devmem in use (see hmm_devmem_from_page()).
+ *
+ * Keeps the memory of @devmem and nothing else: it can be removed all the same, and
+ * its driver detached. What is called then returns -ENODEV, or does nothing.
+ *
+ * Context: Any.
+ */
+void hmm_devmem_get(struct hmm_devmem *devmem)
+{
+	kref_get(&devmem->handles);
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_get);
+
+/**
+ * hmm_devmem_put() - The end of hmm_devmem_get()
+ * @devmem: The device memory. Not to be used after this, unless there is another
+ *	reference or the driver is attached still.
+ *
+ * Context: Process context, may sleep.
+ */
+void hmm_devmem_put(struct hmm_devmem *devmem)
+{
+	might_sleep();
+	kref_put(&devmem->handles, free_devmem);
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_put);
+
+/* The last of driver and segments is done with the range. */
 void hmm_devmem_release(struct kref *kref)
 {
 	struct hmm_devmem *devmem = container_of(kref, struct hmm_devmem, kref);
 
-	hmm_devmem_alloc_destroy(devmem->alloc);
+	/* What is left of it refuses to allocate, as long as there is a pointer. */
+	hmm_devmem_alloc_clear(devmem->alloc);
+	bitmap_free(devmem->ending);
+	devmem->ending = NULL;
 	kvfree(devmem->segments);
+	devmem->segments = NULL;
+	devmem->nr_segments = 0;
 	release_range(devmem);
-	free_percpu(devmem->stats);
-	percpu_free_rwsem(&devmem->intake);
-	percpu_ref_exit(&devmem->ref);
-	kfree(devmem);
+	devmem->resource = NULL;
+	hmm_devmem_put(devmem);
 }
 
 /**
@@ -271,8 +369,8 @@ void hmm_devmem_release(struct kref *kref)
  * @desc: What it is to be; was checked.
  *
  * Context: Process context, may sleep.
- * Return: The devmem, with one reference that hmm_devmem_release() ends, or NULL
- * if there is no memory.
+ * Return: The devmem, with one reference on its &hmm_devmem.kref that
+ * hmm_devmem_release() ends, or NULL if there is no memory.
  */
 struct hmm_devmem *hmm_devmem_create(struct device *device,
 				     const struct hmm_devmem_desc *desc)
@@ -282,9 +380,10 @@ struct hmm_devmem *hmm_devmem_create(struct device *device,
 	devmem = kzalloc_obj(*devmem);
 	if (!devmem)
 		return NULL;
+	kref_init(&devmem->handles);
 	kref_init(&devmem->kref);
-	INIT_LIST_HEAD(&devmem->node);
 	init_completion(&devmem->completion);
+	init_completion(&devmem->removed);
 	devmem->device = device;
 	devmem->ops = desc->ops;
 	devmem->has_free = desc->ops->free;
@@ -293,16 +392,21 @@ struct hmm_devmem *hmm_devmem_create(struct device *device,
 	devmem->driver_data = desc->driver_data;
 	devmem->flags = desc->flags;
 	mutex_init(&devmem->suspend_lock);
+	hmm_devmem_power_init(devmem);
 
 	if (percpu_ref_init(&devmem->ref, devmem_ref_release, 0, GFP_KERNEL))
 		goto err_free;
 	if (percpu_init_rwsem(&devmem->intake))
 		goto err_exit_ref;
+	if (percpu_init_rwsem(&devmem->handout))
+		goto err_free_intake;
 	devmem->stats = alloc_percpu(struct hmm_devmem_stats_pcpu);
 	if (!devmem->stats)
-		goto err_free_intake;
+		goto err_free_handout;
 	return devmem;
 
+err_free_handout:
+	percpu_free_rwsem(&devmem->handout);
 err_free_intake:
 	percpu_free_rwsem(&devmem->intake);
 err_exit_ref:
@@ -321,6 +425,38 @@ static int desc_nid(struct device *device, const struct hmm_devmem_desc *desc)
 	return nid != NUMA_NO_NODE && node_online(nid) ? nid : NUMA_NO_NODE;
 }
 
+static unsigned long bad_pfn(const struct hmm_devmem *devmem, u64 offset)
+{
+	return devmem->pfn_first + PHYS_PFN(offset);
+}
+
+static int check_bad_pages(const struct hmm_devmem *devmem,
+			   const struct hmm_devmem_desc *desc)
+{
+	const u64 size = PFN_PHYS((u64)devmem->pfn_last - devmem->pfn_first);
+	unsigned int i;
+
+	for (i = 0; i < desc->nr_bad_pages; i++)
+		if (desc->bad_pages[i] >= size)
+			return -EINVAL;
+	return 0;
+}
+
+/* Nobody can have allocated any of them. */
+static int retire_bad_pages(struct hmm_devmem *devmem,
+			    const struct hmm_devmem_desc *desc)
+{
+	unsigned int i;
+	int ret = 0;
+
+	for (i = 0; !ret && i < desc->nr_bad_pages; i++)
+		ret = hmm_devmem_alloc_retire_new(devmem->alloc,
+						  bad_pfn(devmem, desc->bad_pages[i]));
+	if (ret)
+		hmm_devmem_segments_release(devmem);
+	return ret;
+}
+
 static int populate_devmem(struct hmm_devmem *devmem,
 			   const struct hmm_devmem_desc *desc)
 {
@@ -332,46 +468,34 @@ static int populate_devmem(struct hmm_devmem *devmem,
 	devmem->nid = desc_nid(devmem->device, desc);
 	ret = desc->res ? check_range(devmem, desc->res, desc->flags) :
 			  reserve_range(devmem, desc->size, desc->flags);
-	return ret ?: hmm_devmem_segments_init(devmem, desc->flags);
-}
-
-/* Whoever takes it off the list removes it. */
-static bool unlist_devmem(struct hmm_devmem *devmem)
-{
-	struct hmm_devmem *pos;
-
-	guard(mutex)(&devmem_list_lock);
-	list_for_each_entry(pos, &devmem_list, node) {
-		if (pos == devmem) {
-			list_del_init(&pos->node);
-			return true;
-		}
-	}
-	return false;
+	if (!ret)
+		ret = check_bad_pages(devmem, desc);
+	if (!ret)
+		ret = hmm_devmem_segments_init(devmem, desc->flags);
+	return ret ?: retire_bad_pages(devmem, desc);
 }
 
 static void teardown_devmem(struct hmm_devmem *devmem)
 {
 	const struct hmm_devmem_ops *ops = devmem->ops;
 	struct hmm_devmem_left left;
-	bool powered = false;
 
 	trace_hmm_devmem_remove(devmem);
 	hmm_devmem_debugfs_remove(devmem);
 	if (hmm_devmem_managed(devmem))
 		hmm_devmem_alloc_kill(devmem->alloc);
-	/* Pages come home with power only. */
-	if (!READ_ONCE(devmem->dead) && hmm_devmem_power_on(devmem, &powered))
-		dev_err(devmem->device, "cannot be resumed to save its memory\n");
 	if (ops->kill)
 		ops->kill(devmem);
 	hmm_devmem_wait_for_intake(devmem);
-	hmm_devmem_evict_all(devmem, &left);
-	if (powered)
-		hmm_devmem_power_put(devmem);
+	hmm_devmem_evict_all(devmem, false, &left);
 
 	percpu_ref_kill(&devmem->ref);
+	hmm_devmem_wait_for_handout(devmem);
 	wait_for_completion(&devmem->completion);
+	hmm_devmem_power_release(devmem);
+	hmm_devmem_unmap_lost(devmem);
+	/* No callback is running or will run: the pages have no driver any more. */
+	WRITE_ONCE(devmem->gone, true);
 	hmm_devmem_segments_release(devmem);
 
 	if (ops->cleanup)
@@ -379,10 +503,27 @@ static void teardown_devmem(struct hmm_devmem *devmem)
 	kref_put(&devmem->kref, hmm_devmem_release);
 }
 
+/*
+ * The first to come removes it; all others return when that is over. But for the
+ * first one himself, in a callback: he cannot wait for his own end. Should a task of
+ * today have the address of a remover that has exited, there is nothing to wait for.
+ */
+static void remove_once(struct hmm_devmem *devmem)
+{
+	const struct task_struct *remover = cmpxchg(&devmem->remover, NULL, current);
+
+	if (!remover) {
+		teardown_devmem(devmem);
+		complete_all(&devmem->removed);
+	} else if (remover != current) {
+		wait_for_completion(&devmem->removed);
+	}
+}
+
 static void remove_on_detach(void *data)
 {
-	if (unlist_devmem(data))
-		teardown_devmem(data);
+	remove_once(data);
+	hmm_devmem_put(data);
 }
 
 /**
@@ -401,11 +542,14 @@ static void remove_on_detach(void *data)
  * * %-ENODEV - @device is NULL
  * * %-EINVAL - @desc or its ops are NULL, a required callback is missing, a
  *   resource is missing or given for the wrong type, no such NUMA node, a flag
- *   for managed drivers only, or %HMM_DEVMEM_DMA for a device without a DMA mask
+ *   or a list of bad pages for managed drivers only, a bad page that the device does
+ *   not have, or %HMM_DEVMEM_DMA for a device without a DMA mask
  * * %-EOPNOTSUPP - unknown type or flag
  * * %-ENODATA - size 0
  * * %-EOVERFLOW - size overflows when it is rounded up
  * * %-ERANGE - no free range of that size, or the resource is out of reach
+ * * %-EIO - with %HMM_DEVMEM_DMA, the device's DMA mask reaches no memory that pages
+ *   could come home to, see there
  * * %-EADDRNOTAVAIL - the resource is not aligned to memremap_compat_align()
  * * %-ENXIO - the resource overlaps system memory
  * * %-EBUSY - the resource has struct pages already
@@ -432,14 +576,13 @@ struct hmm_devmem *hmm_devmem_add_desc(struct device *device,
 	ret = devm_add_action(device, remove_on_detach, devmem);
 	if (ret)
 		goto err_release;
+	/* For the driver, until it is detached. */
+	hmm_devmem_get(devmem);
 
 	range = DEFINE_RANGE(PFN_PHYS(devmem->pfn_first),
 			     PFN_PHYS(devmem->pfn_last) - 1);
 	dev_info(device, "device memory at %pra\n", &range);
-	scoped_guard(mutex, &devmem_list_lock) {
-		list_add(&devmem->node, &devmem_list);
-		hmm_devmem_debugfs_add(devmem);
-	}
+	hmm_devmem_debugfs_add(devmem);
 	trace_hmm_devmem_add(devmem);
 	return devmem;
 
@@ -505,25 +648,36 @@ EXPORT_SYMBOL_GPL(hmm_devmem_add_resource);
 
 /**
  * hmm_devmem_remove() - Remove device memory
- * @devmem: What an add returned; NULL, an ERR_PTR() and what was removed
- *	before are ignored.
+ * @devmem: What an add returned; NULL and an ERR_PTR() are ignored.
  *
  * Calls &hmm_devmem_ops.kill, brings all pages back to system memory and calls
- * &hmm_devmem_ops.cleanup. Always ends: pages that cannot be moved within about
- * a second (someone has a reference, the device does not copy) are lost to their
- * processes, which get SIGBUS, and the log says which they are. For a dead device
- * (see hmm_devmem_mark_dead()) it does not try.
+ * &hmm_devmem_ops.cleanup. Always ends: a page that a driver or the kernel has a
+ * reference to is tried again for a second after the last page that came home, ten
+ * seconds at most, without those in which pages come home. A device that fails 16 copies
+ * in a row with -EIO, in several places of its memory, or takes a second for pages that
+ * do not come home, is not asked any more. What is left then is lost to its processes, which
+ * get SIGBUS, and the log says which pages these are. For a dead device (see
+ * hmm_devmem_mark_dead()) it does not try.
+ *
+ * Can be called again, and by several at once, also while the driver core detaches
+ * the driver, which does the same: one of them removes the memory, and the others
+ * return when cleanup has returned. Only a call from the kill or cleanup callback of
+ * this very removal returns at once.
+ *
+ * Does not free @devmem, see there: what is called with it afterwards fails with
+ * -ENODEV, or does nothing.
  *
  * Context: Process context, may sleep. The caller has no lock that a callback
- * of the driver takes.
+ * of the driver takes, and is in no callback but those two.
  */
 void hmm_devmem_remove(struct hmm_devmem *devmem)
 {
-	if (IS_ERR_OR_NULL(devmem) || !unlist_devmem(devmem))
+	if (IS_ERR_OR_NULL(devmem))
 		return;
-	/* Not found if the driver core has just taken it to call it. */
-	devm_remove_action_nowarn(devmem->device, remove_on_detach, devmem);
-	teardown_devmem(devmem);
+	/* The driver can be detached while this waits for the end of it. */
+	hmm_devmem_get(devmem);
+	remove_once(devmem);
+	hmm_devmem_put(devmem);
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_remove);
 
@@ -553,7 +707,7 @@ u64 hmm_devmem_large_pages(const struct hmm_devmem *devmem)
 
 /**
  * hmm_devmem_get_stats() - Read the counters
- * @devmem: The device memory.
+ * @devmem: The device memory; can have been removed.
  * @stats: Filled in. The counters are read one after the other.
  *
  * Context: Any context.
@@ -581,6 +735,8 @@ static int __init hmm_devmem_init(void)
 
 	hmm_devmem_debugfs_init();
 	ret = hmm_devmem_alloc_init();
+	if (!ret)
+		ret = hmm_devmem_segments_boot();
 	if (!ret)
 		ret = hmm_devmem_txn_init();
 	return ret;

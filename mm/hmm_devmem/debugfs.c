@@ -13,13 +13,16 @@
  * stats
  *   One line for each counter of &struct hmm_devmem_stats, and where pages are:
  *   ``used``, ``cached``, ``free`` and ``retired`` add up to ``total`` but for
- *   pages that are both used and retired; ``large`` of the used ones are in
+ *   pages that are both used and retired, and for retired ones that have no
+ *   struct page and are not in ``total``; ``large`` of the used ones are in
  *   large folios. They are counted in the allocator's bitmaps, or by it.
  * segments
  *   One line for each segment that has struct pages: its pfns, how many of its
  *   pages are in use.
  * blocks
  *   How many blocks there are with how many pages in use: a histogram.
+ *
+ * Removal waits for no reader: to read a file that was opened before gives -ENODEV.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -27,13 +30,18 @@
 #include <linux/cleanup.h>
 #include <linux/debugfs.h>
 #include <linux/device.h>
+#include <linux/fs.h>
 #include <linux/log2.h>
+#include <linux/mutex.h>
 #include <linux/rwsem.h>
 #include <linux/seq_file.h>
 
 #include "internal.h"
 
 static struct dentry *hmm_devmem_root;
+
+/* Of two with the same name at the same time, one sees the other's. */
+static DEFINE_MUTEX(names_lock);
 
 static void show_count(struct seq_file *file, const char *name, u64 count)
 {
@@ -53,9 +61,8 @@ static void show_alloc_stats(struct seq_file *file, struct hmm_devmem *devmem)
 	show_count(file, "large", hmm_devmem_large_pages(devmem));
 }
 
-static int stats_show(struct seq_file *file, void *unused)
+static void show_stats(struct seq_file *file, struct hmm_devmem *devmem)
 {
-	struct hmm_devmem *devmem = file->private;
 	struct hmm_devmem_stats stats;
 
 	hmm_devmem_get_stats(devmem, &stats);
@@ -71,15 +78,14 @@ static int stats_show(struct seq_file *file, void *unused)
 	show_count(file, "segments", READ_ONCE(devmem->nr_populated));
 	if (devmem->alloc)
 		show_alloc_stats(file, devmem);
-	return 0;
 }
-DEFINE_SHOW_ATTRIBUTE(stats);
 
-static int segments_show(struct seq_file *file, void *unused)
+static void show_segments(struct seq_file *file, struct hmm_devmem *devmem)
 {
-	struct hmm_devmem *devmem = file->private;
 	unsigned int i;
 
+	if (devmem->alloc)
+		hmm_devmem_alloc_drain(devmem->alloc);
 	guard(rwsem_read)(&devmem->segments_lock);
 	for (i = 0; i < devmem->nr_segments; i++) {
 		struct hmm_devmem_segment *segment = devmem->segments[i];
@@ -90,11 +96,14 @@ static int segments_show(struct seq_file *file, void *unused)
 				   hmm_devmem_segment_busy(segment),
 				   segment->idle);
 	}
-	return 0;
 }
-DEFINE_SHOW_ATTRIBUTE(segments);
 
-/* Bucket 0 is for no page, bucket n for up to 2^(n-1) pages. */
+/*
+ * Bucket 0 is for no page, bucket n for up to 2^(n-1) pages. A constant, which
+ * the size of a block is not everywhere: ppc64 chooses it at boot.
+ */
+#define HMM_DEVMEM_BUCKETS	(HMM_DEVMEM_MAX_BLOCK_ORDER + 2)
+
 static void show_histogram(struct seq_file *file, const unsigned long *buckets,
 			   unsigned int nr)
 {
@@ -104,14 +113,13 @@ static void show_histogram(struct seq_file *file, const unsigned long *buckets,
 		seq_printf(file, "<= %-6lu %lu\n", i ? BIT(i - 1) : 0, buckets[i]);
 }
 
-static int blocks_show(struct seq_file *file, void *unused)
+static void show_blocks(struct seq_file *file, struct hmm_devmem *devmem)
 {
-	unsigned long buckets[HMM_DEVMEM_BLOCK_ORDER + 2] = { };
-	struct hmm_devmem *devmem = file->private;
+	unsigned long buckets[HMM_DEVMEM_BUCKETS] = { };
 	unsigned long pfn;
 
 	if (!devmem->alloc)
-		return 0;
+		return;
 	guard(rwsem_read)(&devmem->segments_lock);
 	for (pfn = devmem->pfn_first; pfn < devmem->pfn_last;
 	     pfn = ALIGN(pfn + 1, HMM_DEVMEM_BLOCK_NR)) {
@@ -120,10 +128,68 @@ static int blocks_show(struct seq_file *file, void *unused)
 		if (used >= 0)
 			buckets[used ? order_base_2(used) + 1 : 0]++;
 	}
-	show_histogram(file, buckets, ARRAY_SIZE(buckets));
+	show_histogram(file, buckets, HMM_DEVMEM_BLOCK_ORDER + 2);
+}
+
+/*
+ * debugfs would let removal wait until read() has returned, which can take for ever: the
+ * process's buffer may be memory that userfaultfd is to provide. So the files are
+ * "unsafe", and removal only waits, for &hmm_devmem.ref, while the text is written into
+ * the buffer of seq_file.
+ */
+static int show_live(struct seq_file *file,
+		     void (*show)(struct seq_file *file, struct hmm_devmem *devmem))
+{
+	struct hmm_devmem *devmem = file->private;
+
+	if (!hmm_devmem_ref_tryget_live(devmem))
+		return -ENODEV;
+	show(file, devmem);
+	hmm_devmem_ref_put(devmem);
 	return 0;
 }
-DEFINE_SHOW_ATTRIBUTE(blocks);
+
+/* debugfs_remove() waits for open(), so @devmem is still valid here. */
+static int open_file(struct inode *inode, struct file *file,
+		     int (*show)(struct seq_file *file, void *unused))
+{
+	struct hmm_devmem *devmem = inode->i_private;
+	int ret = single_open(file, show, devmem);
+
+	if (!ret)
+		hmm_devmem_get(devmem);
+	return ret;
+}
+
+static int release_file(struct inode *inode, struct file *file)
+{
+	struct seq_file *seq = file->private_data;
+
+	hmm_devmem_put(seq->private);
+	return single_release(inode, file);
+}
+
+#define DEFINE_FILE(name)						\
+static int name##_show(struct seq_file *file, void *unused)		\
+{									\
+	return show_live(file, show_##name);				\
+}									\
+									\
+static int name##_open(struct inode *inode, struct file *file)		\
+{									\
+	return open_file(inode, file, name##_show);			\
+}									\
+									\
+static const struct file_operations name##_fops = {			\
+	.open = name##_open,						\
+	.read = seq_read,						\
+	.llseek = seq_lseek,						\
+	.release = release_file,					\
+}
+
+DEFINE_FILE(stats);
+DEFINE_FILE(segments);
+DEFINE_FILE(blocks);
 
 /**
  * hmm_devmem_debugfs_add() - Show a devmem in debugfs
@@ -137,6 +203,7 @@ void hmm_devmem_debugfs_add(struct hmm_devmem *devmem)
 	struct dentry *taken;
 	char unique[64];
 
+	guard(mutex)(&names_lock);
 	taken = debugfs_lookup(name, hmm_devmem_root);
 	if (taken) {
 		dput(taken);
@@ -145,17 +212,21 @@ void hmm_devmem_debugfs_add(struct hmm_devmem *devmem)
 		name = unique;
 	}
 	devmem->debugfs = debugfs_create_dir(name, hmm_devmem_root);
-	debugfs_create_file("stats", 0400, devmem->debugfs, devmem, &stats_fops);
-	debugfs_create_file("segments", 0400, devmem->debugfs, devmem,
-			    &segments_fops);
-	debugfs_create_file("blocks", 0400, devmem->debugfs, devmem, &blocks_fops);
+	debugfs_create_file_unsafe("stats", 0400, devmem->debugfs, devmem,
+				   &stats_fops);
+	debugfs_create_file_unsafe("segments", 0400, devmem->debugfs, devmem,
+				   &segments_fops);
+	debugfs_create_file_unsafe("blocks", 0400, devmem->debugfs, devmem,
+				   &blocks_fops);
 }
 
 /**
  * hmm_devmem_debugfs_remove() - Show it no longer
  * @devmem: The device memory.
  *
- * Context: Process context, may sleep until nobody reads the files any more.
+ * To read a file that was opened before gives -ENODEV from then on.
+ *
+ * Context: Process context, may sleep until nobody opens the files any more.
  */
 void hmm_devmem_debugfs_remove(struct hmm_devmem *devmem)
 {

@@ -15,26 +15,134 @@
  *
  * A run that cannot be mapped is no failure of the others: its pages stay where
  * they are.
+ *
+ * A device need not reach all memory: its DMA mask, or the bus, is narrower than what
+ * the machine has, no IOMMU translates, and there are no bounce buffers that it
+ * reaches, which with the others would do. Then pages come home to memory that
+ * it does reach, of which the page allocator has to have a whole zone: the lowest 4 GiB
+ * (ZONE_DMA32) or less (ZONE_DMA), whatever the process's memory policy says. An add
+ * fails if there is none. If that memory is short, pages stay on the device as for any
+ * want of memory, but there is nobody to be killed for it, and CPU faults wait. And
+ * pages that the device cannot read do not go there.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <kunit/static_stub.h>
 #include <kunit/visibility.h>
+#include <linux/dma-direct.h>
+#include <linux/dma-map-ops.h>
 #include <linux/dma-mapping.h>
 #include <linux/export.h>
+#include <linux/gfp.h>
+#include <linux/ioport.h>
+#include <linux/iommu-dma.h>
+#include <linux/memblock.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
+#include <linux/mmzone.h>
+#include <linux/swiotlb.h>
 
 #include "internal.h"
+
+/* Core maps without a look at the bus what is for an IOMMU, or for dma_map_ops. */
+static bool maps_directly(struct device *dev)
+{
+	return !get_dma_ops(dev) && !use_dma_iommu(dev);
+}
+
+/* Core warns of what it cannot map directly. */
+static bool reaches(struct device *dev, phys_addr_t phys, size_t size)
+{
+	return dma_capable(dev, phys_to_dma(dev, phys), size, true, 0);
+}
+
+/* A part of it is out of reach, or it is not one piece for the device. */
+static int ram_out_of_reach(unsigned long pfn, unsigned long nr, void *dev)
+{
+	const phys_addr_t first = PFN_PHYS(pfn), last = PFN_PHYS(pfn + nr - 1);
+
+	return !reaches(dev, first, PAGE_SIZE) || !reaches(dev, last, PAGE_SIZE) ||
+	       phys_to_dma(dev, last) - phys_to_dma(dev, first) != last - first;
+}
+
+/* All memory that an allocation can come from, if @highest is the highest zone. */
+static bool reaches_zones(struct device *dev, enum zone_type highest)
+{
+	struct zone *zone;
+	bool any = false;
+
+	for_each_populated_zone(zone) {
+		if (zone_idx(zone) > highest)
+			continue;
+		if (walk_system_ram_range(zone->zone_start_pfn,
+					  zone->spanned_pages, dev,
+					  ram_out_of_reach))
+			return false;
+		any = true;
+	}
+	return any;
+}
+
+#ifdef CONFIG_SWIOTLB
+/* Where bounce buffers are now, or may come from later. */
+static bool reaches_bounce_buffers(struct device *dev)
+{
+	const struct io_tlb_mem *mem = dev->dma_io_tlb_mem;
+	phys_addr_t last;
+
+	if (!is_swiotlb_active(dev))
+		return false;
+	last = mem->defpool.end - 1;
+#ifdef CONFIG_SWIOTLB_DYNAMIC
+	if (mem->can_grow)
+		last = max_t(phys_addr_t, last, mem->phys_limit);
+#endif
+	if (mem->cc_shared)
+		return dma_capable(dev, phys_to_dma_unencrypted(dev, last), 1, true,
+				   DMA_ATTR_CC_SHARED);
+	return reaches(dev, mem->defpool.start, 1) && reaches(dev, last, 1);
+}
+#else
+static bool reaches_bounce_buffers(struct device *dev)
+{
+	return false;
+}
+#endif
+
+/* Zone modifiers for what comes home, those with most memory first. */
+static const gfp_t ram_zones[] = { 0, GFP_DMA32, GFP_DMA };
+
+static gfp_t ram_gfp_in(gfp_t zone)
+{
+	return (GFP_HIGHUSER_MOVABLE & ~__GFP_HIGHMEM) | __GFP_NOWARN | zone;
+}
+
+/* How to allocate what comes home, 0 if that can be nowhere. */
+static gfp_t find_ram_gfp(struct device *dev)
+{
+	unsigned int i;
+
+	if (!maps_directly(dev) || reaches_bounce_buffers(dev))
+		return GFP_HIGHUSER_MOVABLE;
+	if (is_swiotlb_force_bounce(dev))
+		return 0;
+	if (!dma_addressing_limited(dev))
+		return GFP_HIGHUSER_MOVABLE;
+	for (i = 0; i < ARRAY_SIZE(ram_zones); i++)
+		if (reaches_zones(dev, gfp_zone(ram_gfp_in(ram_zones[i]))))
+			return ram_gfp_in(ram_zones[i]);
+	return 0;
+}
 
 /**
  * hmm_devmem_dma_init() - Get ready for DMA
  * @devmem: The device memory; its device and flags are set.
  * @desc: What was asked for.
  *
- * Context: Process context.
- * Return: 0, or -EINVAL if the device cannot do DMA.
+ * Context: Process context, may sleep.
+ * Return: 0, -EINVAL if the device cannot do DMA, or -EIO if there is no memory that
+ * its pages could come home to.
  */
 int hmm_devmem_dma_init(struct hmm_devmem *devmem,
 			const struct hmm_devmem_desc *desc)
@@ -42,15 +150,63 @@ int hmm_devmem_dma_init(struct hmm_devmem *devmem,
 	struct device *dev = desc->dma_device ?: devmem->device;
 
 	devmem->max_run = UINT_MAX;
+	devmem->ram_gfp = GFP_HIGHUSER_MOVABLE;
 	if (!(desc->flags & HMM_DEVMEM_DMA))
 		return 0;
 	if (!dev->dma_mask)
 		return -EINVAL;
+	devmem->dma_max_pfn = READ_ONCE(max_pfn);
+	devmem->ram_gfp = find_ram_gfp(dev);
+	if (!devmem->ram_gfp) {
+		dev_err(devmem->device,
+			"a DMA mask of %#llx reaches neither all memory, nor bounce buffers, nor a whole zone\n",
+			dma_get_mask(dev));
+		return -EIO;
+	}
 	devmem->dma_device = dev;
 	/* Bounce buffers are small. */
 	devmem->max_run = clamp(dma_max_mapping_size(dev) >> PAGE_SHIFT, 1,
 				HMM_DEVMEM_BLOCK_NR);
 	return 0;
+}
+
+/**
+ * __hmm_devmem_dma_ram_gfp() - How to allocate what comes home, if DMA matters
+ * @devmem: A devmem with %HMM_DEVMEM_DMA.
+ *
+ * Memory that was plugged in since the last time can be out of the device's reach.
+ *
+ * Context: Process context, may sleep.
+ * Return: GFP flags; without %__GFP_HIGHMEM if there is memory that is out of reach.
+ */
+gfp_t __hmm_devmem_dma_ram_gfp(struct hmm_devmem *devmem)
+{
+	const unsigned long now = READ_ONCE(max_pfn);
+	gfp_t gfp;
+
+	if (likely(READ_ONCE(devmem->dma_max_pfn) == now))
+		return READ_ONCE(devmem->ram_gfp);
+	/* What cannot be mapped is not. */
+	gfp = find_ram_gfp(devmem->dma_device) ?: ram_gfp_in(GFP_DMA);
+	WRITE_ONCE(devmem->ram_gfp, gfp);
+	WRITE_ONCE(devmem->dma_max_pfn, now);
+	return gfp;
+}
+
+/**
+ * __hmm_devmem_dma_reaches() - Can the device reach system memory?
+ * @devmem: A devmem with %HMM_DEVMEM_DMA.
+ * @phys: Physical address of the memory.
+ * @size: Its size, bytes.
+ *
+ * Context: Process context, may sleep.
+ * Return: False if it never can.
+ */
+bool __hmm_devmem_dma_reaches(struct hmm_devmem *devmem, phys_addr_t phys,
+			      size_t size)
+{
+	return likely(__hmm_devmem_dma_ram_gfp(devmem) & __GFP_HIGHMEM) ||
+	       reaches(devmem->dma_device, phys, size);
 }
 
 static enum dma_data_direction txn_dma_dir(const struct hmm_devmem_txn *txn)
@@ -91,7 +247,8 @@ static int dma_map_run(struct hmm_devmem_txn *txn, struct hmm_devmem_run *run)
 	const size_t size = run_size(run);
 	int ret;
 
-	if (hmm_devmem_should_fail(txn->devmem, HMM_DEVMEM_FAIL_DMA))
+	if (hmm_devmem_should_fail(txn->devmem, HMM_DEVMEM_FAIL_DMA) ||
+	    !hmm_devmem_dma_reaches(txn->devmem, phys, size))
 		return -EIO;
 	if (!dma_use_iova(&txn->dma.iova)) {
 		run->dma_addr = dma_map_phys(dev, phys, size, txn_dma_dir(txn), 0);

@@ -12,15 +12,24 @@
  * and of ranges that were moved. Core cannot move a large folio to small ones
  * without a vma; where there is no large folio of system memory, the device
  * folio is split first.
+ *
+ * Pages of mlocked memory that are unmapped stay in use a while: each CPU collects
+ * references to them, and drops those by the batch. Before pages are called
+ * busy, eviction makes all CPUs drop what they have collected, and tries again.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <kunit/static_stub.h>
+#include <kunit/visibility.h>
 #include <linux/cleanup.h>
 #include <linux/delay.h>
 #include <linux/export.h>
+#include <linux/jiffies.h>
+#include <linux/math64.h>
 #include <linux/memcontrol.h>
 #include <linux/migrate.h>
+#include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/rcupdate.h>
@@ -28,6 +37,9 @@
 #include <linux/rwsem.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/swap.h>
+#include <linux/time64.h>
+#include <linux/timekeeping.h>
 
 #include <trace/events/hmm_devmem.h>
 
@@ -35,11 +47,100 @@
 #include "internal.h"
 
 /*
- * Pages that somebody works with at the moment are free to move a moment later:
- * removal tries that often, with a pause in between, before it gives them up.
+ * Pages that a CPU fault or the kernel has at the moment are free to move a moment later:
+ * removal and suspend go on trying, with a pause in between, for so long after the
+ * last of them came home, and for so long in all. What it takes to bring pages home
+ * is not waiting.
  */
-#define HMM_DEVMEM_EVICT_TRIES		50
+#define HMM_DEVMEM_EVICT_WAIT_NS	NSEC_PER_SEC
+#define HMM_DEVMEM_EVICT_WAIT_MAX_NS	(10 * NSEC_PER_SEC)
 #define HMM_DEVMEM_EVICT_PAUSE_MS	20
+
+/*
+ * What a device refuses, or does not do in time, it will not do when it is asked
+ * again and again: after so many copies in a row of which nothing came home, or when
+ * so much time has gone into pages that did not, it is not asked any more.
+ */
+#define HMM_DEVMEM_EVICT_REFUSALS	16
+#define HMM_DEVMEM_EVICT_WASTE_NS	NSEC_PER_SEC
+
+/*
+ * The pages that the device refuses can all be in one part of its memory. So removal and
+ * suspend go on in another place when one has used up this part of the refusals, or of
+ * the time. A copy that brings a page home sets the refusals back to none.
+ */
+#define HMM_DEVMEM_EVICT_PLACES		8
+
+/**
+ * struct evict_effort - what an eviction has done in vain so far
+ * @refused: Copies in a row that failed with -EIO, and not one page came home.
+ * @wasted: Nanoseconds that the device took for pages that did not; of a copy that
+ *	failed for a part of its pages, that part of its time. And those that it
+ *	took to find no memory for any page of a transaction.
+ * @refused_here: What of @refused was at the present place.
+ * @wasted_here: What of @wasted was.
+ * @from: The present place: it begins with this pfn. 0 for the start of the range.
+ * @nr_places: How many places there were before this one.
+ * @moves_on: It goes on in another place before it ends.
+ * @killable: It ends when the caller is being killed.
+ */
+struct evict_effort {
+	unsigned int refused;
+	u64 wasted;
+	unsigned int refused_here;
+	u64 wasted_here;
+	unsigned long from;
+	unsigned long nr_places;
+	bool moves_on;
+	bool killable;
+};
+
+/* What the time is, in nanoseconds, for all that eviction measures. */
+VISIBLE_IF_KUNIT u64 hmm_devmem_evict_ns(void)
+{
+	KUNIT_STATIC_STUB_REDIRECT(hmm_devmem_evict_ns);
+	return ktime_get_ns();
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_evict_ns);
+
+static bool effort_is_over(const struct evict_effort *effort)
+{
+	return effort->refused >= HMM_DEVMEM_EVICT_REFUSALS ||
+	       effort->wasted >= HMM_DEVMEM_EVICT_WASTE_NS ||
+	       (effort->killable && fatal_signal_pending(current));
+}
+
+/* The next pass is to begin elsewhere, or there is none. */
+static bool place_is_over(const struct evict_effort *effort)
+{
+	return effort_is_over(effort) ||
+	       (effort->moves_on &&
+		(effort->refused_here >=
+		 HMM_DEVMEM_EVICT_REFUSALS / HMM_DEVMEM_EVICT_PLACES ||
+		 effort->wasted_here >=
+		 HMM_DEVMEM_EVICT_WASTE_NS / HMM_DEVMEM_EVICT_PLACES));
+}
+
+/*
+ * A copy has ended: of @wanted pages that had a destination, @copied have been copied
+ * there in @ns nanoseconds. If none had, that is how long it took to find that out.
+ * @err: Only -EIO is a refusal; all others say that it cannot be done now.
+ */
+static void effort_note(struct evict_effort *effort, unsigned long wanted,
+			unsigned long copied, int err, u64 ns)
+{
+	if (copied) {
+		effort->refused = 0;
+		effort->refused_here = 0;
+	} else if (wanted && err == -EIO) {
+		effort->refused++;
+		effort->refused_here++;
+	}
+	if (wanted)
+		ns = div_u64(ns * (wanted - copied), wanted);
+	effort->wasted += ns;
+	effort->wasted_here += ns;
+}
 
 /* Split the large folio at @pfn; the caller has no reference to it. */
 static bool split_large_folio(unsigned long pfn)
@@ -51,7 +152,8 @@ static bool split_large_folio(unsigned long pfn)
 	if (!folio_try_get(folio))
 		return false;
 	if (folio == page_folio(page) && folio_trylock(folio)) {
-		if (folio_test_large(folio))
+		/* One that a driver has allocated and maps nowhere is not anonymous. */
+		if (folio_test_large(folio) && folio_test_anon(folio))
 			ret = split_folio(folio);
 		folio_unlock(folio);
 	}
@@ -91,7 +193,7 @@ static void spare_orphans(struct hmm_devmem_txn *txn)
 
 /*
  * What the mappings of @page hang on, with a reference; NULL if nobody maps it, or
- * somebody has its lock. @block is set if its folio is a large one, and all of it.
+ * its lock is taken. @block is set if its folio is a large one, and all of it.
  */
 static struct anon_vma *get_mapping(struct page *page, bool *block)
 {
@@ -142,7 +244,10 @@ static void hold_mappings(struct hmm_devmem_txn *txn)
 	txn->nr = nr;
 }
 
-/* The folio can have got another one before it was collected; now it cannot. */
+/*
+ * The folio can have got another one before it was collected; now it cannot. Or there
+ * was a large folio, of which the first page was asked, and now there are small ones.
+ */
 static void hold_new_mapping(struct anon_vma **mapping, struct folio *folio)
 {
 	struct anon_vma *anon_vma;
@@ -154,7 +259,8 @@ static void hold_new_mapping(struct anon_vma **mapping, struct folio *folio)
 			return;
 	}
 	swap(*mapping, anon_vma);
-	put_anon_vma(anon_vma);
+	if (anon_vma)
+		put_anon_vma(anon_vma);
 }
 
 static void hold_new_mappings(struct hmm_devmem_txn *txn)
@@ -164,10 +270,18 @@ static void hold_new_mappings(struct hmm_devmem_txn *txn)
 	for (i = 0; i < txn->nr; i++) {
 		struct page *page = migrate_pfn_to_page(txn->src[i]);
 
-		if (page && txn->mappings[i])
+		if (page)
 			hold_new_mapping(&txn->mappings[i], page_folio(page));
 	}
 }
+
+/* On its own for a test: all of this can change before core has the locks. */
+VISIBLE_IF_KUNIT void hmm_devmem_collect_pfns(unsigned long *pfns, unsigned int nr)
+{
+	KUNIT_STATIC_STUB_REDIRECT(hmm_devmem_collect_pfns, pfns, nr);
+	migrate_device_pfns(pfns, nr);
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_collect_pfns);
 
 static void put_mappings(struct hmm_devmem_txn *txn)
 {
@@ -185,20 +299,26 @@ static void put_mappings(struct hmm_devmem_txn *txn)
  */
 static bool evict_start(struct hmm_devmem_txn *txn)
 {
+	u64 start;
 	bool ret;
 
 	hold_mappings(txn);
 	if (!txn->nr)
 		return true;
 	txn->unmapped = false;
+	txn->must_split = false;
 	memset(txn->dst, 0, txn->nr * sizeof(*txn->dst));
-	migrate_device_pfns(txn->src, txn->nr);
+	hmm_devmem_collect_pfns(txn->src, txn->nr);
 	hold_new_mappings(txn);
 	spare_orphans(txn);
 	txn->copy.dir = HMM_DEVMEM_TO_RAM;
-	ret = hmm_devmem_txn_alloc_ram(txn, 0, false);
+	start = hmm_devmem_evict_ns();
+	ret = hmm_devmem_txn_alloc_ram(txn, 0);
 	txn->wanted = count_destinations(txn);
+	if (txn->wanted)
+		start = hmm_devmem_evict_ns();
 	hmm_devmem_txn_copy_start(txn);
+	txn->ns = hmm_devmem_evict_ns() - start;
 	return ret;
 }
 
@@ -214,74 +334,115 @@ static unsigned long count_collected(const struct hmm_devmem_txn *txn)
 }
 
 static void evict_finish(struct hmm_devmem_txn *txn,
+			 struct evict_effort *effort,
 			 struct hmm_devmem_left *left)
 {
 	struct hmm_devmem *devmem = txn->devmem;
-	unsigned long moved;
+	unsigned long collected, copied, moved;
+	u64 start;
+	int err;
 
 	if (!txn->nr)
 		return;
-	hmm_devmem_txn_copy_wait(txn);
-	left->no_memory += count_collected(txn) - txn->wanted;
-	left->not_copied += txn->wanted - count_destinations(txn);
+	start = hmm_devmem_evict_ns();
+	err = hmm_devmem_txn_copy_wait(txn);
+	collected = count_collected(txn);
+	copied = count_destinations(txn);
+	/* What is split is tried again; what cannot be is in use by others. */
+	if (!txn->must_split)
+		left->no_memory += collected - txn->wanted;
+	left->not_copied += txn->wanted - copied;
+	if (collected && !txn->must_split)
+		effort_note(effort, txn->wanted, copied, err,
+			    txn->ns + hmm_devmem_evict_ns() - start);
 	migrate_device_pages(txn->src, txn->dst, txn->nr);
 	moved = hmm_devmem_txn_committed(txn);
 	migrate_device_finalize(txn->src, txn->dst, txn->nr);
 	put_mappings(txn);
-	hmm_devmem_txn_done(txn);
 
 	hmm_devmem_count(devmem, HMM_DEVMEM_MOVED_TO_RAM, moved);
 	hmm_devmem_count(devmem, HMM_DEVMEM_EVICTED, moved);
 }
 
 /*
- * Try once to bring the pages in [@pfn, @end) home. @left is why that failed, for
- * those for which it is known.
+ * Put the next @max pages of [*@pfn, @end) that are in use into @txn, but none of @keep,
+ * if there is one: a bit for each page. Returns their number, 0 if there are no more.
+ */
+static unsigned int next_in_use(struct hmm_devmem_txn *txn, unsigned long *pfn,
+				unsigned long end, const unsigned long *keep,
+				unsigned int max)
+{
+	const unsigned long first = txn->devmem->pfn_first;
+	unsigned int i, nr, n;
+
+	do {
+		nr = hmm_devmem_alloc_in_use(txn->devmem->alloc, pfn, end,
+					     txn->src, max);
+		if (!keep)
+			return nr;
+		for (i = 0, n = 0; i < nr; i++)
+			if (!test_bit(txn->src[i] - first, keep))
+				txn->src[n++] = txn->src[i];
+	} while (nr && !n);
+	return n;
+}
+
+/* A large folio with lost pages is in the way of the others, or it is too large. */
+static bool must_split_first(const struct hmm_devmem_txn *txn, unsigned int max)
+{
+	return txn->nr < HMM_DEVMEM_BLOCK_NR &&
+	       (max < HMM_DEVMEM_BLOCK_NR ||
+		hmm_devmem_alloc_any_retired(txn->devmem->alloc));
+}
+
+/*
+ * Try once to bring the pages in [@pfn, @end) home, but for those of @keep. Adds to
+ * @left why that failed, for those for which it is known.
  */
 static void evict_range(struct hmm_devmem *devmem, unsigned long pfn,
-			unsigned long end, struct hmm_devmem_left *left)
+			unsigned long end, const unsigned long *keep,
+			struct evict_effort *effort,
+			struct hmm_devmem_left *left)
 {
+	const unsigned int max = hmm_devmem_window_nr();
 	struct hmm_devmem_txn *txn, *other = NULL;
 	unsigned long start, first;
 	bool in_flight = false;
 
 	lockdep_assert_held_read(&devmem->segments_lock);
 
-	*left = (struct hmm_devmem_left) { };
+	if (pfn >= end)
+		return;
 	/* Cached pages are free, but cannot be told from others. */
 	hmm_devmem_alloc_drain(devmem->alloc);
 	txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
 	/* A second one, so that the device does not have to wait for us. */
 	if (devmem->ops->copy_wait)
 		other = hmm_devmem_txn_tryget(devmem, HMM_DEVMEM_BLOCK_NR);
-	while (start = pfn,
-	       (txn->nr = hmm_devmem_alloc_in_use(devmem->alloc, &pfn, end,
-						  txn->src, txn->max))) {
+	while (start = pfn, !place_is_over(effort) &&
+	       (txn->nr = next_in_use(txn, &pfn, end, keep, max))) {
 		bool whole;
 
 		first = txn->src[0];
-		/* A large folio with lost pages is in the way of the others. */
-		if (txn->nr < HMM_DEVMEM_BLOCK_NR &&
-		    hmm_devmem_alloc_any_retired(devmem->alloc) &&
-		    split_large_folio(first)) {
+		if (must_split_first(txn, max) && split_large_folio(first)) {
 			pfn = start;
 			continue;
 		}
 		whole = evict_start(txn);
 		if (in_flight)
-			evict_finish(other, left);
+			evict_finish(other, effort, left);
 		in_flight = whole && other && txn->nr;
 		if (in_flight) {
 			swap(txn, other);
 		} else {
-			evict_finish(txn, left);
+			evict_finish(txn, effort, left);
 			if (!whole && split_large_folio(first))
 				pfn = start;
 		}
 		cond_resched();
 	}
 	if (in_flight)
-		evict_finish(other, left);
+		evict_finish(other, effort, left);
 	hmm_devmem_txn_put(txn);
 	if (other)
 		hmm_devmem_txn_put(other);
@@ -308,8 +469,9 @@ static unsigned long round_to_folio(struct hmm_devmem *devmem,
 		    ALIGN_DOWN(pfn, HMM_DEVMEM_BLOCK_NR);
 }
 
+/* Those of @keep do not count. */
 static unsigned long count_in_use(struct hmm_devmem *devmem, unsigned long pfn,
-				  unsigned long end)
+				  unsigned long end, const unsigned long *keep)
 {
 	struct hmm_devmem_txn *txn;
 	unsigned long left = 0;
@@ -320,33 +482,82 @@ static unsigned long count_in_use(struct hmm_devmem *devmem, unsigned long pfn,
 	/* A cached page is free, although its bit is set. */
 	hmm_devmem_alloc_drain(devmem->alloc);
 	txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
-	while ((nr = hmm_devmem_alloc_in_use(devmem->alloc, &pfn, end, txn->src,
-					     txn->max)))
+	while ((nr = next_in_use(txn, &pfn, end, keep, txn->max)))
 		left += nr;
 	hmm_devmem_txn_put(txn);
 	return left;
 }
 
-/*
- * Bring [@pfn, @end) home and count what is left there. Pages that were not even
- * collected, or are new, are busy.
- */
-static unsigned long evict_and_count(struct hmm_devmem *devmem,
-				     unsigned long pfn, unsigned long end,
-				     struct hmm_devmem_left *left)
+static unsigned long evict_and_count_once(struct hmm_devmem *devmem,
+					  unsigned long pfn, unsigned long end,
+					  struct evict_effort *effort,
+					  struct hmm_devmem_left *left)
 {
-	unsigned long nr;
+	unsigned long nr, from;
 
+	*left = (struct hmm_devmem_left) { };
 	/* Struct pages and bitmaps that are looked at must not go away. */
 	guard(rwsem_read)(&devmem->segments_lock);
-	evict_range(devmem, round_to_folio(devmem, pfn, false),
-		    round_to_folio(devmem, end, true), left);
-	nr = count_in_use(devmem, pfn, end);
+	from = round_to_folio(devmem, max(pfn, effort->from), false);
+	evict_range(devmem, from, round_to_folio(devmem, end, true), NULL, effort,
+		    left);
+	evict_range(devmem, round_to_folio(devmem, pfn, false), from, NULL, effort,
+		    left);
+	nr = count_in_use(devmem, pfn, end, NULL);
 	/* Others free pages meanwhile, and not all were of our range. */
 	left->no_memory = min(left->no_memory, nr);
 	left->not_copied = min(left->not_copied, nr - left->no_memory);
 	left->busy = nr - left->no_memory - left->not_copied;
+	/* Those that were not tried are left for the reason why they were not. */
+	if (place_is_over(effort)) {
+		if (left->not_copied)
+			left->not_copied += left->busy;
+		else
+			left->no_memory += left->busy;
+		left->busy = 0;
+	}
 	return nr;
+}
+
+/*
+ * All CPUs drop what core's batches for mlock have. Each of them has to do something
+ * for that, and is waited for.
+ */
+VISIBLE_IF_KUNIT void hmm_devmem_drain_batches(void)
+{
+	KUNIT_STATIC_STUB_REDIRECT(hmm_devmem_drain_batches);
+	lru_add_drain_all();
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_drain_batches);
+
+/*
+ * Bring [@pfn, @end) home and count what is left there. Pages that were not even
+ * collected, or are new, are busy; but not, with @drain, those that only core's
+ * batches for mlock have a reference to, which nobody may empty for as long as the
+ * system is idle.
+ */
+static unsigned long evict_and_count(struct hmm_devmem *devmem,
+				     unsigned long pfn, unsigned long end,
+				     struct evict_effort *effort, bool drain,
+				     struct hmm_devmem_left *left)
+{
+	unsigned long nr = evict_and_count_once(devmem, pfn, end, effort, left);
+
+	if (!left->busy || !drain)
+		return nr;
+	hmm_devmem_drain_batches();
+	return evict_and_count_once(devmem, pfn, end, effort, left);
+}
+
+/* The same for pages that the library does not bring home. */
+static unsigned long count_busy(struct hmm_devmem *devmem, bool drain)
+{
+	unsigned long nr = hmm_devmem_segments_busy(devmem);
+
+	if (!nr || !drain)
+		return nr;
+	hmm_devmem_drain_batches();
+	return hmm_devmem_segments_busy(devmem);
 }
 
 /**
@@ -357,7 +568,13 @@ static unsigned long evict_and_count(struct hmm_devmem *devmem,
  *	ignored. Of a large folio that lies in the range partly, all is moved.
  * @left: Filled in: why pages are still there.
  *
+ * Pages come home to where a policy of their mapping (mbind()) says, else to the node
+ * of the device; the memory policy of the caller does not matter.
+ *
  * Tries once: pages that are locked or referenced by others at the moment stay.
+ * Ends early when the device fails 16 copies in a row with -EIO, when a second has
+ * gone into pages that did not come home, and
+ * when the caller is being killed.
  *
  * Context: Process context, may sleep. Takes folio locks.
  * Return:
@@ -373,6 +590,7 @@ long hmm_devmem_evict_why(struct hmm_devmem *devmem, unsigned long pfn_first,
 			  unsigned long nr_pages, struct hmm_devmem_left *left)
 {
 	const unsigned long end = pfn_first + nr_pages;
+	struct evict_effort effort = { .killable = true };
 	long nr;
 
 	might_sleep();
@@ -380,11 +598,11 @@ long hmm_devmem_evict_why(struct hmm_devmem *devmem, unsigned long pfn_first,
 		return -EOPNOTSUPP;
 	if (end < pfn_first)
 		return -EINVAL;
-	if (!hmm_devmem_tryget_live(devmem))
+	if (!hmm_devmem_ref_tryget_live(devmem))
 		return -ENODEV;
-	nr = evict_and_count(devmem, pfn_first, end, left);
+	nr = evict_and_count(devmem, pfn_first, end, &effort, true, left);
 	trace_hmm_devmem_evict(devmem, pfn_first, end, nr);
-	hmm_devmem_put(devmem);
+	hmm_devmem_ref_put(devmem);
 	return nr;
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_evict_why);
@@ -407,65 +625,196 @@ long hmm_devmem_evict(struct hmm_devmem *devmem, unsigned long pfn_first,
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_evict);
 
+/*
+ * A page whose data is lost does not come home, but a copy of it that had begun before
+ * can still be under way; whoever copies has its folio locked.
+ */
+static unsigned long count_lost_in_flight(struct hmm_devmem *devmem)
+{
+	unsigned long pfn = devmem->pfn_first, in_flight = 0;
+	struct hmm_devmem_txn *txn;
+	unsigned int nr, i;
+
+	if (!hmm_devmem_alloc_any_retired(devmem->alloc))
+		return 0;
+	guard(rwsem_read)(&devmem->segments_lock);
+	txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
+	while ((nr = hmm_devmem_alloc_not_free(devmem->alloc, &pfn, devmem->pfn_last,
+					       txn->src, txn->max)))
+		for (i = 0; i < nr; i++)
+			in_flight += hmm_devmem_alloc_retired(devmem->alloc,
+							      txn->src[i]) &&
+				     folio_test_locked(pfn_folio(txn->src[i]));
+	hmm_devmem_txn_put(txn);
+	return in_flight;
+}
+
+/* One time. */
+static unsigned long evict_pass(struct hmm_devmem *devmem,
+				struct evict_effort *effort, bool drain,
+				struct hmm_devmem_left *left)
+{
+	unsigned long nr;
+
+	if (READ_ONCE(devmem->dead))
+		return count_busy(devmem, true);
+	if (!hmm_devmem_managed(devmem))
+		return count_busy(devmem, drain);
+	nr = evict_and_count(devmem, devmem->pfn_first, devmem->pfn_last, effort,
+			     drain, left);
+	if (nr)
+		return nr;
+	left->busy = count_lost_in_flight(devmem);
+	return left->busy;
+}
+
+/* The pfn of the page in use that has @nth others before it. */
+static unsigned long find_in_use(struct hmm_devmem *devmem, unsigned long nth)
+{
+	unsigned long pfn = devmem->pfn_first;
+	struct hmm_devmem_txn *txn;
+	unsigned int nr;
+
+	guard(rwsem_read)(&devmem->segments_lock);
+	txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
+	while ((nr = next_in_use(txn, &pfn, devmem->pfn_last, NULL,
+				 txn->max)) && nr <= nth)
+		nth -= nr;
+	pfn = nr ? txn->src[0] : devmem->pfn_first;
+	hmm_devmem_txn_put(txn);
+	return pfn;
+}
+
+/*
+ * Where to go on when @nr pages are left. By the golden ratio, in thousandths: each
+ * place is far from all before it, however many they are.
+ */
+static void effort_move_on(struct hmm_devmem *devmem, struct evict_effort *effort,
+			   unsigned long nr)
+{
+	effort->refused_here = 0;
+	effort->wasted_here = 0;
+	effort->nr_places++;
+	effort->from = find_in_use(devmem, nr * (effort->nr_places * 618 % 1000) / 1000);
+}
+
+/**
+ * hmm_devmem_evict_clock_pass() - It was tried to bring all pages home
+ * @clock: The clock. @clock->last was set before the first time.
+ * @start: When that began, nanoseconds.
+ * @now: When it ended.
+ * @progress: There are fewer pages than before.
+ *
+ * Context: Any context.
+ */
+VISIBLE_IF_KUNIT void
+hmm_devmem_evict_clock_pass(struct hmm_devmem_evict_clock *clock,
+			    u64 start, u64 now, bool progress)
+{
+	if (progress) {
+		clock->last += now - start;
+		clock->deadline = now + HMM_DEVMEM_EVICT_WAIT_NS;
+	}
+	clock->deadline = min(clock->deadline, clock->last);
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_evict_clock_pass);
+
+static void evict_pause(const struct evict_effort *effort)
+{
+	if (effort->killable)
+		schedule_timeout_killable(msecs_to_jiffies(HMM_DEVMEM_EVICT_PAUSE_MS));
+	else
+		msleep(HMM_DEVMEM_EVICT_PAUSE_MS);
+}
+
 /**
  * hmm_devmem_evict_all() - Bring all pages home that can be moved
  * @devmem: Nothing can be allocated from it at the moment.
+ * @killable: End when the caller is being killed.
  * @left: Filled in: why pages are still there, if it is managed.
  *
- * Takes about a second at most if pages cannot be moved, and does not wait at all
- * for a dead device. A classic driver moves its pages itself, in its kill callback
- * and its fault callback; for those this waits as long.
+ * Takes as long as the device takes to copy what it copies. Beyond that it waits
+ * for pages that are in use for a second, from when it has tried all of them once
+ * or the last of them came home, at most ten seconds in all; and for a device that
+ * does not copy for a second or 16 copies, which it asks in several places of its
+ * memory. It does not wait at all for a dead device. A classic driver moves its pages
+ * itself, in its kill callback and its fault callback; for those this waits a second.
+ *
+ * Core's batches for mlock are emptied when nothing comes home any more, and again
+ * before it is given up.
  *
  * Context: Process context, may sleep.
- * Return: Number of pages that are still in use.
+ * Return: Number of pages that are still in use. Those whose data is lost count only
+ * while they are being copied.
  */
-unsigned long hmm_devmem_evict_all(struct hmm_devmem *devmem,
+unsigned long hmm_devmem_evict_all(struct hmm_devmem *devmem, bool killable,
 				   struct hmm_devmem_left *left)
 {
-	unsigned long nr = 0;
-	unsigned int tries;
+	struct evict_effort effort = { .killable = killable, .moves_on = true };
+	struct hmm_devmem_evict_clock clock = {
+		.last = hmm_devmem_evict_ns() + HMM_DEVMEM_EVICT_WAIT_MAX_NS,
+	};
+	unsigned long nr, before = ULONG_MAX;
+	u64 start, now;
+	bool over, drain = false, drained = false;
 
-	for (tries = 0; tries < HMM_DEVMEM_EVICT_TRIES; tries++) {
-		if (tries)
-			msleep(HMM_DEVMEM_EVICT_PAUSE_MS);
-		if (!hmm_devmem_managed(devmem) || READ_ONCE(devmem->dead))
-			nr = hmm_devmem_segments_busy(devmem);
-		else
-			nr = evict_and_count(devmem, devmem->pfn_first,
-					     devmem->pfn_last, left);
-		if (!nr || READ_ONCE(devmem->dead))
-			break;
+	for (;;) {
+		start = hmm_devmem_evict_ns();
+		nr = evict_pass(devmem, &effort, drain, left);
+		now = hmm_devmem_evict_ns();
+		hmm_devmem_evict_clock_pass(&clock, start, now, nr < before);
+		if (!nr || READ_ONCE(devmem->dead) || effort_is_over(&effort))
+			return nr;
+		over = now > clock.deadline;
+		if (over && drain)
+			return nr;
+		drained = nr >= before && (drained || drain);
+		drain = over || (nr >= before && !drained);
+		before = nr;
+		if (place_is_over(&effort))
+			effort_move_on(devmem, &effort, nr);
+		if (!over)
+			evict_pause(&effort);
 	}
-	return nr;
 }
 
-/* True if there is room now that was not there before. */
-static bool reclaim_block(struct hmm_devmem *devmem, unsigned long pfn,
-			  unsigned long end, struct hmm_devmem_left *left)
+/*
+ * Make room in one block. -EBUSY if its pages are locked or referenced at the moment,
+ * -ENOMEM if it is no use to try again.
+ */
+static int reclaim_block(struct hmm_devmem *devmem, unsigned long pfn,
+			 unsigned long end, const unsigned long *keep,
+			 struct evict_effort *effort)
 {
-	unsigned long before;
+	struct hmm_devmem_left left = { };
+	unsigned long before, nr;
 
 	guard(rwsem_read)(&devmem->segments_lock);
-	before = count_in_use(devmem, pfn, end);
+	before = count_in_use(devmem, pfn, end, keep);
 	if (!before)
-		return false;
-	evict_range(devmem, pfn, end, left);
-	return count_in_use(devmem, pfn, end) < before;
+		return -ENOMEM;
+	evict_range(devmem, pfn, end, keep, effort, &left);
+	nr = count_in_use(devmem, pfn, end, keep);
+	if (nr < before)
+		return 0;
+	return nr > left.no_memory + left.not_copied ? -EBUSY : -ENOMEM;
 }
 
-/**
- * hmm_devmem_reclaim() - Make room on the device
- * @devmem: The device memory.
- *
- * Evicts the pages of one block, of another one each time.
- *
- * Context: Process context, may sleep. Takes folio locks.
- * Return: 0, or -ENOMEM if there is no page that can be evicted.
- */
-int hmm_devmem_reclaim(struct hmm_devmem *devmem)
+/* All pages of a part of the device, be they in use or not. */
+static bool keeps_all(const struct hmm_devmem *devmem, const unsigned long *keep,
+		      unsigned long pfn, unsigned long end)
+{
+	const unsigned long nr = end - devmem->pfn_first;
+
+	return find_next_zero_bit(keep, nr, pfn - devmem->pfn_first) >= nr;
+}
+
+/* Make room by evicting the next block of which a page can be evicted. */
+static int reclaim_next(struct hmm_devmem *devmem, const unsigned long *keep,
+			struct evict_effort *effort)
 {
 	unsigned long from, pfn, end, start;
-	struct hmm_devmem_left left;
+	int ret = -ENOMEM, err;
 
 	/* Racy, but all that depends on it is which block it is. */
 	from = clamp(READ_ONCE(devmem->reclaim_hand), devmem->pfn_first,
@@ -476,8 +825,47 @@ int hmm_devmem_reclaim(struct hmm_devmem *devmem)
 		end = min(ALIGN(pfn + 1, HMM_DEVMEM_BLOCK_NR), devmem->pfn_last);
 		from = end < devmem->pfn_last ? end : devmem->pfn_first;
 		WRITE_ONCE(devmem->reclaim_hand, from);
-		if (reclaim_block(devmem, pfn, end, &left))
+		if (keeps_all(devmem, keep, pfn, end))
+			continue;
+		err = reclaim_block(devmem, pfn, end, keep, effort);
+		if (!err)
 			return 0;
-	} while (from != start && !fatal_signal_pending(current));
-	return -ENOMEM;
+		if (err == -EBUSY)
+			ret = err;
+		/* Removal and suspend need no room, and wait for the caller. */
+	} while (from != start && !effort_is_over(effort) &&
+		 !hmm_devmem_alloc_refused(devmem->alloc));
+	return effort_is_over(effort) ? -ENOMEM : ret;
+}
+
+/**
+ * hmm_devmem_reclaim() - Make room on the device
+ * @devmem: The device memory.
+ * @keep: A bit for each page, set if it is not to be evicted.
+ * @drain: Empty core's batches before pages are called busy.
+ *
+ * Evicts the other pages of one block, of another one each time.
+ *
+ * Context: Process context, may sleep. Takes folio locks.
+ * Return:
+ * * %0 - done
+ * * %-EBUSY - there are only pages that others work with at the moment
+ * * %-ENOMEM - there is no page that can be evicted
+ */
+int hmm_devmem_reclaim(struct hmm_devmem *devmem, const unsigned long *keep,
+		       bool drain)
+{
+	struct evict_effort effort = { .killable = true };
+	unsigned long used;
+	int ret;
+
+	ret = reclaim_next(devmem, keep, &effort);
+	if (ret != -EBUSY || !drain)
+		return ret;
+	/* Core's batches can have the last references, as for evict_and_count(). */
+	used = hmm_devmem_alloc_used(devmem->alloc);
+	hmm_devmem_drain_batches();
+	if (hmm_devmem_alloc_used(devmem->alloc) < used)
+		return 0;
+	return reclaim_next(devmem, keep, &effort);
 }

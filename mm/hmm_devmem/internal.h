@@ -6,12 +6,15 @@
 #define _MM_HMM_DEVMEM_INTERNAL_H
 
 #include <linux/align.h>
+#include <linux/atomic.h>
+#include <linux/bitmap.h>
 #include <linux/bitops.h>
 #include <linux/dma-mapping.h>
 #include <linux/fault-inject.h>
 #include <linux/hmm_devmem.h>
 #include <linux/list.h>
 #include <linux/migrate.h>
+#include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/spinlock.h>
@@ -29,23 +32,26 @@
 #define HMM_DEVMEM_BLOCK_ORDER	9
 #endif
 #define HMM_DEVMEM_BLOCK_NR	BIT(HMM_DEVMEM_BLOCK_ORDER)
+#define HMM_DEVMEM_BLOCK_SIZE	(HMM_DEVMEM_BLOCK_NR << PAGE_SHIFT)
 
 /* alloc.c */
 
 /**
  * struct hmm_devmem_block - one block of device pages
- * @node: on &hmm_devmem_alloc.partial or &hmm_devmem_alloc.empty; on no list
- *	when no page is free, and while the block has never been used.
+ * @node: on the list &hmm_devmem_alloc.free of @order; on no list when no page is
+ *	free, and while the block has never been used.
  * @pfn: First pfn, once it has been used.
  * @nr_used: Bits set in the block's part of &hmm_devmem_area.used.
  * @nr_lost: How many of those will never be cleared: retired pages, and pages
  *	that the device does not have (the range need not end with a block).
+ * @order: No free, aligned piece is larger than 2^@order pages. -1 if none is free.
  */
 struct hmm_devmem_block {
 	struct list_head node;
 	unsigned long pfn;
 	unsigned int nr_used;
-	unsigned int nr_lost;
+	unsigned short nr_lost;
+	short order;
 };
 
 /**
@@ -82,6 +88,9 @@ struct hmm_devmem_area {
 
 struct hmm_devmem_pcp;
 
+/* Blocks are not larger than that on any machine, and have bits enough to count. */
+#define HMM_DEVMEM_MAX_BLOCK_ORDER	15
+
 /**
  * struct hmm_devmem_alloc - allocator for pages of one devmem
  * @lock: Protects everything but the per-CPU caches; nests inside their locks.
@@ -94,13 +103,22 @@ struct hmm_devmem_pcp;
  * @last: One past the last pfn.
  * @nr_pages: @last - @first.
  * @base: @first, rounded down to a block.
- * @partial: Blocks with free pages that are not whole.
- * @empty: Whole blocks that have been used before.
+ * @free: Blocks that have been used before and have free pages, by
+ *	&hmm_devmem_block.order. Those of @block_order are whole, the others partial.
+ * @free_orders: Bit n is set if there are blocks on list n of @free.
  * @fresh: Areas that have blocks never used.
+ * @nr_total: Pages of all populated areas, with those that the device does not have.
  * @nr_used: Sum of &hmm_devmem_block.nr_used.
  * @nr_lost: Sum of &hmm_devmem_block.nr_lost.
  * @nr_absent: How many of those the device does not have.
- * @nr_retired: Pages that were retired, in use or not.
+ * @nr_idle: Populated areas without a page that somebody has, or a cache.
+ * @nr_retired: Pages that were retired, in use or not, with or without struct page.
+ * @nr_searched: How often a block was searched for a piece that it has not.
+ * @nr_drained: How often the caches were emptied: because something was in them, or
+ *	so that all CPUs see what has changed.
+ * @nr_filled: How many per-CPU caches may have a page.
+ * @bad: For each of @areas that is not populated, the bitmap that says which of its
+ *	pages were retired; NULL if none was.
  * @pcp: Per-CPU caches of single pages.
  * @cpuhp: Link for CPU hotplug.
  * @areas: Populated areas; NULL where there are no struct pages (yet).
@@ -115,15 +133,21 @@ struct hmm_devmem_alloc {
 	unsigned long last;
 	unsigned long nr_pages;
 	unsigned long base;
-	struct list_head partial;
-	struct list_head empty;
+	struct list_head free[HMM_DEVMEM_MAX_BLOCK_ORDER + 1];
+	unsigned long free_orders;
 	struct list_head fresh;
+	unsigned long nr_total;
 	unsigned long nr_used;
 	unsigned long nr_lost;
 	unsigned long nr_absent;
+	unsigned int nr_idle;
 	unsigned long nr_retired;
+	unsigned long nr_searched;
+	atomic_long_t nr_drained;
+	atomic_t nr_filled;
 	struct hmm_devmem_pcp __percpu *pcp;
 	struct hlist_node cpuhp;
+	unsigned long **bad;
 	struct hmm_devmem_area *areas[] __counted_by(nr_areas);
 };
 
@@ -133,7 +157,7 @@ struct hmm_devmem_alloc {
  * @used: Pages somebody has allocated.
  * @cached: Free pages in per-CPU caches.
  * @free: Other free pages.
- * @retired: Pages that will not be handed out again.
+ * @retired: Pages that will not be handed out again, in populated areas or not.
  */
 struct hmm_devmem_alloc_stats {
 	unsigned long total;
@@ -147,6 +171,7 @@ struct hmm_devmem_alloc *hmm_devmem_alloc_create(unsigned long first,
 						 unsigned long nr_pages,
 						 unsigned int block_order,
 						 unsigned int area_shift);
+void hmm_devmem_alloc_clear(struct hmm_devmem_alloc *alloc);
 void hmm_devmem_alloc_destroy(struct hmm_devmem_alloc *alloc);
 int hmm_devmem_alloc_get(struct hmm_devmem_alloc *alloc, unsigned int order,
 			 unsigned long *pfn);
@@ -160,6 +185,10 @@ bool hmm_devmem_alloc_freeze(struct hmm_devmem_alloc *alloc);
 void hmm_devmem_alloc_thaw(struct hmm_devmem_alloc *alloc);
 int hmm_devmem_alloc_refused(struct hmm_devmem_alloc *alloc);
 void hmm_devmem_alloc_retire(struct hmm_devmem_alloc *alloc, unsigned long pfn);
+void hmm_devmem_alloc_retire_range(struct hmm_devmem_alloc *alloc,
+				   unsigned long pfn, unsigned long end);
+int hmm_devmem_alloc_retire_new(struct hmm_devmem_alloc *alloc,
+				unsigned long pfn);
 bool __hmm_devmem_alloc_retired(struct hmm_devmem_alloc *alloc,
 				unsigned long pfn);
 unsigned int hmm_devmem_alloc_in_use(struct hmm_devmem_alloc *alloc,
@@ -171,11 +200,14 @@ unsigned int hmm_devmem_alloc_not_free(struct hmm_devmem_alloc *alloc,
 void hmm_devmem_alloc_get_stats(struct hmm_devmem_alloc *alloc,
 				struct hmm_devmem_alloc_stats *stats);
 unsigned long hmm_devmem_alloc_used(struct hmm_devmem_alloc *alloc);
+bool hmm_devmem_alloc_any_used(struct hmm_devmem_alloc *alloc);
+unsigned int hmm_devmem_alloc_idle_areas(struct hmm_devmem_alloc *alloc);
 unsigned long hmm_devmem_alloc_area_used(struct hmm_devmem_alloc *alloc,
 					 unsigned int idx);
 int hmm_devmem_alloc_block_used(struct hmm_devmem_alloc *alloc,
 				unsigned long pfn);
 bool hmm_devmem_alloc_has_block(struct hmm_devmem_alloc *alloc);
+bool hmm_devmem_alloc_has_page(struct hmm_devmem_alloc *alloc);
 int hmm_devmem_alloc_init(void);
 
 /* Is there a page that is never to be handed out again? */
@@ -197,8 +229,8 @@ static inline bool hmm_devmem_alloc_retired(struct hmm_devmem_alloc *alloc,
 
 unsigned int hmm_devmem_block_take_run(struct hmm_devmem_alloc *alloc,
 				       unsigned int max, unsigned long *pfn);
-bool hmm_devmem_block_take_order(struct hmm_devmem_alloc *alloc,
-				 unsigned int order, unsigned long *pfn);
+int hmm_devmem_block_take_order(struct hmm_devmem_alloc *alloc,
+				unsigned int order, unsigned long *pfn);
 void hmm_devmem_block_put(struct hmm_devmem_alloc *alloc, unsigned long pfn,
 			  unsigned int order);
 void hmm_devmem_block_put_bulk(struct hmm_devmem_alloc *alloc,
@@ -206,7 +238,9 @@ void hmm_devmem_block_put_bulk(struct hmm_devmem_alloc *alloc,
 bool __hmm_devmem_block_set_live(struct hmm_devmem_alloc *alloc,
 				 unsigned long pfn, unsigned int order,
 				 bool live);
-void hmm_devmem_block_retire(struct hmm_devmem_alloc *alloc, unsigned long pfn);
+bool hmm_devmem_block_retire(struct hmm_devmem_alloc *alloc, unsigned long pfn);
+int hmm_devmem_alloc_reserve_bad(struct hmm_devmem_alloc *alloc,
+				 unsigned long pfn, gfp_t gfp);
 void hmm_devmem_area_free(struct hmm_devmem_area *area);
 int hmm_devmem_alloc_populate(struct hmm_devmem_alloc *alloc, unsigned int idx);
 int hmm_devmem_alloc_depopulate(struct hmm_devmem_alloc *alloc,
@@ -232,29 +266,39 @@ static inline bool hmm_devmem_block_set_live(struct hmm_devmem_alloc *alloc,
  * @devmem: Whose it is; has a reference on &hmm_devmem.kref.
  * @idx: Which of &hmm_devmem.segments, and of &hmm_devmem_alloc.areas.
  * @idle: How often in a row it was found without a page in use.
- * @reaper: Gives a segment back that outlived its driver.
- * @zombie: On the list of those that did; empty before.
+ * @is_zombie: It has outlived its driver.
+ * @first_busy: In a zombie: no page before this one is in use.
+ * @end: Gives it back; in a zombie only if no page is in use.
+ * @contexts: In a zombie, until it has none any more: which pages have a context.
+ * @node: On the list of all segments.
  */
 struct hmm_devmem_segment {
 	struct dev_pagemap pagemap;
 	struct hmm_devmem *devmem;
 	unsigned int idx;
 	unsigned int idle;
-	struct delayed_work reaper;
-	struct list_head zombie;
+	bool is_zombie;
+	unsigned long first_busy;
+	struct work_struct end;
+	unsigned long *contexts;
+	struct list_head node;
 };
 
 int hmm_devmem_segments_init(struct hmm_devmem *devmem, unsigned long flags);
 void hmm_devmem_segments_release(struct hmm_devmem *devmem);
 int hmm_devmem_segments_grow(struct hmm_devmem *devmem);
+void hmm_devmem_segment_page_freed(struct hmm_devmem_segment *segment);
 unsigned long hmm_devmem_segment_busy(struct hmm_devmem_segment *segment);
 unsigned long hmm_devmem_segments_busy(struct hmm_devmem *devmem);
 struct hmm_devmem_segment *hmm_devmem_segment_at(struct hmm_devmem *devmem,
 						 unsigned long pfn);
 int hmm_devmem_memmap_fits(u64 size);
-bool hmm_devmem_range_has_zombie(const struct range *range);
+bool hmm_devmem_range_has_segment(const struct range *range);
+int hmm_devmem_segments_boot(void);
 #if IS_ENABLED(CONFIG_KUNIT)
 void *hmm_devmem_memremap(struct dev_pagemap *pagemap, int nid);
+bool hmm_devmem_page_is_locked(const struct page *page);
+bool hmm_devmem_zombie_page_busy(const struct page *page);
 #endif
 
 /* The struct dev_pagemap of a page that the caller has allocated. */
@@ -283,7 +327,11 @@ hmm_devmem_pagemap_segment(struct dev_pagemap *pagemap)
 	return container_of(pagemap, struct hmm_devmem_segment, pagemap);
 }
 
+struct hmm_devmem *hmm_devmem_of_page(const struct page *page);
 void hmm_devmem_page_drop_context(struct page *page);
+#if IS_ENABLED(CONFIG_KUNIT)
+struct hmm_devmem_context *hmm_devmem_head_context(const struct folio *head);
+#endif
 struct folio *hmm_devmem_init_folio(struct hmm_devmem *devmem,
 				    unsigned long pfn, unsigned int order,
 				    struct hmm_devmem_context *ctx);
@@ -326,6 +374,24 @@ static inline bool hmm_devmem_has_pfn(const struct hmm_devmem *devmem,
 	return pfn >= devmem->pfn_first && pfn < devmem->pfn_last;
 }
 
+/* Blocks are counted from that of the first pfn. */
+static inline unsigned long
+hmm_devmem_block_index(const struct hmm_devmem *devmem, unsigned long pfn)
+{
+	return (pfn >> HMM_DEVMEM_BLOCK_ORDER) -
+	       (devmem->pfn_first >> HMM_DEVMEM_BLOCK_ORDER);
+}
+
+/* Note a folio in a bitmap that has a bit for each page of @devmem. */
+static inline void hmm_devmem_note_pages(const struct hmm_devmem *devmem,
+					 unsigned long *pages,
+					 unsigned long pfn, unsigned int nr)
+{
+	const unsigned long first = pfn - devmem->pfn_first;
+
+	bitmap_set(pages + BIT_WORD(first), first % BITS_PER_LONG, nr);
+}
+
 static inline bool hmm_devmem_ops_managed(const struct hmm_devmem_ops *ops)
 {
 	return ops->copy_to_device && ops->copy_to_ram;
@@ -337,18 +403,18 @@ static inline bool hmm_devmem_managed(const struct hmm_devmem *devmem)
 }
 
 /* Keep the driver from going away; false if it has gone. */
-static inline bool hmm_devmem_tryget(struct hmm_devmem *devmem)
+static inline bool hmm_devmem_ref_tryget(struct hmm_devmem *devmem)
 {
 	return percpu_ref_tryget(&devmem->ref);
 }
 
-/* The same for operations that a driver asks for: not once removal ends. */
-static inline bool hmm_devmem_tryget_live(struct hmm_devmem *devmem)
+/* The same for what could keep removal waiting for ever: not once that ends. */
+static inline bool hmm_devmem_ref_tryget_live(struct hmm_devmem *devmem)
 {
 	return percpu_ref_tryget_live(&devmem->ref);
 }
 
-static inline void hmm_devmem_put(struct hmm_devmem *devmem)
+static inline void hmm_devmem_ref_put(struct hmm_devmem *devmem)
 {
 	percpu_ref_put(&devmem->ref);
 }
@@ -360,6 +426,13 @@ static inline void hmm_devmem_wait_for_intake(struct hmm_devmem *devmem)
 	percpu_up_write(&devmem->intake);
 }
 
+/* What was allocated looks like a page in use. No more can be. */
+static inline void hmm_devmem_wait_for_handout(struct hmm_devmem *devmem)
+{
+	percpu_down_write(&devmem->handout);
+	percpu_up_write(&devmem->handout);
+}
+
 struct hmm_devmem *hmm_devmem_create(struct device *device,
 				     const struct hmm_devmem_desc *desc);
 void hmm_devmem_release(struct kref *kref);
@@ -367,17 +440,10 @@ u64 hmm_devmem_large_pages(const struct hmm_devmem *devmem);
 
 /* power.c */
 
-int hmm_devmem_power_on(struct hmm_devmem *devmem, bool *powered);
-int __hmm_devmem_power_get(struct hmm_devmem *devmem, bool *powered);
+void hmm_devmem_power_init(struct hmm_devmem *devmem);
+int hmm_devmem_power_get(struct hmm_devmem *devmem);
 void hmm_devmem_power_put(struct hmm_devmem *devmem);
-
-/* Resume the device if that is wanted; @powered: there is something to put. */
-static inline int hmm_devmem_power_get(struct hmm_devmem *devmem, bool *powered)
-{
-	if (likely(!(devmem->flags & HMM_DEVMEM_RUNTIME_PM)))
-		return 0;
-	return __hmm_devmem_power_get(devmem, powered);
-}
+void hmm_devmem_power_release(struct hmm_devmem *devmem);
 
 /* fail.c */
 
@@ -469,9 +535,30 @@ struct hmm_devmem_dma {
 
 int hmm_devmem_dma_init(struct hmm_devmem *devmem,
 			const struct hmm_devmem_desc *desc);
+gfp_t __hmm_devmem_dma_ram_gfp(struct hmm_devmem *devmem);
+bool __hmm_devmem_dma_reaches(struct hmm_devmem *devmem, phys_addr_t phys,
+			      size_t size);
 struct hmm_devmem_txn;
 bool hmm_devmem_dma_map(struct hmm_devmem_txn *txn);
 void hmm_devmem_dma_unmap(struct hmm_devmem_txn *txn);
+
+/*
+ * How to allocate what comes home: without %__GFP_HIGHMEM if there is memory that is out
+ * of the device's reach. Asked for every page.
+ */
+static inline gfp_t hmm_devmem_dma_ram_gfp(struct hmm_devmem *devmem)
+{
+	return likely(!devmem->dma_device) ? devmem->ram_gfp :
+					     __hmm_devmem_dma_ram_gfp(devmem);
+}
+
+/* Can the device reach system memory? */
+static inline bool hmm_devmem_dma_reaches(struct hmm_devmem *devmem,
+					  phys_addr_t phys, size_t size)
+{
+	return likely(!devmem->dma_device) ||
+	       __hmm_devmem_dma_reaches(devmem, phys, size);
+}
 
 /* txn.c */
 
@@ -483,11 +570,12 @@ void hmm_devmem_dma_unmap(struct hmm_devmem_txn *txn);
  * @nr: Number of entries, one for each page.
  * @max: Size of the arrays.
  * @wanted: In an eviction: how many pages had a destination before the copy.
+ * @ns: In an eviction: how long it took to start the copy, or to get no destination.
  * @short_of_memory: There was not enough device memory.
+ * @in_fault: A CPU fault waits for it.
  * @no_memory: There was no system memory.
- * @must_split: What was collected as one piece must be split, and must not be
- *	as long as it is on the way.
- * @powered: The device is kept from being suspended.
+ * @must_split: The large folio that was collected has no large destination, and
+ *	must be split before it can move.
  * @unmapped: Something could not be mapped for DMA.
  * @started: copy_wait() is to be called.
  * @status: What the call that starts the copy returned.
@@ -506,10 +594,11 @@ struct hmm_devmem_txn {
 	unsigned int nr;
 	unsigned int max;
 	unsigned int wanted;
+	u64 ns;
 	bool short_of_memory;
+	bool in_fault;
 	bool no_memory;
 	bool must_split;
-	bool powered;
 	bool unmapped;
 	bool started;
 	int status;
@@ -537,31 +626,81 @@ struct hmm_devmem_txn *hmm_devmem_txn_get(struct hmm_devmem *devmem,
 					  unsigned int nr);
 struct hmm_devmem_txn *hmm_devmem_txn_tryget(struct hmm_devmem *devmem,
 					     unsigned int nr);
+struct hmm_devmem_txn *hmm_devmem_txn_get_locked(struct hmm_devmem *devmem,
+						 unsigned int nr);
 void hmm_devmem_txn_put(struct hmm_devmem_txn *txn);
 void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn);
-bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first,
-			      bool may_split);
+bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first);
 void hmm_devmem_txn_map(struct hmm_devmem_txn *txn);
+void hmm_devmem_txn_note_pages(const struct hmm_devmem_txn *txn,
+			       unsigned long *pages);
 void hmm_devmem_txn_copy_start(struct hmm_devmem_txn *txn);
 int hmm_devmem_txn_copy_wait(struct hmm_devmem_txn *txn);
 unsigned long hmm_devmem_txn_committed(const struct hmm_devmem_txn *txn);
 
-/* The last step: the device is not needed any more. */
-static inline void hmm_devmem_txn_done(struct hmm_devmem_txn *txn)
+/* migrate.c */
+
+extern unsigned long hmm_devmem_max_window;
+
+/* How many pages are migrated at once, at most; core collects no larger piece. */
+static inline unsigned long hmm_devmem_window_nr(void)
 {
-	if (unlikely(txn->powered))
-		hmm_devmem_power_put(txn->devmem);
-	txn->powered = false;
+	return min(READ_ONCE(hmm_devmem_max_window), HMM_DEVMEM_BLOCK_NR);
 }
+
+/* Large folios can move as a whole; else they are split. */
+static inline bool hmm_devmem_moves_blocks(void)
+{
+	return hmm_devmem_window_nr() == HMM_DEVMEM_BLOCK_NR;
+}
+
+int hmm_devmem_txn_collect(struct hmm_devmem_txn *txn, unsigned long end,
+			   void *owner, unsigned long flags,
+			   struct page *fault_page);
+
+/* resident.c */
+
+bool hmm_devmem_vma_is_suitable(const struct vm_area_struct *vma);
+unsigned long hmm_devmem_count_resident(struct hmm_devmem *devmem,
+					struct mm_struct *mm,
+					unsigned long start, unsigned long end,
+					unsigned long *pages);
 
 /* evict.c */
 
-unsigned long hmm_devmem_evict_all(struct hmm_devmem *devmem,
+/**
+ * struct hmm_devmem_evict_clock - how long removal and suspend wait for pages in use
+ * @deadline: Until then, nanoseconds, if no other page comes home before.
+ * @last: Until then at most. Each time that brings pages home puts it off by as long
+ *	as it takes.
+ */
+struct hmm_devmem_evict_clock {
+	u64 deadline;
+	u64 last;
+};
+
+#if IS_ENABLED(CONFIG_KUNIT)
+void hmm_devmem_evict_clock_pass(struct hmm_devmem_evict_clock *clock,
+				 u64 start, u64 now, bool progress);
+u64 hmm_devmem_evict_ns(void);
+void hmm_devmem_drain_batches(void);
+void hmm_devmem_collect_pfns(unsigned long *pfns, unsigned int nr);
+#endif
+unsigned long hmm_devmem_evict_all(struct hmm_devmem *devmem, bool killable,
 				   struct hmm_devmem_left *left);
-int hmm_devmem_reclaim(struct hmm_devmem *devmem);
+int hmm_devmem_reclaim(struct hmm_devmem *devmem, const unsigned long *keep,
+		       bool drain);
+
+/* place.c */
+
+struct folio *hmm_devmem_alloc_evicted(struct page *page,
+				       struct anon_vma *anon_vma,
+				       unsigned int order, gfp_t gfp);
 
 /* poison.c */
 
 bool hmm_devmem_poison_page(struct hmm_devmem *devmem, unsigned long pfn);
+void hmm_devmem_forget_page(struct page *page);
+void hmm_devmem_unmap_lost(struct hmm_devmem *devmem);
 
 #endif /* _MM_HMM_DEVMEM_INTERNAL_H */

@@ -55,9 +55,9 @@ static void __init take_in_order(struct hmm_devmem *devmem, struct mm_struct *mm
 	unsigned long pfn;
 
 	mutex_lock(&devmem->suspend_lock);
-	percpu_down_read(&devmem->intake);
 	down_read(&devmem->segments_lock);
 	mmap_read_lock(mm);
+	percpu_down_read(&devmem->intake);
 
 	/* Callbacks may allocate memory, notifiers are called from reclaim ... */
 	fs_reclaim_acquire(GFP_KERNEL);
@@ -67,10 +67,19 @@ static void __init take_in_order(struct hmm_devmem *devmem, struct mm_struct *mm
 	lock_map_release(&__mmu_notifier_invalidate_range_start_map);
 	fs_reclaim_release(GFP_KERNEL);
 
+	percpu_up_read(&devmem->intake);
 	mmap_read_unlock(mm);
 	up_read(&devmem->segments_lock);
-	percpu_up_read(&devmem->intake);
 	mutex_unlock(&devmem->suspend_lock);
+}
+
+/* What is held to allocate a folio, when that takes more struct pages. */
+static void __init grow_in_order(struct hmm_devmem *devmem)
+{
+	percpu_down_read(&devmem->handout);
+	down_read(&devmem->segments_lock);
+	up_read(&devmem->segments_lock);
+	percpu_up_read(&devmem->handout);
 }
 
 static int __init hmm_devmem_lockdep(void)
@@ -78,8 +87,10 @@ static int __init hmm_devmem_lockdep(void)
 	struct hmm_devmem *devmem = create_without_memory();
 	struct mm_struct *mm = mm_alloc();
 
-	if (devmem && mm)
+	if (devmem && mm) {
 		take_in_order(devmem, mm);
+		grow_in_order(devmem);
+	}
 	if (mm)
 		mmput(mm);
 	if (devmem)

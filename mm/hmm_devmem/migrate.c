@@ -1,45 +1,89 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Migration of pages by virtual address: to the device, back, and on CPU faults.
+ * Migration of pages by virtual address: to the device and back.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/delay.h>
 #include <linux/export.h>
-#include <linux/leafops.h>
+#include <linux/kstrtox.h>
+#include <linux/log2.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
-#include <linux/pagewalk.h>
+#include <linux/moduleparam.h>
 #include <linux/percpu-rwsem.h>
-#include <linux/percpu.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/sizes.h>
+#include <linux/vmalloc.h>
 
 #include <trace/events/hmm_devmem.h>
 
 #include "internal.h"
 
-/* After how long a CPU fault looks again at a page that somebody else holds. */
-#define HMM_DEVMEM_FAULT_DELAY_US	100
+/*
+ * While a window is copied nobody can touch its pages, and the mappings of the process
+ * cannot be changed: 2 MiB take a fifth of a millisecond at 10 GB/s. What one entry of
+ * a page table maps can be much more (512 MiB on arm64 with pages of 64 KiB).
+ */
+#define HMM_DEVMEM_WINDOW_MAX	SZ_2M
 
-/* The largest window; core collects no larger piece at once. */
-#define HMM_DEVMEM_WINDOW_NR		HMM_DEVMEM_BLOCK_NR
-#define HMM_DEVMEM_WINDOW_SIZE		(HMM_DEVMEM_WINDOW_NR << PAGE_SHIFT)
+unsigned long hmm_devmem_max_window __read_mostly = HMM_DEVMEM_WINDOW_MAX >> PAGE_SHIFT;
 
-/* Whether anything was collected, or an errno. If so, finalize must follow. */
-static int txn_collect(struct hmm_devmem_txn *txn, unsigned long end,
-		       void *owner, unsigned long flags, struct page *fault_page)
+static int set_window_kb(const char *text, const struct kernel_param *param)
+{
+	unsigned int kb;
+	int ret = kstrtouint(text, 0, &kb);
+
+	if (ret)
+		return ret;
+	if (kb < PAGE_SIZE / SZ_1K || kb > HMM_DEVMEM_WINDOW_MAX / SZ_1K ||
+	    !is_power_of_2(kb))
+		return -EINVAL;
+	WRITE_ONCE(hmm_devmem_max_window, (unsigned long)kb * SZ_1K >> PAGE_SHIFT);
+	return 0;
+}
+
+static int get_window_kb(char *text, const struct kernel_param *param)
+{
+	return sysfs_emit(text, "%lu\n", hmm_devmem_max_window * (PAGE_SIZE / SZ_1K));
+}
+
+static const struct kernel_param_ops window_kb_ops = {
+	.set = set_window_kb,
+	.get = get_window_kb,
+};
+module_param_cb(window_kb, &window_kb_ops, NULL, 0644);
+MODULE_PARM_DESC(window_kb, "How much is migrated at once, KiB");
+
+/**
+ * hmm_devmem_txn_collect() - Collect what can move, by virtual address
+ * @txn: The transaction, with its vma and start.
+ * @end: User virtual address, exclusive.
+ * @owner: See &struct migrate_vma for this and all other parameters.
+ * @flags: "
+ * @fault_page: "
+ *
+ * Context: Process context, may sleep. The caller holds the mmap lock for reading.
+ * Return: Whether anything was collected, or an errno. If so, finalize must follow.
+ */
+int hmm_devmem_txn_collect(struct hmm_devmem_txn *txn, unsigned long end,
+			   void *owner, unsigned long flags,
+			   struct page *fault_page)
 {
 	int ret;
 
+	/* All of it: to clear it first would cost every fault as much again. */
 	txn->mig = (struct migrate_vma) {
 		.vma = txn->vma,
+		.dst = txn->dst,
+		.src = txn->src,
+		.cpages = 0,
+		.npages = 0,
 		.start = txn->start,
 		.end = end,
-		.src = txn->src,
-		.dst = txn->dst,
 		.pgmap_owner = owner,
 		.flags = flags,
 		.fault_page = fault_page,
@@ -60,7 +104,7 @@ static int window_start_to_device(struct hmm_devmem_txn *txn, unsigned long end,
 	/* Core does not bring large coherent folios back, nor pins them. */
 	if (devmem->type == MEMORY_DEVICE_PRIVATE && !split)
 		flags |= MIGRATE_VMA_SELECT_COMPOUND;
-	ret = txn_collect(txn, end, &devmem->to_device_cookie, flags, NULL);
+	ret = hmm_devmem_txn_collect(txn, end, &devmem->to_device_cookie, flags, NULL);
 	if (ret <= 0)
 		return ret;
 	txn->copy.dir = HMM_DEVMEM_TO_DEVICE;
@@ -85,18 +129,19 @@ static int window_start_to_ram(struct hmm_devmem_txn *txn, unsigned long end,
 
 	if (!split)
 		flags |= MIGRATE_VMA_SELECT_COMPOUND;
-	ret = txn_collect(txn, end, devmem->owner, flags, NULL);
+	ret = hmm_devmem_txn_collect(txn, end, devmem->owner, flags, NULL);
 	if (ret <= 0)
 		return ret;
 	txn->copy.dir = HMM_DEVMEM_TO_RAM;
-	txn->no_memory = !hmm_devmem_txn_alloc_ram(txn, 0, true) &&
-			 !txn->must_split;
+	txn->no_memory = !hmm_devmem_txn_alloc_ram(txn, 0) && !txn->must_split;
 	hmm_devmem_txn_copy_start(txn);
 	return 1;
 }
 
-/* Finish what was started; returns how many pages moved. */
-static unsigned long window_finish(struct hmm_devmem_txn *txn)
+/*
+ * Finish what was started; returns how many pages moved. @own: see &struct range_walk.
+ */
+static unsigned long window_finish(struct hmm_devmem_txn *txn, unsigned long *own)
 {
 	const bool to_device = txn->copy.dir == HMM_DEVMEM_TO_DEVICE;
 	struct hmm_devmem *devmem = txn->devmem;
@@ -107,8 +152,9 @@ static unsigned long window_finish(struct hmm_devmem_txn *txn)
 	moved = hmm_devmem_txn_committed(txn);
 	if (to_device)
 		hmm_devmem_txn_map(txn);
+	if (own)
+		hmm_devmem_txn_note_pages(txn, own);
 	migrate_vma_finalize(&txn->mig);
-	hmm_devmem_txn_done(txn);
 
 	hmm_devmem_count(devmem, to_device ? HMM_DEVMEM_MOVED_TO_DEVICE :
 					     HMM_DEVMEM_MOVED_TO_RAM, moved);
@@ -119,83 +165,15 @@ static unsigned long window_finish(struct hmm_devmem_txn *txn)
 	return moved;
 }
 
-struct resident_walk {
-	struct hmm_devmem *devmem;
-	unsigned long nr;
-};
-
-static bool entry_is_resident(struct hmm_devmem *devmem, softleaf_t entry)
-{
-	return softleaf_is_device_private(entry) &&
-	       hmm_devmem_from_page(softleaf_to_page(entry)) == devmem;
-}
-
-static int resident_pte_entry(pte_t *ptep, unsigned long addr,
-			      unsigned long next, struct mm_walk *walk)
-{
-	struct resident_walk *resident = walk->private;
-	const pte_t pte = ptep_get(ptep);
-	struct page *page;
-
-	if (!pte_present(pte)) {
-		resident->nr += !pte_none(pte) &&
-				entry_is_resident(resident->devmem,
-						  softleaf_from_pte(pte));
-		return 0;
-	}
-	page = vm_normal_page(walk->vma, addr, pte);
-	resident->nr += page && hmm_devmem_from_page(page) == resident->devmem;
-	return 0;
-}
-
-/* Core would split large entries for us if we did not look at them here. */
-static int resident_pmd_entry(pmd_t *pmdp, unsigned long addr,
-			      unsigned long next, struct mm_walk *walk)
-{
-	struct resident_walk *resident = walk->private;
-	spinlock_t *ptl = pmd_trans_huge_lock(pmdp, walk->vma);
-
-	if (!ptl)
-		return 0;
-	if (!pmd_present(*pmdp) &&
-	    entry_is_resident(resident->devmem, softleaf_from_pmd(*pmdp)))
-		resident->nr += (next - addr) >> PAGE_SHIFT;
-	spin_unlock(ptl);
-	walk->action = ACTION_CONTINUE;
-	return 0;
-}
-
-static const struct mm_walk_ops resident_walk_ops = {
-	.pmd_entry = resident_pmd_entry,
-	.pte_entry = resident_pte_entry,
-	.walk_lock = PGWALK_RDLOCK,
-};
-
-/* How many pages of a window are on the device, whoever moved them. */
-static unsigned long count_resident(struct hmm_devmem *devmem,
-				    struct mm_struct *mm, unsigned long start,
-				    unsigned long end)
-{
-	struct resident_walk resident = { .devmem = devmem };
-
-	walk_page_range(mm, start, end, &resident_walk_ops, &resident);
-	return resident.nr;
-}
-
-static bool vma_is_suitable(const struct vm_area_struct *vma)
-{
-	/* Only anonymous pages can move; a private file mapping has them too. */
-	return !(vma->vm_flags & (VM_SPECIAL | VM_SHARED)) &&
-	       !is_vm_hugetlb_page(vma) && !vma_is_dax(vma);
-}
-
 /*
  * KSM maps a page that it merges before rmap finds it there. Core collects it from
- * the page table, and would not find it again to end its migration.
+ * the page table, and would not find it again to end its migration. And a driver
+ * does not copy the tags of memory that has some (MTE of arm64). A mapping can come
+ * to either when there are pages on the device already; those come home.
  */
-static bool may_be_merged(const struct vm_area_struct *vma)
+static bool must_stay_in_ram(const struct vm_area_struct *vma)
 {
-	return vma->vm_flags & VM_MERGEABLE;
+	return vma->vm_flags & (VM_MERGEABLE | VM_MTE);
 }
 
 /**
@@ -211,7 +189,15 @@ static bool may_be_merged(const struct vm_area_struct *vma)
  * @tries: How often the present window was tried again.
  * @split: The present window is not to be collected as one piece.
  * @full: An errno if no more device memory can be had.
- * @reclaimed: Device memory was taken from others, or from ourselves.
+ * @stunted: There was no memory for more struct pages.
+ * @own: Once room had to be made: a bit for each page of the device that is, or
+ *	was, of the range. Those are not evicted for what comes behind them.
+ * @recount: @done may be wrong: pages of the range can have gone again, or have
+ *	moved in a window that was not tried to the end.
+ * @moved: How many pages moved in the present window before it was tried again. Counts
+ *	if the mmap lock could not be taken again to look.
+ * @locked: The mmap lock is held.
+ * @entered: And what keeps removal, and suspend, from going on.
  */
 struct range_walk {
 	struct hmm_devmem *devmem;
@@ -225,11 +211,28 @@ struct range_walk {
 	unsigned int tries;
 	bool split;
 	int full;
-	bool reclaimed;
+	bool stunted;
+	unsigned long *own;
+	bool recount;
+	unsigned long moved;
+	bool locked;
+	bool entered;
 };
 
 /* Others can take what was made room for, but not forever. */
 #define HMM_DEVMEM_WINDOW_TRIES		8
+
+/* How often, and after how long, it is looked again for what others hold. */
+#define HMM_DEVMEM_RECLAIM_TRIES	50
+#define HMM_DEVMEM_RECLAIM_DELAY_US	1000
+
+/* How many pages of a part of the range are on the device, whoever moved them. */
+static unsigned long count_resident(const struct range_walk *walk,
+				    unsigned long start, unsigned long end)
+{
+	return hmm_devmem_count_resident(walk->devmem, walk->mm, start, end,
+					 walk->own);
+}
 
 /* Pages of a window that are to be counted, of which @moved have just moved. */
 static unsigned long window_result(struct range_walk *walk, unsigned long start,
@@ -238,7 +241,7 @@ static unsigned long window_result(struct range_walk *walk, unsigned long start,
 	/* Those that were there before count as well. */
 	if (walk->dir == HMM_DEVMEM_TO_DEVICE &&
 	    moved < (end - start) >> PAGE_SHIFT)
-		return count_resident(walk->devmem, walk->mm, start, end);
+		return count_resident(walk, start, end);
 	return moved;
 }
 
@@ -252,7 +255,7 @@ static int range_drain(struct range_walk *walk)
 	if (!txn)
 		return 0;
 	walk->in_flight = NULL;
-	moved = window_finish(txn);
+	moved = window_finish(txn, walk->own);
 	walk->done += window_result(walk, txn->start, txn->mig.end, moved);
 	if (!moved && txn->no_memory)
 		ret = -ENOMEM;
@@ -283,6 +286,36 @@ static bool can_get_more(const struct range_walk *walk)
 		walk->devmem->flags & HMM_DEVMEM_RECLAIM);
 }
 
+/* Large pieces are worth struct pages, as long as there is memory for those. */
+static bool wants_to_grow(const struct range_walk *walk)
+{
+	return walk->dir == HMM_DEVMEM_TO_DEVICE && !walk->full &&
+	       !walk->stunted && !walk->tries &&
+	       hmm_devmem_moves_blocks() && hmm_devmem_can_grow(walk->devmem) &&
+	       !hmm_devmem_alloc_has_block(walk->devmem->alloc);
+}
+
+/* A look at a window would only cost, for instance its huge pages. */
+static bool device_is_full(const struct range_walk *walk)
+{
+	return !can_get_more(walk) &&
+	       !hmm_devmem_alloc_has_page(walk->devmem->alloc);
+}
+
+/*
+ * Nothing of a window can move. Core splits a large folio that is in the window in
+ * part, which a peer's need not be.
+ */
+static bool window_stays(const struct range_walk *walk,
+			 const struct vm_area_struct *vma, unsigned long start,
+			 unsigned long end)
+{
+	if (walk->dir == HMM_DEVMEM_TO_DEVICE)
+		return must_stay_in_ram(vma) || device_is_full(walk);
+	return end - start < HMM_DEVMEM_BLOCK_SIZE &&
+	       !count_resident(walk, start, end);
+}
+
 /*
  * -EAGAIN: more would have moved if there had been more device memory, or if the
  * window had not been one piece.
@@ -292,12 +325,13 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 {
 	struct hmm_devmem *devmem = walk->devmem;
 	struct hmm_devmem_txn *txn;
+	unsigned long moved;
 	int ret, started;
 	bool again;
 
-	if (!vma_is_suitable(vma))
+	if (!hmm_devmem_vma_is_suitable(vma))
 		return 0;
-	if (walk->dir == HMM_DEVMEM_TO_DEVICE && may_be_merged(vma)) {
+	if (window_stays(walk, vma, start, end)) {
 		walk->done += window_result(walk, start, end, 0);
 		return 0;
 	}
@@ -325,8 +359,10 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 		walk->tries < HMM_DEVMEM_WINDOW_TRIES;
 	if (again || txn->must_split) {
 		walk->split |= txn->must_split;
-		/* Counted when it is tried again. */
-		window_finish(txn);
+		/* Counted when it is tried again, if it is. */
+		moved = window_finish(txn, walk->own);
+		walk->moved += moved;
+		walk->recount |= moved;
 		hmm_devmem_txn_put(txn);
 		return ret ?: -EAGAIN;
 	}
@@ -336,8 +372,64 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 	return ret;
 }
 
-/* Get more device memory, without locks. */
-static int get_more(struct range_walk *walk)
+/* What is not to be evicted. */
+static void range_note_own(struct range_walk *walk)
+{
+	struct hmm_devmem *devmem = walk->devmem;
+
+	if (walk->own || !(devmem->flags & HMM_DEVMEM_RECLAIM))
+		return;
+	/* A bit for each page can be a lot, but is no reason to compact or kill. */
+	walk->own = __vmalloc(BITS_TO_LONGS(devmem->pfn_last - devmem->pfn_first) *
+			      sizeof(*walk->own), GFP_KERNEL | __GFP_ZERO |
+			      __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+	if (walk->own)
+		count_resident(walk, walk->start, walk->end);
+}
+
+/*
+ * Evict others. What is on another's way can be evicted, or is free, a moment later;
+ * to look again at once would only take the time that the other needs.
+ */
+static int range_reclaim(struct range_walk *walk)
+{
+	struct hmm_devmem_alloc *alloc = walk->devmem->alloc;
+	unsigned int tries = HMM_DEVMEM_RECLAIM_TRIES;
+	int ret;
+
+	if (!walk->own)
+		return -ENOMEM;
+	walk->recount = true;
+	for (;;) {
+		ret = hmm_devmem_reclaim(walk->devmem, walk->own, !tries);
+		if (!ret || hmm_devmem_alloc_has_page(alloc))
+			return 0;
+		if (ret != -EBUSY || !tries--)
+			return ret;
+		usleep_range_state(HMM_DEVMEM_RECLAIM_DELAY_US,
+				   2 * HMM_DEVMEM_RECLAIM_DELAY_US,
+				   TASK_KILLABLE);
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		ret = hmm_devmem_alloc_refused(alloc);
+		if (ret)
+			return ret;
+	}
+}
+
+/* What a walk does when it has paused and has no locks. */
+enum range_pause {
+	PAUSE_FOR_OTHERS,	/* nothing */
+	PAUSE_TO_GROW,		/* get more struct pages */
+	PAUSE_FOR_MEMORY,	/* get more device memory, by whatever means */
+};
+
+/*
+ * Get more device memory. There is no second try after there was no memory for struct
+ * pages; and pages of others are evicted only for want of any device page, not for want
+ * of a whole block.
+ */
+static int __get_more(struct range_walk *walk, enum range_pause why)
 {
 	struct hmm_devmem *devmem = walk->devmem;
 	int ret;
@@ -345,42 +437,113 @@ static int get_more(struct range_walk *walk)
 	ret = hmm_devmem_alloc_refused(devmem->alloc);
 	if (ret)
 		return ret;
-	if (hmm_devmem_can_grow(devmem) && !hmm_devmem_segments_grow(devmem))
+	if (!walk->stunted && hmm_devmem_can_grow(devmem) &&
+	    !hmm_devmem_segments_grow(devmem))
+		return 0;
+	walk->stunted = true;
+	if (why == PAUSE_TO_GROW)
 		return 0;
 	if (!(devmem->flags & HMM_DEVMEM_RECLAIM))
 		return -ENOMEM;
-	walk->reclaimed = true;
-	return hmm_devmem_reclaim(devmem);
+	return range_reclaim(walk);
 }
 
-/* Give others their turn, or get more device memory, without the mmap lock. */
-static int range_pause(struct range_walk *walk, bool more)
+/* The same for who has nothing that keeps removal from going on. */
+static int get_more(struct range_walk *walk, enum range_pause why)
 {
-	int ret = range_drain(walk);
+	int ret;
 
-	mmap_read_unlock(walk->mm);
-	cond_resched();
-	if (more)
-		walk->full = get_more(walk);
-	mmap_read_lock(walk->mm);
+	if (!hmm_devmem_ref_tryget_live(walk->devmem))
+		return -ENODEV;
+	ret = __get_more(walk, why);
+	hmm_devmem_ref_put(walk->devmem);
 	return ret;
+}
+
+/* What is called for does not come about any more. */
+static int range_refused(const struct range_walk *walk)
+{
+	struct hmm_devmem *devmem = walk->devmem;
+
+	/* When removal waits for us, eviction has given up on what is left. */
+	if (READ_ONCE(devmem->dead) || percpu_ref_is_dying(&devmem->ref))
+		return -ENODEV;
+	return walk->dir == HMM_DEVMEM_TO_DEVICE ?
+	       hmm_devmem_alloc_refused(devmem->alloc) : 0;
+}
+
+/* Keep removal, and suspend if that has to wait for us, from going on. */
+static int range_enter(struct range_walk *walk)
+{
+	struct hmm_devmem *devmem = walk->devmem;
+	int ret;
+
+	if (!hmm_devmem_ref_tryget_live(devmem))
+		return -ENODEV;
+	if (walk->dir == HMM_DEVMEM_TO_DEVICE)
+		percpu_down_read(&devmem->intake);
+	ret = range_refused(walk);
+	if (!ret)
+		return 0;
+	if (walk->dir == HMM_DEVMEM_TO_DEVICE)
+		percpu_up_read(&devmem->intake);
+	hmm_devmem_ref_put(devmem);
+	return ret;
+}
+
+/*
+ * Others can have the mmap lock for as long as they like. So it is waited for with
+ * nothing that removal or suspend wait for, and who waits can be killed.
+ */
+static int range_lock(struct range_walk *walk)
+{
+	int ret;
+
+	if (mmap_read_lock_killable(walk->mm))
+		return -EINTR;
+	walk->locked = true;
+	ret = range_enter(walk);
+	walk->entered = !ret;
+	return ret;
+}
+
+static void range_unlock(struct range_walk *walk)
+{
+	if (walk->entered && walk->dir == HMM_DEVMEM_TO_DEVICE)
+		percpu_up_read(&walk->devmem->intake);
+	if (walk->entered)
+		hmm_devmem_ref_put(walk->devmem);
+	if (walk->locked)
+		mmap_read_unlock(walk->mm);
+	walk->entered = false;
+	walk->locked = false;
+}
+
+/* Give others their turn, or get more device memory, without any lock. */
+static int range_pause(struct range_walk *walk, enum range_pause why)
+{
+	int err, ret = range_drain(walk);
+
+	if (why == PAUSE_FOR_MEMORY)
+		range_note_own(walk);
+	range_unlock(walk);
+	cond_resched();
+	if (why != PAUSE_FOR_OTHERS)
+		walk->full = get_more(walk, why);
+	err = range_lock(walk);
+	return ret ?: err;
 }
 
 static int range_migrate_window(struct range_walk *walk, unsigned long *addr)
 {
-	struct hmm_devmem *devmem = walk->devmem;
+	const unsigned long size = hmm_devmem_window_nr() << PAGE_SHIFT;
 	const bool split = walk->split;
 	struct vm_area_struct *vma;
 	unsigned long start, next;
 	int ret;
 
-	/*
-	 * Small pieces would do as well, but large ones are worth some memory. They
-	 * are not worth the eviction of others.
-	 */
-	if (can_get_more(walk) && hmm_devmem_can_grow(devmem) && !walk->tries &&
-	    !hmm_devmem_alloc_has_block(devmem->alloc)) {
-		ret = range_pause(walk, true);
+	if (wants_to_grow(walk)) {
+		ret = range_pause(walk, PAUSE_TO_GROW);
 		if (ret)
 			return ret;
 	}
@@ -391,27 +554,20 @@ static int range_migrate_window(struct range_walk *walk, unsigned long *addr)
 		return -EFAULT;
 	}
 	start = max(*addr, vma->vm_start);
-	next = min3(walk->end, vma->vm_end,
-		    ALIGN_DOWN(start, HMM_DEVMEM_WINDOW_SIZE) +
-		    HMM_DEVMEM_WINDOW_SIZE);
+	next = min3(walk->end, vma->vm_end, ALIGN_DOWN(start, size) + size);
 	ret = window_migrate(walk, vma, start, next);
 	if (ret == -EAGAIN && walk->split && !split)
 		return 0;
 	if (ret == -EAGAIN) {
 		/* Others were faster: go for it again. */
 		walk->tries++;
-		return range_pause(walk, true);
+		return range_pause(walk, PAUSE_FOR_MEMORY);
 	}
 	walk->tries = 0;
+	walk->moved = 0;
 	walk->split = false;
 	*addr = next;
 	return ret;
-}
-
-static int to_device_refused(struct hmm_devmem *devmem)
-{
-	return READ_ONCE(devmem->dead) ? -ENODEV :
-					 hmm_devmem_alloc_refused(devmem->alloc);
 }
 
 static long range_migrate_locked(struct range_walk *walk)
@@ -425,46 +581,44 @@ static long range_migrate_locked(struct range_walk *walk)
 		const unsigned long from = addr;
 
 		ret = range_migrate_window(walk, &addr);
+		if (!walk->entered)
+			break;
 		/* A gap at the end is no error if there was a mapping before. */
 		if (ret == -EFAULT && from > walk->start)
 			ret = 0;
 		if (!ret && fatal_signal_pending(current))
 			ret = -EINTR;
 		/* Suspend and removal wait for us, and no more can be had. */
-		if (!ret && walk->dir == HMM_DEVMEM_TO_DEVICE)
-			ret = to_device_refused(walk->devmem);
+		if (!ret)
+			ret = range_refused(walk);
 		/* Others may want this CPU: that alone need not end a copy. */
 		cond_resched();
 		if (!ret && mmap_lock_is_contended(walk->mm))
-			ret = range_pause(walk, false);
+			ret = range_pause(walk, PAUSE_FOR_OTHERS);
 	}
 	err = range_drain(walk);
 	ret = ret ?: err;
-	/* Then some may have gone again to make room for others. */
-	if (walk->reclaimed)
-		walk->done = count_resident(walk->devmem, walk->mm, walk->start,
-					    walk->end);
+	if (walk->recount && walk->locked)
+		walk->done = count_resident(walk, walk->start, walk->end);
+	else
+		walk->done += walk->moved;
 	/* What has moved has moved: partial success is success. */
 	return walk->done || !ret ? walk->done : ret;
 }
 
 static long range_migrate(struct range_walk *walk)
 {
-	struct hmm_devmem *devmem = walk->devmem;
 	long ret;
 
 	if (walk->start >= walk->end || !PAGE_ALIGNED(walk->start | walk->end))
 		return -EINVAL;
-	if (!hmm_devmem_tryget_live(devmem))
-		return -ENODEV;
-	ret = -ESRCH;
-	if (mmget_not_zero(walk->mm)) {
-		mmap_read_lock(walk->mm);
+	if (!mmget_not_zero(walk->mm))
+		return -ESRCH;
+	ret = range_lock(walk);
+	if (!ret)
 		ret = range_migrate_locked(walk);
-		mmap_read_unlock(walk->mm);
-		mmput(walk->mm);
-	}
-	hmm_devmem_put(devmem);
+	range_unlock(walk);
+	mmput(walk->mm);
 	return ret;
 }
 
@@ -476,15 +630,26 @@ static long range_migrate(struct range_walk *walk)
  * @end: The same, exclusive.
  * @ctx: Context for the device folios, each of which takes a reference; or NULL.
  *
- * Pages that were never touched get device pages of zeros. Pages that are
- * pinned, locked or shared with a file stay where they are, as do those on
- * another device, and all for which there is no device memory or the driver's
- * copy fails. Holes in the range, and mappings that cannot have anonymous pages
- * (VM_IO, VM_PFNMAP, shared, hugetlb, DAX) or whose pages KSM may merge
- * (VM_MERGEABLE), are passed over.
+ * Pages that were never touched get device pages of zeros, but not in a mapping
+ * that the process cannot access (PROT_NONE), nor in one that userfaultfd watches:
+ * of those, only pages that are there already move. Pages that are pinned, locked
+ * or shared with a file stay where they are, as do those on another device, and all
+ * for which there is no device memory or the driver's copy fails. Holes in the
+ * range, and mappings that cannot have anonymous pages (VM_IO, VM_PFNMAP, shared,
+ * hugetlb, DAX), whose pages KSM may merge (VM_MERGEABLE) or that have tags
+ * (VM_MTE), are passed over.
+ *
+ * Mlocked memory moves, too, and is counted as mlocked on the device: mlock() keeps
+ * the kernel from taking pages away by itself, and this is a request of the process.
+ * A driver that wants no CPU faults on such memory leaves it out.
+ *
+ * With %HMM_DEVMEM_RECLAIM pages outside of the range are evicted to make room, and
+ * pages that others work with are waited for, a tenth of a second at most each time.
+ * Of a range larger than the device, the front moves.
  *
  * Context: Process context, may sleep. Takes the mmap lock of @mm for reading,
- * which the caller must not hold.
+ * which the caller must not hold. While it waits for that lock @devmem can be
+ * suspended and removed, and the caller can be killed.
  * Return:
  * * number of pages of the range that are on @devmem now, with those that were
  *   before
@@ -512,22 +677,20 @@ long hmm_devmem_migrate_to_device(struct hmm_devmem *devmem,
 		.start = start,
 		.end = end,
 	};
-	bool powered = false;
 	long ret;
 
 	if (!hmm_devmem_managed(devmem))
 		return -EOPNOTSUPP;
+	/* It may be removed, and its driver detached, while we wait for a lock. */
+	hmm_devmem_get(devmem);
 	/* Not only for the copies: it may be suspended without power. */
-	ret = hmm_devmem_power_on(devmem, &powered);
-	if (ret)
-		return ret;
-	percpu_down_read(&devmem->intake);
-	ret = to_device_refused(devmem);
-	if (!ret)
+	ret = hmm_devmem_power_get(devmem);
+	if (!ret) {
 		ret = range_migrate(&walk);
-	percpu_up_read(&devmem->intake);
-	if (powered)
+		vfree(walk.own);
 		hmm_devmem_power_put(devmem);
+	}
+	hmm_devmem_put(devmem);
 	return ret;
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_migrate_to_device);
@@ -556,225 +719,13 @@ long hmm_devmem_migrate_to_ram(struct hmm_devmem *devmem, struct mm_struct *mm,
 		.start = start,
 		.end = end,
 	};
+	long ret;
 
 	if (!hmm_devmem_managed(devmem))
 		return -EOPNOTSUPP;
-	return range_migrate(&walk);
+	hmm_devmem_get(devmem);
+	ret = range_migrate(&walk);
+	hmm_devmem_put(devmem);
+	return ret;
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_migrate_to_ram);
-
-/*
- * Where this CPU's last fault ended. A process that goes on there reads in
- * sequence and gets a larger window each time; all others get one page, because
- * bringing a page back that nobody touches costs as much as a fault. Nothing
- * but the size of a window depends on it: it need not be exact.
- */
-struct fault_hint {
-	const struct mm_struct *mm;
-	unsigned long next;
-	unsigned int nr;
-};
-
-static DEFINE_PER_CPU(struct fault_hint, fault_hint);
-
-/* Windows grow by this factor up to a PMD: 1, 4, 16, 64, 256, 512 pages. */
-#define HMM_DEVMEM_FAULT_GROWTH		4
-
-static unsigned long fault_window_end(const struct vm_area_struct *vma,
-				      unsigned long addr)
-{
-	/* Racy, see above. */
-	struct fault_hint hint = data_race(*raw_cpu_ptr(&fault_hint));
-	unsigned long nr = 1;
-
-	if (hint.mm == vma->vm_mm && hint.next == addr)
-		nr = min(hint.nr * HMM_DEVMEM_FAULT_GROWTH, HMM_DEVMEM_WINDOW_NR);
-	return min3(addr + (nr << PAGE_SHIFT), vma->vm_end,
-		    ALIGN_DOWN(addr, HMM_DEVMEM_WINDOW_SIZE) +
-		    HMM_DEVMEM_WINDOW_SIZE);
-}
-
-static void fault_window_done(const struct vm_area_struct *vma,
-			      unsigned long start, unsigned long end)
-{
-	struct fault_hint *hint = raw_cpu_ptr(&fault_hint);
-
-	WRITE_ONCE(hint->mm, vma->vm_mm);
-	WRITE_ONCE(hint->next, end);
-	WRITE_ONCE(hint->nr, (end - start) >> PAGE_SHIFT);
-}
-
-/* The entry that decides about entry @i: large folios have one. */
-static bool fault_has_dst(const struct hmm_devmem_txn *txn, unsigned int i)
-{
-	return txn->dst[txn->dst[0] & MIGRATE_PFN_COMPOUND ? 0 : i];
-}
-
-/*
- * Bring back what was collected, first of all the page at entry @first; @retry is
- * set if that was not.
- */
-static vm_fault_t fault_copy(struct hmm_devmem_txn *txn, unsigned int first,
-			     bool *retry)
-{
-	if (!hmm_devmem_txn_alloc_ram(txn, first, true))
-		return txn->must_split ? 0 : VM_FAULT_OOM;
-	/* Not collected, or it is the fault of another page of its folio. */
-	if (!fault_has_dst(txn, first) && txn->src[0] & MIGRATE_PFN_COMPOUND &&
-	    txn->src[0] & MIGRATE_PFN_MIGRATE)
-		return VM_FAULT_SIGBUS;
-	*retry = !fault_has_dst(txn, first);
-	hmm_devmem_txn_copy_start(txn);
-	hmm_devmem_txn_copy_wait(txn);
-	/* Only the page that somebody waits for is owed. */
-	if (*retry || fault_has_dst(txn, first))
-		return 0;
-	/* What cannot be mapped for DMA now can be later; core tries again. */
-	return txn->unmapped ? VM_FAULT_OOM : VM_FAULT_SIGBUS;
-}
-
-/* Somebody else moves the page, or has a reference for a while. */
-static void fault_pause(void)
-{
-	usleep_range(HMM_DEVMEM_FAULT_DELAY_US, 2 * HMM_DEVMEM_FAULT_DELAY_US);
-}
-
-static vm_fault_t fault_window(struct hmm_devmem_txn *txn, unsigned long addr,
-			       unsigned long end, const struct page *page,
-			       unsigned long flags)
-{
-	const unsigned int first = (addr - txn->start) >> PAGE_SHIFT;
-	struct hmm_devmem *devmem = txn->devmem;
-	unsigned long moved;
-	bool retry = false;
-	vm_fault_t ret;
-	int collected;
-
-	/* Core has locked @page, and has to be told by which name. */
-	collected = txn_collect(txn, end, devmem->owner,
-				flags | MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
-				(struct page *)page);
-	if (collected < 0)
-		return VM_FAULT_SIGBUS;
-	if (!collected) {
-		fault_pause();
-		return 0;
-	}
-
-	txn->copy.dir = HMM_DEVMEM_TO_RAM;
-	ret = fault_copy(txn, first, &retry);
-	migrate_vma_pages(&txn->mig);
-	moved = hmm_devmem_txn_committed(txn);
-	migrate_vma_finalize(&txn->mig);
-	hmm_devmem_txn_done(txn);
-
-	hmm_devmem_count(devmem, HMM_DEVMEM_MOVED_TO_RAM, moved);
-	hmm_devmem_count(devmem, HMM_DEVMEM_FAULT_PAGES, moved);
-	trace_hmm_devmem_fault(devmem, addr, txn->start, end, moved, ret);
-	/* Then the next fault, which is sure to come, is about a page. */
-	if (txn->must_split && split_folio(page_folio((struct page *)page)))
-		retry = true;
-	if (retry)
-		fault_pause();
-	return ret;
-}
-
-static vm_fault_t fault_one(struct hmm_devmem *devmem,
-			    struct vm_area_struct *vma, unsigned long addr,
-			    const struct page *page)
-{
-	/* 300 bytes for every fault; what is not set below is set when used. */
-	struct hmm_devmem_txn_one one __uninitialized;
-	struct hmm_devmem_txn *txn;
-
-	txn = hmm_devmem_txn_init_one(&one, devmem);
-	txn->vma = vma;
-	txn->start = addr;
-	return fault_window(txn, addr, addr + PAGE_SIZE, page, 0);
-}
-
-/*
- * What is wrong with one page is not the fault of its neighbours. Core has the
- * only reference and the lock that it takes to split a folio.
- */
-static bool can_fault_alone(struct hmm_devmem *devmem, const struct page *page,
-			    bool whole)
-{
-	struct folio *folio = page_folio((struct page *)page);
-
-	if (READ_ONCE(devmem->dead))
-		return false;
-	/* Core may have split it for us. */
-	return !whole || !folio_test_large(folio) || !split_folio(folio);
-}
-
-static vm_fault_t fault_many(struct hmm_devmem *devmem,
-			     struct vm_area_struct *vma, unsigned long addr,
-			     const struct page *page, unsigned long start,
-			     unsigned long end, unsigned long flags)
-{
-	struct hmm_devmem_txn *txn;
-	vm_fault_t ret;
-
-	txn = hmm_devmem_txn_get(devmem, (end - start) >> PAGE_SHIFT);
-	txn->vma = vma;
-	txn->start = start;
-	ret = fault_window(txn, addr, end, page, flags);
-	hmm_devmem_txn_put(txn);
-	return ret;
-}
-
-/**
- * hmm_devmem_default_fault() - Bring a page back that the CPU has touched
- * @devmem: See &hmm_devmem_ops.fault for this and all other parameters.
- * @vma: "
- * @addr: "
- * @page: "
- * @flags: "
- * @pmdp: "
- *
- * What a managed driver without a fault callback gets. A folio that is mapped
- * as a whole comes back as a whole; else how many pages come back depends on
- * whether the process goes through its memory in sequence.
- *
- * Context: Process context, may sleep. Core holds the mmap lock for reading and
- * the lock of @page's folio.
- * Return: As &hmm_devmem_ops.fault.
- */
-vm_fault_t hmm_devmem_default_fault(struct hmm_devmem *devmem,
-				    struct vm_area_struct *vma,
-				    unsigned long addr, const struct page *page,
-				    unsigned int flags, pmd_t *pmdp)
-{
-	const bool whole = pmd_is_device_private_entry(pmdp_get_lockless(pmdp));
-	unsigned long start, end, pfn = page_to_pfn(page);
-	vm_fault_t ret;
-
-	addr = PAGE_ALIGN_DOWN(addr);
-	start = addr;
-	if (whole) {
-		start = ALIGN_DOWN(addr, HMM_DEVMEM_WINDOW_SIZE);
-		end = start + HMM_DEVMEM_WINDOW_SIZE;
-		pfn = ALIGN_DOWN(pfn, HMM_DEVMEM_BLOCK_NR) +
-		      ((addr - start) >> PAGE_SHIFT);
-	} else {
-		end = fault_window_end(vma, addr);
-	}
-	/* Lost, and its mapping could not be replaced. */
-	if (hmm_devmem_alloc_retired(devmem->alloc, pfn))
-		return VM_FAULT_HWPOISON;
-
-	if (end - start == PAGE_SIZE) {
-		ret = fault_one(devmem, vma, addr, page);
-	} else {
-		ret = fault_many(devmem, vma, addr, page, start, end,
-				 whole ? MIGRATE_VMA_SELECT_COMPOUND : 0);
-		if (ret && can_fault_alone(devmem, page, whole)) {
-			end = addr + PAGE_SIZE;
-			ret = fault_one(devmem, vma, addr, page);
-		}
-	}
-	fault_window_done(vma, addr, end);
-	return ret;
-}
-EXPORT_SYMBOL_GPL(hmm_devmem_default_fault);

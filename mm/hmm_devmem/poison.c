@@ -14,14 +14,31 @@
  * struct page. A large folio is split first, so that its other pages are not
  * affected.
  *
- * If a folio cannot be split, because somebody works on it, its page stays mapped
- * but is not copied any more: for private memory that comes to the same, since the
- * CPU fault that needs it gives SIGBUS.
+ * A page need not have a struct page to be lost, nor keep it: the allocator remembers
+ * it. What a device knows to be bad from the start it hands over when it is added.
+ *
+ * If a folio cannot be split, because the kernel has other references to it, its page
+ * stays mapped but is not copied any more: for private memory that comes to the same,
+ * since the CPU fault that needs it gives SIGBUS.
+ *
+ * What is left of private memory when its device is removed stays mapped, and an access
+ * by the CPU gives SIGBUS. A peer device can have it in its own page table: when the
+ * owner has gone, the MMU notifier tells the peer's driver to invalidate it, and
+ * hmm_range_fault() does not report it any more. As long as the owner is only dead, it does.
+ *
+ * Memory of type MEMORY_DEVICE_COHERENT the CPU reads without a fault. When its
+ * device is dead, and when it is removed and some could not be brought home, the
+ * mappings of all that is left are replaced in the same way: what is behind those
+ * addresses then is not the process's any more. A reference that the kernel has to such
+ * a page, for a pipe or for DMA for instance, stays valid, as it does for other lost
+ * memory; nobody but its owner can end it. The library puts no large folios there; one
+ * that a driver did, and that cannot be split, stays mapped, and the log says so.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/cleanup.h>
+#include <linux/device.h>
 #include <linux/export.h>
 #include <linux/leafops.h>
 #include <linux/mm.h>
@@ -31,6 +48,7 @@
 #include <linux/rmap.h>
 #include <linux/rwsem.h>
 #include <linux/sched.h>
+#include <linux/slab.h>
 
 #include <trace/events/hmm_devmem.h>
 
@@ -93,8 +111,11 @@ static bool mark_lost_one(struct folio *folio, struct vm_area_struct *vma,
 	return true;
 }
 
-/* Replace all mappings of a page, which is locked. */
-static void unmap_page_as_lost(struct page *page)
+/*
+ * Replace all mappings of a page, which is locked. Returns whether there are none any
+ * more.
+ */
+static bool unmap_page_as_lost(struct page *page)
 {
 	struct rmap_walk_control rwc = {
 		.rmap_one = mark_lost_one,
@@ -103,17 +124,19 @@ static void unmap_page_as_lost(struct page *page)
 
 	/* Lock and reference stay with the part that has @page. */
 	if (folio_test_large(page_folio(page)) && split_huge_page(page))
-		return;
+		return false;
 	rmap_walk(page_folio(page), &rwc);
+	return !folio_mapped(page_folio(page));
 }
 
 /**
- * hmm_devmem_poison_page() - The content of one page is lost
+ * hmm_devmem_poison_page() - Let no process read a page whose content is lost
  * @devmem: A managed devmem.
- * @pfn: The page; its struct page cannot go away.
+ * @pfn: The page, retired before, so that whoever locks its folio next knows; its
+ *	struct page cannot go away.
  *
  * Context: Process context, may sleep. Takes the lock of its folio.
- * Return: True if nobody can reach it any more.
+ * Return: True if no process can reach it any more.
  */
 bool hmm_devmem_poison_page(struct hmm_devmem *devmem, unsigned long pfn)
 {
@@ -121,30 +144,131 @@ bool hmm_devmem_poison_page(struct hmm_devmem *devmem, unsigned long pfn)
 	struct folio *folio;
 	bool ret;
 
-	/* First, so that whoever gets the folio next knows. */
-	hmm_devmem_alloc_retire(devmem->alloc, pfn);
 	folio = lock_folio_of(page);
 	if (!folio)
 		return true;
 	hmm_devmem_count(devmem, HMM_DEVMEM_LOST, 1);
-	unmap_page_as_lost(page);
+	ret = unmap_page_as_lost(page);
 	folio = page_folio(page);
-	ret = !folio_mapped(folio);
 	folio_unlock(folio);
 	folio_put(folio);
 	return ret;
+}
+
+/* Returns whether a process mapped it; @stays is set if one does still. */
+static bool unmap_if_mapped(struct page *page, bool *stays)
+{
+	struct folio *folio = lock_folio_of(page);
+	bool mapped;
+
+	*stays = false;
+	if (!folio)
+		return false;
+	mapped = folio_mapped(folio);
+	if (mapped)
+		*stays = !unmap_page_as_lost(page);
+	folio = page_folio(page);
+	folio_unlock(folio);
+	folio_put(folio);
+	return mapped;
+}
+
+/* Tell the drivers that mirror the process of @vma to forget @folio there. */
+static bool forget_one(struct folio *folio, struct vm_area_struct *vma,
+		       unsigned long addr, void *unused)
+{
+	struct mmu_notifier_range range;
+
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, vma->vm_mm, addr,
+				min(addr + folio_size(folio), vma->vm_end));
+	mmu_notifier_invalidate_range_start(&range);
+	mmu_notifier_invalidate_range_end(&range);
+	return true;
+}
+
+/**
+ * hmm_devmem_forget_page() - Let no device reach a page of a device that has gone
+ * @page: A page of private memory, in use or not. &dev_pagemap.owner has been replaced.
+ *
+ * The CPU's entries for the page stay as they are; MMU notifiers tell drivers to
+ * invalidate theirs. A driver whose hmm_range_fault() has read the former owner finds by
+ * mmu_interval_read_retry() that it has to walk again.
+ *
+ * Context: Process context, may sleep. Takes the lock of its folio, if that is mapped.
+ */
+void hmm_devmem_forget_page(struct page *page)
+{
+	struct rmap_walk_control rwc = {
+		.rmap_one = forget_one,
+		.anon_lock = folio_lock_anon_vma_read,
+	};
+	struct folio *folio;
+
+	/*
+	 * The first page stands for all of its folio. The lock of a folio that is not
+	 * mapped is not waited for: the driver that has allocated it can keep that.
+	 */
+	if (PageTail(page) || !folio_mapped(page_folio(page)))
+		return;
+	folio = lock_folio_of(page);
+	if (!folio)
+		return;
+	rmap_walk(folio, &rwc);
+	folio_unlock(folio);
+	folio_put(folio);
+}
+
+/**
+ * hmm_devmem_unmap_lost() - Let the CPU reach no memory of a device that has gone
+ * @devmem: It is dead, or being removed, and nothing comes to it any more.
+ *
+ * Nothing is to be done for memory that the CPU cannot address, nor for a classic
+ * devmem, whose driver knows what it has mapped.
+ *
+ * Context: Process context, may sleep. Takes folio locks, one at a time, which can
+ * be held by who copies.
+ */
+void hmm_devmem_unmap_lost(struct hmm_devmem *devmem)
+{
+	unsigned long pfn = devmem->pfn_first, lost = 0, left = 0, *pfns;
+	unsigned int nr, i;
+	bool stays;
+
+	if (!hmm_devmem_managed(devmem) || devmem->type != MEMORY_DEVICE_COHERENT)
+		return;
+	/* Removal cannot fail, so it needs what it cannot do without. */
+	pfns = kvmalloc_objs(*pfns, HMM_DEVMEM_BLOCK_NR, GFP_KERNEL | __GFP_NOFAIL);
+	scoped_guard(rwsem_read, &devmem->segments_lock) {
+		while ((nr = hmm_devmem_alloc_not_free(devmem->alloc, &pfn,
+						       devmem->pfn_last, pfns,
+						       HMM_DEVMEM_BLOCK_NR))) {
+			for (i = 0; i < nr; i++) {
+				lost += unmap_if_mapped(pfn_to_page(pfns[i]), &stays);
+				left += stays;
+			}
+			cond_resched();
+		}
+	}
+	kvfree(pfns);
+	if (lost)
+		dev_warn(devmem->device,
+			 "%lu pages of device memory are lost to their users, who get SIGBUS\n",
+			 lost);
+	if (left)
+		dev_err(devmem->device, "%lu of them are still mapped\n", left);
 }
 
 /**
  * hmm_devmem_poison() - The device has lost the content of some memory
  * @devmem: A managed devmem.
  * @pfn: First pfn of the range, inclusive.
- * @nr_pages: Its length, pages of PAGE_SIZE. What is outside of @devmem, or has no
- *	struct page, is ignored.
+ * @nr_pages: Its length, pages of PAGE_SIZE. What is outside of @devmem is ignored.
  *
  * Processes that have pages there get SIGBUS when they access them, also after
  * the device has been removed; their other pages are not affected. The pages are
- * never allocated again, until the memory is removed and added anew.
+ * never allocated again, until the memory is removed and added anew: a driver that
+ * knows then what was lost before says so in &hmm_devmem_desc.bad_pages. With
+ * %HMM_DEVMEM_LAZY that holds as well for pages that have no struct page.
  *
  * Context: Process context, may sleep. Takes folio locks: waits for copies of
  * these pages, so not to be called by a copy callback or with locks that it takes.
@@ -156,17 +280,20 @@ void hmm_devmem_poison(struct hmm_devmem *devmem, unsigned long pfn,
 
 	might_sleep();
 	if (!hmm_devmem_managed(devmem) || check_add_overflow(pfn, nr_pages, &end) ||
-	    !hmm_devmem_tryget_live(devmem))
+	    !hmm_devmem_ref_tryget_live(devmem))
 		return;
 	trace_hmm_devmem_poison(devmem, pfn, end, nr_pages);
 	end = min(end, devmem->pfn_last);
-	for (pfn = max(pfn, devmem->pfn_first); pfn < end; pfn++) {
+	pfn = max(pfn, devmem->pfn_first);
+	/* First, since they can get their struct pages at any time. */
+	hmm_devmem_alloc_retire_range(devmem->alloc, pfn, end);
+	for (; pfn < end; pfn++) {
 		scoped_guard(rwsem_read, &devmem->segments_lock) {
 			if (hmm_devmem_segment_at(devmem, pfn))
 				hmm_devmem_poison_page(devmem, pfn);
 		}
 		cond_resched();
 	}
-	hmm_devmem_put(devmem);
+	hmm_devmem_ref_put(devmem);
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_poison);

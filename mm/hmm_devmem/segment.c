@@ -8,11 +8,24 @@
  *
  * A segment is the lifetime of struct pages: it starts with memremap_pages() and
  * ends with memunmap_pages(). The latter waits until all pages are free, and
- * that can be never: somebody may hold a reference to a device page for as long
- * as he likes. When a driver goes away and pages are still in use, the segment
- * becomes a *zombie*: it keeps the physical range and the struct pages, CPU
- * faults on them give SIGBUS, and a worker ends it when the last page has been
- * freed. The driver is not called any more and need not wait.
+ * that can be never: a process, or a driver that has a reference, can keep a device
+ * page for as long as it likes. When a driver goes away and pages are still in use, the
+ * segment becomes a *zombie*: it keeps the physical range and the struct pages, CPU
+ * faults on them give SIGBUS, and a worker ends it when the last page has been freed.
+ * The driver is not called any more and need not wait. Nobody polls: each page of a
+ * zombie that is freed wakes the worker, which looks from the page on that it found in
+ * use last, so all that it ever looks at is each page once.
+ *
+ * The end of a segment takes about 40 ms, however small it is: core waits for
+ * grace periods of RCU. So it happens in workers, many at a time and with no lock
+ * of the library; their grace periods are the same ones. A segment that ends is
+ * first *unlinked*: nobody finds it any more, and its part of the range cannot get
+ * struct pages until it has ended.
+ *
+ * Empty segments of a lazy devmem are kept for some seconds, or until memory
+ * is short: then a shrinker has all that are empty given back at once. It only wakes
+ * the worker that does so, because memory can be short wherever the locks that this
+ * takes are held.
  *
  * A devmem has one segment, which is there from the start, or (%HMM_DEVMEM_LAZY)
  * many that come and go with the pages in use. To create or destroy one takes the
@@ -25,6 +38,8 @@
 
 #include <kunit/static_stub.h>
 #include <kunit/visibility.h>
+#include <linux/atomic.h>
+#include <linux/bitmap.h>
 #include <linux/cleanup.h>
 #include <linux/device.h>
 #include <linux/export.h>
@@ -37,14 +52,20 @@
 #include <linux/range.h>
 #include <linux/rcupdate.h>
 #include <linux/rwsem.h>
+#include <linux/shrinker.h>
 #include <linux/slab.h>
+#include <linux/wait_bit.h>
+#include <linux/workqueue.h>
 
 #include <trace/events/hmm_devmem.h>
 
 #include "internal.h"
 
-/* How often a zombie is looked at; no one waits for it. */
-#define HMM_DEVMEM_REAP_INTERVAL	(HZ / 2)
+/*
+ * How many segments end at the same time: all of 16 GiB, so that those of larger
+ * devices end in rounds, and no more than that many workers are ever needed.
+ */
+#define HMM_DEVMEM_MAX_ENDING		128
 
 /* How many pages a zombie names in the log; it can have millions. */
 #define HMM_DEVMEM_ZOMBIE_LINES		8
@@ -66,11 +87,17 @@
 #define HMM_DEVMEM_SHRINK_IDLE		3
 
 /*
- * Zombies, until nothing is left of them. Core does not know a pagemap any more
- * while it goes away, but has struct pages for its range still.
+ * All segments of all devmems, from before core knows of their struct pages until
+ * nothing is left of them. Core does not know a pagemap any more while it goes away,
+ * but has struct pages for its range still.
  */
-static LIST_HEAD(zombies);
-static DEFINE_MUTEX(zombies_lock);
+static LIST_HEAD(segments_list);
+static DEFINE_MUTEX(segments_list_lock);
+
+/* Owner of the pages of all zombies. Nobody else has it, so they have no peers. */
+static char zombie_owner;
+
+static struct workqueue_struct *segments_wq;
 
 static unsigned long segments_base(const struct hmm_devmem *devmem)
 {
@@ -110,7 +137,9 @@ static unsigned long segment_count_references(struct hmm_devmem_segment *segment
 
 /**
  * hmm_devmem_segment_busy() - Number of pages that are not free
- * @segment: The segment.
+ * @segment: The segment. Pages in per-CPU caches count: the caller drains those.
+ *
+ * For a classic devmem this looks at every page.
  *
  * Context: Process context, may sleep.
  * Return: Number of pages, for a classic devmem number of folios.
@@ -135,6 +164,8 @@ unsigned long hmm_devmem_segments_busy(struct hmm_devmem *devmem)
 	unsigned long busy = 0;
 	unsigned int i;
 
+	if (devmem->alloc)
+		hmm_devmem_alloc_drain(devmem->alloc);
 	guard(rwsem_read)(&devmem->segments_lock);
 	for (i = 0; i < devmem->nr_segments; i++)
 		if (devmem->segments[i])
@@ -142,31 +173,135 @@ unsigned long hmm_devmem_segments_busy(struct hmm_devmem *devmem)
 	return busy;
 }
 
+/* The part of the range that was segment @idx can have struct pages again. */
+static void slot_ended(struct hmm_devmem *devmem, unsigned int idx)
+{
+	if (!test_and_clear_bit(idx, devmem->ending))
+		return;
+	/* Orders the bit, and what is waited for, before the wake-up. */
+	atomic_dec_return(&devmem->nr_ending);
+	wake_up_var(&devmem->nr_ending);
+}
+
+static void segment_list(struct hmm_devmem_segment *segment)
+{
+	guard(mutex)(&segments_list_lock);
+	list_add(&segment->node, &segments_list);
+}
+
+static void segment_unlist(struct hmm_devmem_segment *segment)
+{
+	guard(mutex)(&segments_list_lock);
+	list_del(&segment->node);
+}
+
 /* All of its pages are free and will not be allocated again. */
 static void segment_destroy(struct hmm_devmem_segment *segment)
 {
 	struct hmm_devmem *devmem = segment->devmem;
+	const bool zombie = segment->is_zombie;
+	const unsigned int idx = segment->idx;
 
 	memunmap_pages(&segment->pagemap);
-	scoped_guard(mutex, &zombies_lock)
-		list_del(&segment->zombie);
+	/* Whoever freed a page has come back from there, but can have asked for this. */
+	cancel_work(&segment->end);
+	segment_unlist(segment);
 	kfree(segment);
 	kref_put(&devmem->kref, hmm_devmem_release);
+	/* If it is not a zombie the driver has a reference and removal waits. */
+	if (!zombie)
+		slot_ended(devmem, idx);
 }
 
-static void segment_reap(struct work_struct *work)
+/* Where tests let core end a split. */
+VISIBLE_IF_KUNIT bool hmm_devmem_page_is_locked(const struct page *page)
+{
+	KUNIT_STATIC_STUB_REDIRECT(hmm_devmem_page_is_locked, page);
+	/* In the flags of a tail page core keeps other things, also after it was freed. */
+	return !PageTail(page) && test_bit(PG_locked, &page->flags.f);
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_page_is_locked);
+
+/*
+ * Is a page of a zombie in use? While core splits a folio it has no references, but
+ * is locked from before they are taken away until after they are back. So if there
+ * are none because of a split, that is under way still when the lock is looked at, or
+ * it has given the references back by then. Core splits a folio to single pages, so
+ * it does that once. Should this be wrong nevertheless, core's memunmap_pages() waits
+ * for the page.
+ */
+VISIBLE_IF_KUNIT bool hmm_devmem_zombie_page_busy(const struct page *page)
+{
+	if (page_ref_count(page))
+		return true;
+	/* Pairs with folio_ref_freeze(), which the lock comes before. */
+	smp_rmb();
+	if (hmm_devmem_page_is_locked(page))
+		return true;
+	/* Pairs with folio_unlock(), which folio_ref_unfreeze() comes before. */
+	smp_rmb();
+	return page_ref_count(page);
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_zombie_page_busy);
+
+/*
+ * Is any page of a zombie in use? None gets into use any more, except that a folio
+ * is split: its pages come after the first one, which stays in use.
+ */
+static bool zombie_busy(struct hmm_devmem_segment *segment)
+{
+	for (; segment->first_busy < segment_end(segment); segment->first_busy++) {
+		if (hmm_devmem_zombie_page_busy(pfn_to_page(segment->first_busy)))
+			return true;
+		if (!(segment->first_busy % HMM_DEVMEM_BLOCK_NR))
+			cond_resched();
+	}
+	return false;
+}
+
+static void segment_end_work(struct work_struct *work)
 {
 	struct hmm_devmem_segment *segment =
-		container_of(to_delayed_work(work), struct hmm_devmem_segment,
-			     reaper);
+		container_of(work, struct hmm_devmem_segment, end);
 
-	if (hmm_devmem_segment_busy(segment)) {
-		queue_delayed_work(system_dfl_wq, &segment->reaper,
-				   HMM_DEVMEM_REAP_INTERVAL);
-		return;
+	if (segment->is_zombie) {
+		/* Whoever frees the page that is in use comes back here. */
+		if (zombie_busy(segment))
+			return;
+		pr_info("last page of %pra is free\n", &segment->pagemap.range);
 	}
-	pr_info("last page of %pra is free\n", &segment->pagemap.range);
 	segment_destroy(segment);
+}
+
+/**
+ * hmm_devmem_segment_page_freed() - A page was freed whose driver has gone
+ * @segment: The segment of the page, whose last reference is gone. It waits for
+ *	the caller, who is called by core.
+ *
+ * Context: Any context.
+ */
+void hmm_devmem_segment_page_freed(struct hmm_devmem_segment *segment)
+{
+	/*
+	 * Pairs with the barrier in segment_release(): either this is seen here, or
+	 * the page is seen to be free there.
+	 */
+	smp_mb();
+	if (READ_ONCE(segment->is_zombie))
+		queue_work(segments_wq, &segment->end);
+}
+
+/* Nobody finds @segment from here on; segment_end_work() is to be called. */
+static void segment_unlink(struct hmm_devmem_segment *segment)
+{
+	struct hmm_devmem *devmem = segment->devmem;
+
+	lockdep_assert_held_write(&devmem->segments_lock);
+
+	devmem->segments[segment->idx] = NULL;
+	WRITE_ONCE(devmem->nr_populated, devmem->nr_populated - 1);
+	set_bit(segment->idx, devmem->ending);
+	atomic_inc(&devmem->nr_ending);
 }
 
 /* Where tests let core fail. */
@@ -194,8 +329,8 @@ static int segment_create(struct hmm_devmem *devmem, unsigned int idx)
 
 	segment->devmem = devmem;
 	segment->idx = idx;
-	INIT_DELAYED_WORK(&segment->reaper, segment_reap);
-	INIT_LIST_HEAD(&segment->zombie);
+	segment->first_busy = first;
+	INIT_WORK(&segment->end, segment_end_work);
 	segment->pagemap.type = devmem->type;
 	segment->pagemap.ops = &hmm_devmem_pagemap_ops;
 	segment->pagemap.owner = devmem->owner;
@@ -204,8 +339,10 @@ static int segment_create(struct hmm_devmem *devmem, unsigned int idx)
 	segment->pagemap.range.end = ALIGN(PFN_PHYS(end),
 					   memremap_compat_align()) - 1;
 
+	segment_list(segment);
 	ret = hmm_devmem_memremap(&segment->pagemap, devmem->nid);
 	if (IS_ERR(ret)) {
+		segment_unlist(segment);
 		kfree(segment);
 		return PTR_ERR(ret);
 	}
@@ -250,50 +387,45 @@ int hmm_devmem_memmap_fits(u64 size)
 }
 
 /**
- * hmm_devmem_range_has_zombie() - Does a removed devmem have pages there?
+ * hmm_devmem_range_has_segment() - Does a devmem have struct pages there?
  * @range: Physical addresses.
  *
  * Context: Process context, may sleep.
- * Return: True if it does. Not exact for what is removed at the moment; then
- * core still knows its pagemap.
+ * Return: True if one has, or had and they are on their way out.
  */
-bool hmm_devmem_range_has_zombie(const struct range *range)
+bool hmm_devmem_range_has_segment(const struct range *range)
 {
 	const struct hmm_devmem_segment *segment;
 
-	guard(mutex)(&zombies_lock);
-	list_for_each_entry(segment, &zombies, zombie)
+	guard(mutex)(&segments_list_lock);
+	list_for_each_entry(segment, &segments_list, node)
 		if (range_overlaps(&segment->pagemap.range, range))
 			return true;
 	return false;
 }
 
-/**
- * hmm_devmem_segments_grow() - Create more struct pages
- * @devmem: The device memory.
- *
- * When several callers need more at the same time, one of them creates a segment
- * and the others wait for it.
- *
- * Context: Process context, may sleep. Takes the lock of memory hotplug, inside
- * which core takes folio locks: the caller has none, and no mmap lock.
- * Return:
- * * %0 - there is more now, whoever created it
- * * %-ENOMEM - out of memory, or the device has no more
- * * %-ENODEV - @devmem is being removed
- * * %-EAGAIN - it is suspended
- */
-int hmm_devmem_segments_grow(struct hmm_devmem *devmem)
+/* Index of a part of the range that can get struct pages, or nr_segments. */
+static unsigned int segments_slot(const struct hmm_devmem *devmem)
 {
-	const unsigned int before = READ_ONCE(devmem->nr_populated);
+	unsigned int i;
+
+	for (i = 0; i < devmem->nr_segments; i++)
+		if (!devmem->segments[i] && !test_bit(i, devmem->ending))
+			break;
+	return i;
+}
+
+/* Return: 0, an errno, or 1 if a segment has to end first. */
+static int segments_try_grow(struct hmm_devmem *devmem, unsigned int before)
+{
 	unsigned int i;
 	int ret;
 
-	might_sleep();
-	if (!hmm_devmem_can_grow(devmem))
-		return -ENOMEM;
-
-	guard(rwsem_write)(&devmem->segments_lock);
+	/* An eviction can have it for as long as it takes to copy. */
+	ACQUIRE(rwsem_write_kill, lock)(&devmem->segments_lock);
+	ret = ACQUIRE_ERR(rwsem_write_kill, &lock);
+	if (ret)
+		return ret;
 	ret = hmm_devmem_alloc_refused(devmem->alloc);
 	if (ret)
 		return ret;
@@ -302,30 +434,86 @@ int hmm_devmem_segments_grow(struct hmm_devmem *devmem)
 	ret = hmm_devmem_memmap_fits((u64)PAGE_SIZE << devmem->segment_shift);
 	if (ret)
 		return ret;
-	for (i = 0; i < devmem->nr_segments; i++)
-		if (!devmem->segments[i])
-			break;
-	if (i == devmem->nr_segments || segment_populate(devmem, i))
-		return -ENOMEM;
-	queue_delayed_work(system_dfl_wq, &devmem->shrink_work,
-			   HMM_DEVMEM_SHRINK_INTERVAL);
-	return 0;
+	i = segments_slot(devmem);
+	if (i == devmem->nr_segments)
+		return hmm_devmem_can_grow(devmem) ? 1 : -ENOMEM;
+	ret = segment_populate(devmem, i);
+	if (!ret)
+		queue_delayed_work(system_dfl_wq, &devmem->shrink_work,
+				   HMM_DEVMEM_SHRINK_INTERVAL);
+	return ret;
 }
 
-static void segment_shrink(struct hmm_devmem *devmem, unsigned int idx)
+static bool segments_have_slot(struct hmm_devmem *devmem)
+{
+	return READ_ONCE(devmem->nr_populated) + atomic_read(&devmem->nr_ending) <
+	       devmem->nr_segments;
+}
+
+/**
+ * hmm_devmem_segments_grow() - Create more struct pages
+ * @devmem: The device memory.
+ *
+ * When several callers need more at the same time, one of them creates a segment
+ * and the others wait for it. If all of the range has struct pages or is about to
+ * lose them, this waits for the latter.
+ *
+ * Context: Process context, may sleep. Takes the lock of memory hotplug, inside
+ * which core takes folio locks: the caller has none, and no mmap lock.
+ * Return:
+ * * %0 - there is more now, whoever created it
+ * * %-ENOMEM - out of memory, or the device has no more
+ * * %-ENODEV - @devmem is being removed
+ * * %-EAGAIN - it is suspended
+ * * %-ERESTARTSYS, %-EINTR - the caller was killed while it waited
+ * * another errno - that is what core's memremap_pages() said
+ */
+int hmm_devmem_segments_grow(struct hmm_devmem *devmem)
+{
+	const unsigned int before = READ_ONCE(devmem->nr_populated);
+	int ret;
+
+	might_sleep();
+	if (!hmm_devmem_can_grow(devmem))
+		return -ENOMEM;
+	while ((ret = segments_try_grow(devmem, before)) > 0) {
+		ret = wait_var_event_killable(&devmem->nr_ending,
+					      segments_have_slot(devmem));
+		if (ret)
+			break;
+	}
+	return ret;
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_segments_grow);
+
+/* Has segment @idx been empty for long enough, or at all if @now? Counts rounds. */
+static bool segment_is_due(struct hmm_devmem *devmem, unsigned int idx, bool now)
+{
+	struct hmm_devmem_segment *segment;
+
+	guard(rwsem_read)(&devmem->segments_lock);
+	segment = devmem->segments[idx];
+	if (!segment)
+		return false;
+	if (hmm_devmem_segment_busy(segment)) {
+		segment->idle = 0;
+		return false;
+	}
+	return ++segment->idle >= HMM_DEVMEM_SHRINK_IDLE || now;
+}
+
+/* Only the worker that calls this, and removal after it, take segments away. */
+static void segment_give_back(struct hmm_devmem *devmem, unsigned int idx)
 {
 	struct hmm_devmem_segment *segment = devmem->segments[idx];
 
-	if (hmm_devmem_segment_busy(segment)) {
-		segment->idle = 0;
-		return;
+	scoped_guard(rwsem_write, &devmem->segments_lock) {
+		/* An allocation may have got a page of it just now. */
+		if (hmm_devmem_alloc_depopulate(devmem->alloc, idx))
+			return;
+		segment_unlink(segment);
 	}
-	if (++segment->idle < HMM_DEVMEM_SHRINK_IDLE ||
-	    hmm_devmem_alloc_depopulate(devmem->alloc, idx))
-		return;
-	devmem->segments[idx] = NULL;
-	WRITE_ONCE(devmem->nr_populated, devmem->nr_populated - 1);
-	segment_destroy(segment);
+	queue_work(segments_wq, &segment->end);
 }
 
 static void segments_shrink(struct work_struct *work)
@@ -333,19 +521,63 @@ static void segments_shrink(struct work_struct *work)
 	struct hmm_devmem *devmem =
 		container_of(to_delayed_work(work), struct hmm_devmem,
 			     shrink_work);
+	const bool now = xchg(&devmem->shrink_now, false);
 	unsigned int i;
 
-	scoped_guard(rwsem_write, &devmem->segments_lock) {
-		for (i = 0; i < devmem->nr_segments; i++) {
-			if (devmem->segments[i])
-				segment_shrink(devmem, i);
-			cond_resched();
-		}
-		if (!devmem->nr_populated)
-			return;
+	hmm_devmem_alloc_drain(devmem->alloc);
+	for (i = 0; i < devmem->nr_segments; i++) {
+		if (segment_is_due(devmem, i, now))
+			segment_give_back(devmem, i);
+		cond_resched();
 	}
-	queue_delayed_work(system_dfl_wq, &devmem->shrink_work,
-			   HMM_DEVMEM_SHRINK_INTERVAL);
+	/* Whoever creates the next one starts this again. */
+	guard(rwsem_read)(&devmem->segments_lock);
+	if (devmem->nr_populated)
+		queue_delayed_work(system_dfl_wq, &devmem->shrink_work,
+				   HMM_DEVMEM_SHRINK_INTERVAL);
+}
+
+/*
+ * Pages of system memory that would be free if the empty segments were not there. Asked
+ * whenever memory is short, so it does no work: a segment of which a CPU has cached a
+ * page is not counted, until the worker that looks every two seconds has emptied the
+ * caches.
+ */
+static unsigned long segments_count(struct shrinker *shrinker,
+				    struct shrink_control *sc)
+{
+	struct hmm_devmem *devmem = shrinker->private_data;
+	const unsigned long bytes = sizeof(struct page) << devmem->segment_shift;
+	unsigned long nr;
+
+	nr = hmm_devmem_alloc_idle_areas(devmem->alloc) * PFN_UP(bytes);
+	return nr ?: SHRINK_EMPTY;
+}
+
+/* Nothing is free when this returns, and reclaim is not to count on it. */
+static unsigned long segments_scan(struct shrinker *shrinker,
+				   struct shrink_control *sc)
+{
+	struct hmm_devmem *devmem = shrinker->private_data;
+
+	WRITE_ONCE(devmem->shrink_now, true);
+	mod_delayed_work(system_dfl_wq, &devmem->shrink_work, 0);
+	return SHRINK_STOP;
+}
+
+static int create_shrinker(struct hmm_devmem *devmem)
+{
+	struct shrinker *shrinker;
+
+	shrinker = shrinker_alloc(0, "hmm_devmem");
+	if (!shrinker)
+		return -ENOMEM;
+	shrinker->count_objects = segments_count;
+	shrinker->scan_objects = segments_scan;
+	shrinker->private_data = devmem;
+	devmem->shrinker = shrinker;
+	shrinker_register(shrinker);
+	return 0;
 }
 
 static void zombie_report(struct hmm_devmem_segment *segment,
@@ -372,30 +604,94 @@ static void zombie_report(struct hmm_devmem_segment *segment,
 	}
 }
 
-/* Contexts are the driver's: none may be released after it has gone. */
-static void zombie_drop_contexts(struct hmm_devmem_segment *segment)
+/*
+ * Peers can have pages of a zombie in their devices' page tables. With the owner replaced
+ * they cannot enter any more, so what is invalidated now stays away.
+ */
+static void zombie_forget_pages(struct hmm_devmem_segment *segment)
 {
-	struct hmm_devmem_alloc *alloc = segment->devmem->alloc;
+	const unsigned long end = segment_end(segment);
 	unsigned long pfn = segment_first(segment), *pfns;
 	unsigned int nr, i;
 
-	if (!alloc)
+	if (segment->devmem->type != MEMORY_DEVICE_PRIVATE)
 		return;
-	/* Removal cannot fail, so it needs what it cannot do without. */
 	pfns = kvmalloc_objs(*pfns, HMM_DEVMEM_BLOCK_NR, GFP_KERNEL | __GFP_NOFAIL);
-	/* Lost pages as well: somebody can still have them. */
-	while ((nr = hmm_devmem_alloc_not_free(alloc, &pfn,
-					       segment_end(segment), pfns,
-					       HMM_DEVMEM_BLOCK_NR))) {
+	while ((nr = hmm_devmem_alloc_not_free(segment->devmem->alloc, &pfn, end,
+					       pfns, HMM_DEVMEM_BLOCK_NR))) {
+		for (i = 0; i < nr; i++)
+			hmm_devmem_forget_page(pfn_to_page(pfns[i]));
+		cond_resched();
+	}
+	kvfree(pfns);
+}
+
+/*
+ * Which pages of a zombie have a context? The first ones of folios. What is seen of
+ * a folio that is being split can be wrong: see zombies_drop_contexts().
+ */
+static void zombie_find_contexts(struct hmm_devmem_segment *segment)
+{
+	const unsigned long first = segment_first(segment);
+	const unsigned long end = segment_end(segment);
+	unsigned long pfn = first, *pfns;
+	unsigned int nr, i;
+
+	/* Removal cannot fail, so it needs what it cannot do without. */
+	segment->contexts = kvcalloc(BITS_TO_LONGS(end - first), sizeof(long),
+				     GFP_KERNEL | __GFP_NOFAIL);
+	pfns = kvmalloc_objs(*pfns, HMM_DEVMEM_BLOCK_NR, GFP_KERNEL | __GFP_NOFAIL);
+	/* Lost pages as well: processes can still have them. */
+	while ((nr = hmm_devmem_alloc_not_free(segment->devmem->alloc, &pfn, end,
+					       pfns, HMM_DEVMEM_BLOCK_NR))) {
 		for (i = 0; i < nr; i++) {
-			struct folio *folio = page_folio(pfn_to_page(pfns[i]));
+			struct page *page = pfn_to_page(pfns[i]);
 
 			/* Tail pages have other things in that word. */
-			if (folio_pfn(folio) == pfns[i])
-				hmm_devmem_page_drop_context(&folio->page);
+			if (!PageTail(page) && READ_ONCE(page->zone_device_data))
+				__set_bit(pfns[i] - first, segment->contexts);
 		}
 	}
 	kvfree(pfns);
+}
+
+/* Contexts are the driver's: none may be released after it has gone. */
+static void zombie_drop_contexts(struct hmm_devmem_segment *segment)
+{
+	const unsigned long first = segment_first(segment);
+	unsigned long i;
+
+	for_each_set_bit(i, segment->contexts, segment_end(segment) - first) {
+		hmm_devmem_page_drop_context(pfn_to_page(first + i));
+		cond_resched();
+	}
+	kvfree(segment->contexts);
+	segment->contexts = NULL;
+}
+
+/*
+ * hmm_range_fault() reads the owner without a lock. A walk that has just read the old one
+ * can still report a page as valid; zombie_forget_pages() invalidates what comes of that.
+ * A walk that reads it from now on does not.
+ */
+static void segment_make_zombie(struct hmm_devmem_segment *segment,
+				unsigned long busy)
+{
+	WRITE_ONCE(segment->pagemap.owner, &zombie_owner);
+	trace_hmm_devmem_zombie(segment->devmem, segment_first(segment),
+				segment_end(segment), busy);
+	zombie_report(segment, busy);
+}
+
+/* The zombie ends when the last of its pages is free, which can be now. */
+static void zombie_let_go(struct hmm_devmem_segment *segment)
+{
+	/* From here on who frees a page says so, although there is no driver. */
+	WRITE_ONCE(segment->devmem->has_free, true);
+	WRITE_ONCE(segment->is_zombie, true);
+	/* Pairs with hmm_devmem_segment_page_freed(). */
+	smp_mb();
+	queue_work(segments_wq, &segment->end);
 }
 
 /* Return: Whether there is a zombie now. */
@@ -403,27 +699,50 @@ static bool segment_release(struct hmm_devmem_segment *segment)
 {
 	const unsigned long busy = hmm_devmem_segment_busy(segment);
 
-	if (!busy) {
-		segment_destroy(segment);
-		return false;
+	if (busy) {
+		segment_make_zombie(segment, busy);
+		return true;
 	}
-	trace_hmm_devmem_zombie(segment->devmem, segment_first(segment),
-				segment_end(segment), busy);
-	zombie_report(segment, busy);
-	zombie_drop_contexts(segment);
-	scoped_guard(mutex, &zombies_lock)
-		list_add(&segment->zombie, &zombies);
-	queue_delayed_work(system_dfl_wq, &segment->reaper,
-			   HMM_DEVMEM_REAP_INTERVAL);
-	return true;
+	scoped_guard(rwsem_write, &segment->devmem->segments_lock)
+		segment_unlink(segment);
+	queue_work(segments_wq, &segment->end);
+	return false;
+}
+
+static void call_for_segments(struct hmm_devmem *devmem,
+			      void (*func)(struct hmm_devmem_segment *segment))
+{
+	unsigned int i;
+
+	for (i = 0; i < devmem->nr_segments; i++)
+		if (devmem->segments[i])
+			func(devmem->segments[i]);
+}
+
+/*
+ * Whoever has a folio can split it at any time. Splits that begin after
+ * &hmm_devmem.gone was set leave its parts without a context, and the first grace
+ * period waits for those that began before. A part of a folio that is split at the
+ * moment looks as if it had a context, but its word is core's still: the second
+ * grace period waits until it is ours and NULL. The third one is for a folio that is
+ * being freed: its context can have been taken out of it and not been released yet.
+ */
+static void zombies_drop_contexts(struct hmm_devmem *devmem)
+{
+	synchronize_rcu();
+	call_for_segments(devmem, zombie_find_contexts);
+	synchronize_rcu();
+	call_for_segments(devmem, zombie_drop_contexts);
+	synchronize_rcu();
 }
 
 /**
  * hmm_devmem_segments_release() - Give the struct pages back
  * @devmem: Its driver is not called any more and nothing can be allocated.
  *
- * Segments with pages in use are left to their reapers. No context is released
- * after this.
+ * Segments with pages in use are left to those who free the pages. The others have
+ * ended when this returns, all at the same time. No context is released after
+ * this.
  *
  * Context: Process context, may sleep.
  */
@@ -432,17 +751,20 @@ void hmm_devmem_segments_release(struct hmm_devmem *devmem)
 	bool zombies = false;
 	unsigned int i;
 
+	/* It starts the work. */
+	shrinker_free(devmem->shrinker);
 	cancel_delayed_work_sync(&devmem->shrink_work);
+	if (devmem->alloc)
+		hmm_devmem_alloc_drain(devmem->alloc);
 	for (i = 0; i < devmem->nr_segments; i++)
 		if (devmem->segments[i])
 			zombies |= segment_release(devmem->segments[i]);
-	/*
-	 * A folio that was just being freed has no references, and its context
-	 * can have been taken out of it and not been released yet. Segments that
-	 * are destroyed have waited for it, zombies have not.
-	 */
-	if (zombies)
-		synchronize_rcu();
+	wait_var_event(&devmem->nr_ending, !atomic_read(&devmem->nr_ending));
+	if (zombies && devmem->alloc) {
+		call_for_segments(devmem, zombie_forget_pages);
+		zombies_drop_contexts(devmem);
+	}
+	call_for_segments(devmem, zombie_let_go);
 }
 
 /**
@@ -471,12 +793,20 @@ struct hmm_devmem_segment *hmm_devmem_segment_at(struct hmm_devmem *devmem,
  *
  * Context: Process context, may sleep. The caller has no folio locked.
  * Return: True if @pfn is one of @devmem and has a struct page. Unless the
- * caller has a reference to a page within the same PMD, that can change.
+ * caller has a reference to a page within the same PMD, that can change. False as
+ * soon as removal has come to cleanup: what has struct pages still is not for the
+ * driver.
  */
 bool hmm_devmem_pfn_populated(struct hmm_devmem *devmem, unsigned long pfn)
 {
-	guard(rwsem_read)(&devmem->segments_lock);
-	return hmm_devmem_segment_at(devmem, pfn);
+	bool ret;
+
+	if (!hmm_devmem_ref_tryget_live(devmem))
+		return false;
+	scoped_guard(rwsem_read, &devmem->segments_lock)
+		ret = hmm_devmem_segment_at(devmem, pfn);
+	hmm_devmem_ref_put(devmem);
+	return ret;
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_pfn_populated);
 
@@ -510,12 +840,29 @@ int hmm_devmem_segments_init(struct hmm_devmem *devmem, unsigned long flags)
 	devmem->segment_shift = max(devmem->segment_shift, HMM_DEVMEM_BLOCK_ORDER);
 	devmem->nr_segments = pfn_segment(devmem, devmem->pfn_last - 1) + 1;
 	devmem->segments = kvzalloc_objs(*devmem->segments, devmem->nr_segments);
-	if (!devmem->segments)
+	devmem->ending = bitmap_zalloc(devmem->nr_segments, GFP_KERNEL);
+	if (!devmem->segments || !devmem->ending)
 		return -ENOMEM;
 	if (hmm_devmem_ops_managed(devmem->ops)) {
 		ret = create_alloc(devmem);
 		if (ret)
 			return ret;
 	}
-	return flags & HMM_DEVMEM_LAZY ? 0 : segment_populate(devmem, 0);
+	if (!(flags & HMM_DEVMEM_LAZY))
+		return segment_populate(devmem, 0);
+	/* lockdep.c has one without memory. */
+	return devmem->alloc ? create_shrinker(devmem) : 0;
+}
+
+/**
+ * hmm_devmem_segments_boot() - Prepare for the end of segments
+ *
+ * Context: Process context, once at boot.
+ * Return: 0 or -ENOMEM.
+ */
+int __init hmm_devmem_segments_boot(void)
+{
+	segments_wq = alloc_workqueue("hmm_devmem", WQ_UNBOUND,
+				      HMM_DEVMEM_MAX_ENDING);
+	return segments_wq ? 0 : -ENOMEM;
 }

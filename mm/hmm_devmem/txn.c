@@ -7,8 +7,7 @@
  * DOC: Transaction
  *
  * Every migration, in whatever direction and for whatever reason, is a sequence
- * of transactions of at most one PMD each (core cannot collect larger holes) and
- * each of the same steps::
+ * of transactions of at most one window each and each of the same steps::
  *
  *   collect ─► allocate ─► copy ─► status ─► commit ─► map ─► finalize
  *
@@ -23,6 +22,11 @@
  *
  * What is copied is read from the arrays that core filled when it collected, and
  * never from the page that a CPU fault was about: core may have split its folio.
+ *
+ * A *window* is 2 MiB, or the ``hmm_devmem.window_kb`` of the kernel's command line and
+ * of sysfs if that is less, but not more than a block. Where a block is larger, large
+ * folios are split before they move, in either direction: the library makes none on the
+ * device then, but drivers can, and those from before ``window_kb`` was lowered stay.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -33,13 +37,16 @@
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/slab.h>
+#include <linux/userfaultfd_k.h>
 
 #include "internal.h"
 
 /*
  * Transactions come in two sizes, so that most CPU faults do with one page of
- * memory. Each size has a reserve: a CPU fault must not fail because there is no
- * memory for the arrays, and transactions end without waiting for each other.
+ * memory. Each size has a reserve, because an eviction must not fail for want of
+ * memory for the arrays. Who waits for a transaction has no folio lock: core's split
+ * of a folio that a transaction has come across waits for that, so the two could
+ * wait for each other. A CPU fault has one, and does with what is there.
  */
 #define HMM_DEVMEM_SMALL_NR		16
 #define HMM_DEVMEM_TXN_RESERVE		2
@@ -82,11 +89,20 @@ static struct hmm_devmem_txn *txn_start(struct hmm_devmem_txn *txn,
 	txn->start = 0;
 	txn->nr = nr;
 	txn->short_of_memory = false;
+	txn->in_fault = false;
 	txn->no_memory = false;
 	txn->must_split = false;
-	txn->powered = false;
 	txn->unmapped = false;
-	txn->copy = (struct hmm_devmem_copy) { .runs = txn->runs };
+	/* All of it: to clear it first would cost every fault as much again. */
+	txn->copy = (struct hmm_devmem_copy) {
+		.dir = HMM_DEVMEM_TO_DEVICE,
+		.nr_runs = 0,
+		.runs = txn->runs,
+		.nr_entries = 0,
+		.entries = NULL,
+		.context = NULL,
+		.driver_private = NULL,
+	};
 	return txn;
 }
 
@@ -100,7 +116,8 @@ static mempool_t *txn_pool(unsigned int nr)
  * @devmem: Whose pages it moves.
  * @nr: For how many pages, at most %HMM_DEVMEM_BLOCK_NR.
  *
- * Context: Process context, may sleep until another transaction has ended.
+ * Context: Process context, may sleep until another transaction has ended. The caller
+ * has neither another transaction nor a folio lock.
  * Return: The transaction; never NULL. Give it back with hmm_devmem_txn_put().
  */
 struct hmm_devmem_txn *hmm_devmem_txn_get(struct hmm_devmem *devmem,
@@ -114,8 +131,8 @@ struct hmm_devmem_txn *hmm_devmem_txn_get(struct hmm_devmem *devmem,
  * @devmem: Whose pages it moves.
  * @nr: For how many pages, at most %HMM_DEVMEM_BLOCK_NR.
  *
- * For who has one already: to wait for another then could be to wait for
- * somebody who does the same.
+ * For a caller that has one already: to wait for another then could be to wait for a
+ * caller that does the same.
  *
  * Context: Any context.
  * Return: The transaction, or NULL if there is no memory.
@@ -127,6 +144,27 @@ struct hmm_devmem_txn *hmm_devmem_txn_tryget(struct hmm_devmem *devmem,
 
 	txn = mempool_alloc(txn_pool(nr), GFP_NOWAIT);
 	return txn ? txn_start(txn, devmem, nr) : NULL;
+}
+
+/**
+ * hmm_devmem_txn_get_locked() - Get a transaction for who has a folio lock
+ * @devmem: Whose pages it moves.
+ * @nr: For how many pages, at most %HMM_DEVMEM_BLOCK_NR.
+ *
+ * Context: Process context, may sleep, but not until another transaction has ended.
+ * Return: The transaction, or NULL if there is no memory.
+ */
+struct hmm_devmem_txn *hmm_devmem_txn_get_locked(struct hmm_devmem *devmem,
+						 unsigned int nr)
+{
+	const size_t max = nr <= HMM_DEVMEM_SMALL_NR ? HMM_DEVMEM_SMALL_NR :
+						       HMM_DEVMEM_BLOCK_NR;
+	struct hmm_devmem_txn *txn;
+
+	/* Given back, it is as good for the reserve as its own. */
+	txn = txn_pool_alloc(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN,
+			     (void *)max);
+	return txn ? txn_start(txn, devmem, nr) : hmm_devmem_txn_tryget(devmem, nr);
 }
 
 /**
@@ -169,17 +207,6 @@ static bool txn_is_large_hole(const struct hmm_devmem_txn *txn)
 	return txn_is_compound(txn) && !migrate_pfn_to_page(txn->src[0]);
 }
 
-/*
- * Core splits a large folio that is on the way if its destination is not large, in
- * the page table that it was collected from. If it is mapped as a whole elsewhere
- * as well, that stays, and the next who walks it takes a page for a large folio. A
- * page that could be written to is mapped once.
- */
-static bool txn_can_split(const struct hmm_devmem_txn *txn)
-{
-	return txn_is_large_hole(txn) || txn->src[0] & MIGRATE_PFN_WRITE;
-}
-
 /* Number of pages of the destination at entry @i. */
 static unsigned int txn_dst_nr(const struct hmm_devmem_txn *txn, unsigned int i)
 {
@@ -207,17 +234,14 @@ static void txn_drop_all(struct hmm_devmem_txn *txn)
 }
 
 /*
- * Of what core collected as one piece it looks at the first entry, to see whether
- * anything moves. Of a hole, it takes all pages or crashes. Returns true if all
- * entries were dropped because of that.
+ * Of a large hole, core takes all pages or crashes: it has none if one is missing.
+ * Returns true if that dropped all.
  */
-static bool txn_drop_headless(struct hmm_devmem_txn *txn)
+static bool txn_drop_partial_hole(struct hmm_devmem_txn *txn)
 {
 	unsigned int i;
 
-	if (!txn_is_compound(txn))
-		return false;
-	if (txn->dst[0] && !txn_is_large_hole(txn))
+	if (!txn_is_large_hole(txn))
 		return false;
 	for (i = 0; i < txn->nr && txn->dst[i]; i++)
 		;
@@ -322,9 +346,10 @@ static bool txn_dst_is_large(const struct hmm_devmem_txn *txn)
 
 /*
  * Entries of runs that could not be copied do not move, and a folio of which one
- * run could not be copied does not either.
+ * run could not be copied does not either. A function of its own, as some below, so that
+ * the common case needs few registers.
  */
-static unsigned int txn_drop_failed_runs(struct hmm_devmem_txn *txn)
+static noinline unsigned int txn_drop_failed_runs(struct hmm_devmem_txn *txn)
 {
 	unsigned int i = 0, r, n, failed = 0, pages = 0;
 
@@ -345,11 +370,11 @@ static unsigned int txn_drop_failed_runs(struct hmm_devmem_txn *txn)
 		i += run->nr_pages;
 		pages += run->nr_pages;
 	}
-	return failed && txn_drop_headless(txn) ? pages : failed;
+	return failed && txn_drop_partial_hole(txn) ? pages : failed;
 }
 
 /* Runs that could not be mapped for DMA are not shown to the driver. */
-static void txn_forget_failed_runs(struct hmm_devmem_txn *txn)
+static noinline void txn_forget_failed_runs(struct hmm_devmem_txn *txn)
 {
 	unsigned int r, nr = 0, pages = 0, failed;
 
@@ -372,13 +397,9 @@ static void txn_forget_failed_runs(struct hmm_devmem_txn *txn)
 static int txn_call_copy(struct hmm_devmem_txn *txn)
 {
 	struct hmm_devmem *devmem = txn->devmem;
-	int ret;
 
 	if (unlikely(READ_ONCE(devmem->dead)))
 		return -ENODEV;
-	ret = hmm_devmem_power_get(devmem, &txn->powered);
-	if (ret)
-		return ret;
 	return txn->copy.dir == HMM_DEVMEM_TO_DEVICE ?
 	       devmem->ops->copy_to_device(devmem, &txn->copy) :
 	       devmem->ops->copy_to_ram(devmem, &txn->copy);
@@ -407,7 +428,7 @@ void hmm_devmem_txn_copy_start(struct hmm_devmem_txn *txn)
 }
 
 /* Device pages that were retired since they were allocated hold no data. */
-static void txn_drop_retired(struct hmm_devmem_txn *txn)
+static noinline void txn_drop_retired(struct hmm_devmem_txn *txn)
 {
 	struct hmm_devmem_alloc *alloc = txn->devmem->alloc;
 	const bool large = txn_dst_is_large(txn);
@@ -422,7 +443,7 @@ static void txn_drop_retired(struct hmm_devmem_txn *txn)
 			txn_drop(txn, entry);
 	}
 	if (!large)
-		txn_drop_headless(txn);
+		txn_drop_partial_hole(txn);
 }
 
 /**
@@ -430,13 +451,14 @@ static void txn_drop_retired(struct hmm_devmem_txn *txn)
  * @txn: The transaction; entries whose copy failed lose their destination.
  *
  * Context: Process context, may sleep. Source and destination are locked.
- * Return: 0, or an errno if at least one page could not be copied.
+ * Return: 0, or an errno if at least one page could not be copied: what the
+ * driver said of the copy, else of the first run that failed; -EAGAIN if it was
+ * not asked because the page could not be mapped for DMA.
  */
 int hmm_devmem_txn_copy_wait(struct hmm_devmem_txn *txn)
 {
 	struct hmm_devmem *devmem = txn->devmem;
-	int ret = txn->status;
-	bool failed = ret;
+	int ret = txn->status, error;
 	unsigned int r;
 
 	if (txn->started && devmem->ops->copy_wait)
@@ -445,20 +467,21 @@ int hmm_devmem_txn_copy_wait(struct hmm_devmem_txn *txn)
 		hmm_devmem_mark_dead(devmem);
 	if (devmem->dma_device && txn->copy.nr_runs)
 		hmm_devmem_dma_unmap(txn);
+	error = ret;
 	for (r = 0; r < txn->copy.nr_runs; r++) {
 		if (unlikely(ret))
 			txn->runs[r].error = ret;
-		failed |= txn->runs[r].error;
+		error = error ?: txn->runs[r].error;
 	}
-	if (unlikely(failed))
+	if (unlikely(error))
 		hmm_devmem_count(devmem, HMM_DEVMEM_COPY_ERRORS,
 				 txn_drop_failed_runs(txn));
 	if (txn->copy.dir == HMM_DEVMEM_TO_DEVICE &&
 	    hmm_devmem_alloc_any_retired(devmem->alloc))
 		txn_drop_retired(txn);
-	if (unlikely(failed || txn->unmapped))
-		return ret ?: -EIO;
-	return 0;
+	if (unlikely(txn->unmapped && !error))
+		return -EAGAIN;
+	return error;
 }
 
 static bool txn_entry_committed(const struct hmm_devmem_txn *txn,
@@ -499,7 +522,8 @@ void hmm_devmem_txn_map(struct hmm_devmem_txn *txn)
 	struct hmm_devmem_map_entry *entries = (void *)txn->runs;
 	unsigned int i, nr, n = 0;
 
-	if (!txn->devmem->ops->map)
+	/* What the process may not read now, the device may not read either. */
+	if (!txn->devmem->ops->map || !(txn->vma->vm_flags & VM_READ))
 		return;
 
 	for (i = 0; i < txn->nr; i += nr) {
@@ -524,14 +548,50 @@ void hmm_devmem_txn_map(struct hmm_devmem_txn *txn)
 	txn->devmem->ops->map(txn->devmem, &txn->copy);
 }
 
+/**
+ * hmm_devmem_txn_note_pages() - Note what has moved to the device
+ * @txn: A transaction to the device, after core has committed it.
+ * @pages: A bit for each page of the device.
+ *
+ * Context: Any context.
+ */
+void hmm_devmem_txn_note_pages(const struct hmm_devmem_txn *txn,
+			       unsigned long *pages)
+{
+	unsigned int i, nr;
+
+	for (i = 0; i < txn->nr; i += nr) {
+		nr = txn_dst_nr(txn, i);
+		if (txn_entry_committed(txn, i))
+			hmm_devmem_note_pages(txn->devmem, pages,
+					      txn->dst[i] >> MIGRATE_PFN_SHIFT,
+					      nr);
+	}
+}
+
+/*
+ * Core cannot tell a hole from a zero page, and gives the page that takes its place
+ * what the mapping allows. That loses what userfaultfd has noted in the zero page:
+ * the next write would not be reported. And who provides missing pages wants to be
+ * asked. What the process must not touch is no reason to spend memory.
+ */
+static bool may_fill_holes(struct vm_area_struct *vma)
+{
+	return !userfaultfd_armed(vma) && vma_is_accessible(vma);
+}
+
 /* Is entry @i something that can move to the device? */
-static bool can_go_to_device(const struct hmm_devmem_txn *txn, unsigned int i)
+static bool can_go_to_device(const struct hmm_devmem_txn *txn, unsigned int i,
+			     bool fill)
 {
 	struct page *page = migrate_pfn_to_page(txn->src[i]);
 
 	if (!(txn->src[i] & MIGRATE_PFN_MIGRATE))
 		return false;
-	return !page || (PageAnon(page) && !is_zone_device_page(page));
+	if (!page)
+		return fill;
+	return PageAnon(page) && !is_zone_device_page(page) &&
+	       hmm_devmem_dma_reaches(txn->devmem, page_to_phys(page), PAGE_SIZE);
 }
 
 /*
@@ -565,11 +625,12 @@ static bool alloc_large_device_folio(struct hmm_devmem_txn *txn)
 static unsigned int mark_wanted(struct hmm_devmem_txn *txn)
 {
 	const bool compound = txn_is_compound(txn);
+	const bool fill = may_fill_holes(txn->vma);
 	unsigned int i, nr = 0;
 
 	for (i = 0; i < txn->nr; i++) {
 		txn->dst[i] = compound && i ? txn->dst[0] :
-					      can_go_to_device(txn, i);
+					      can_go_to_device(txn, i, fill);
 		nr += txn->dst[i];
 	}
 	return nr;
@@ -587,9 +648,18 @@ static void spread_device_pages(struct hmm_devmem_txn *txn,
 			txn->dst[i] = used < nr ? migrate_pfn(pfns[used++]) : 0;
 }
 
+static void put_device_pages(struct hmm_devmem_txn *txn,
+			     const unsigned long *pfns, unsigned int nr)
+{
+	while (nr)
+		hmm_devmem_alloc_put(txn->devmem->alloc, pfns[--nr], 0);
+}
+
 /**
  * hmm_devmem_txn_alloc_device() - Allocate device memory for what was collected
- * @txn: The transaction. What there is no memory for gets no destination.
+ * @txn: The transaction. What there is no memory for gets no destination, and what
+ *	is one piece for which there are small pages only sets
+ *	&hmm_devmem_txn.must_split.
  *
  * Context: Process context.
  */
@@ -601,42 +671,67 @@ void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn)
 	unsigned int got, wanted;
 
 	wanted = mark_wanted(txn);
-	if (!wanted)
+	if (!wanted || (txn_is_compound(txn) && alloc_large_device_folio(txn)))
 		return;
-	if (txn_is_compound(txn)) {
-		if (alloc_large_device_folio(txn))
-			return;
-		if (!txn_can_split(txn)) {
-			memset(txn->dst, 0, txn->nr * sizeof(txn->dst[0]));
-			txn->must_split = true;
-			return;
-		}
-	}
-
 	got = hmm_devmem_should_fail(devmem, HMM_DEVMEM_FAIL_DEVICE) ? 0 :
 	      hmm_devmem_alloc_get_bulk(devmem->alloc, wanted, pfns);
 	txn->short_of_memory = got < wanted;
-	/* Of a hole that is one piece, core takes all pages or crashes. */
-	if (got < wanted && txn_is_large_hole(txn))
-		while (got)
-			hmm_devmem_alloc_put(devmem->alloc, pfns[--got], 0);
+	/*
+	 * A folio is only split if some of it moves then. A hole that was collected as
+	 * one piece can be filled with small pages, but core takes all or crashes.
+	 */
+	if (txn_is_compound(txn) && !(txn_is_large_hole(txn) && got == wanted))
+		txn->must_split = got;
+	if (txn->must_split) {
+		put_device_pages(txn, pfns, got);
+		got = 0;
+	}
 	spread_device_pages(txn, pfns, got);
 }
 
-/* System memory for a device page; as core would allocate it for a CPU fault. */
+/*
+ * How hard to look for a large folio: as core does for one of the mapping, by what the
+ * administrator has chosen (thp/defrag) and the process has asked for. An eviction has
+ * no mapping, and takes what is there: its folio can be split.
+ */
+static gfp_t large_ram_gfp(const struct hmm_devmem_txn *txn)
+{
+	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) || !txn->vma)
+		return GFP_TRANSHUGE_LIGHT;
+	return vma_thp_gfp_mask(txn->vma);
+}
+
+/*
+ * How hard to look for system memory. Who has touched page @first waits for it, and gets
+ * it like any other page: if need be, a process is killed for it. Whoever else wants pages
+ * to come home can leave them where they are. No memory cgroup is asked: a migration
+ * hands on the charge that the device page has.
+ */
+static gfp_t ram_gfp(const struct hmm_devmem_txn *txn, unsigned int order,
+		     bool first)
+{
+	const gfp_t gfp = hmm_devmem_dma_ram_gfp(txn->devmem);
+
+	if (order)
+		return (large_ram_gfp(txn) & ~GFP_ZONEMASK) | (gfp & GFP_ZONEMASK);
+	if (!first)
+		return gfp | __GFP_NORETRY | __GFP_NOWARN;
+	return txn->in_fault ? gfp : gfp | __GFP_RETRY_MAYFAIL | __GFP_NOWARN;
+}
+
+/* System memory for a device page, where its mapping wants to have it. */
 static struct folio *alloc_ram(const struct hmm_devmem_txn *txn,
 			       unsigned int i, unsigned int order, gfp_t gfp)
 {
-	if (order)
-		gfp |= __GFP_COMP | __GFP_NORETRY | __GFP_NOWARN;
 	if (!txn->vma)
-		return folio_alloc(gfp, order);
+		return hmm_devmem_alloc_evicted(migrate_pfn_to_page(txn->src[i]),
+						txn->mappings[i], order, gfp);
 	return vma_alloc_folio(gfp, order, txn->vma, txn_addr(txn, i));
 }
 
 static __always_inline bool alloc_ram_entry(struct hmm_devmem_txn *txn,
 					    unsigned int i, unsigned int order,
-					    gfp_t gfp)
+					    bool first)
 {
 	struct folio *folio;
 
@@ -644,7 +739,7 @@ static __always_inline bool alloc_ram_entry(struct hmm_devmem_txn *txn,
 				   order ? HMM_DEVMEM_FAIL_RAM_LARGE :
 					   HMM_DEVMEM_FAIL_RAM))
 		return false;
-	folio = alloc_ram(txn, i, order, gfp);
+	folio = alloc_ram(txn, i, order, ram_gfp(txn, order, first));
 	if (!folio)
 		return false;
 	__folio_set_locked(folio);
@@ -654,7 +749,10 @@ static __always_inline bool alloc_ram_entry(struct hmm_devmem_txn *txn,
 	return true;
 }
 
-/* Is entry @i a page of this device that can move? */
+/*
+ * Is entry @i a page of this device that can move? @compound: a part of what was
+ * collected as one piece.
+ */
 static __always_inline bool can_go_to_ram(const struct hmm_devmem_txn *txn,
 					  unsigned int i, bool compound)
 {
@@ -685,41 +783,38 @@ static bool txn_is_whole(const struct hmm_devmem_txn *txn)
  * @txn: The transaction.
  * @first: An entry that is served before all others; they are only tried for
  *	if that succeeds, and only as long as memory is easily had.
- * @may_split: A large folio may go to pages of PAGE_SIZE if there is no large
- *	one for it.
+ *
+ * A large folio goes to a large one or stays: core must not split it on its way. Only
+ * the page that a CPU fault waits for is worth that another process is killed.
  *
  * Context: Process context, may sleep.
- * Return: False if there is no memory for @first, or &hmm_devmem_txn.must_split.
- * True does not mean that @first can move: it may not have been collected.
+ * Return: False if there is no memory for @first, or for a large folio; then
+ * &hmm_devmem_txn.must_split is set. True does not mean that @first can move: it
+ * may not have been collected.
  */
-bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first,
-			      bool may_split)
+bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first)
 {
-	const bool compound = txn_is_compound(txn);
-	gfp_t gfp = GFP_HIGHUSER_MOVABLE;
 	unsigned int i;
 
-	if (compound) {
-		if (!(txn->src[0] & MIGRATE_PFN_MIGRATE))
+	if (txn_is_compound(txn)) {
+		/* A peer's is not to be split for us. */
+		if (!(txn->src[0] & MIGRATE_PFN_MIGRATE) ||
+		    !hmm_devmem_has_pfn(txn->devmem, txn_src_pfn(txn, 0, true)))
 			return true;
-		if (txn_is_whole(txn) &&
-		    alloc_ram_entry(txn, 0, HMM_DEVMEM_BLOCK_ORDER, gfp))
-			return true;
-		txn->must_split = may_split && !txn_can_split(txn);
-		if (!may_split || txn->must_split)
-			return false;
+		txn->must_split = !txn_is_whole(txn) ||
+				  !alloc_ram_entry(txn, 0, HMM_DEVMEM_BLOCK_ORDER,
+						   true);
+		return !txn->must_split;
 	}
-	if (can_go_to_ram(txn, first, compound) &&
-	    !alloc_ram_entry(txn, first, 0, gfp))
+	if (can_go_to_ram(txn, first, false) &&
+	    !alloc_ram_entry(txn, first, 0, true))
 		return false;
 	if (txn->nr == 1)
 		return true;
-	gfp |= __GFP_NORETRY | __GFP_NOWARN;
 	for (i = 0; i < txn->nr; i++)
-		if (!txn->dst[i] && can_go_to_ram(txn, i, compound) &&
-		    !alloc_ram_entry(txn, i, 0, gfp))
+		if (!txn->dst[i] && can_go_to_ram(txn, i, false) &&
+		    !alloc_ram_entry(txn, i, 0, false))
 			break;
-	txn_drop_headless(txn);
 	return true;
 }
 

@@ -17,6 +17,7 @@
  */
 
 #include <linux/cleanup.h>
+#include <linux/device.h>
 #include <linux/fs.h>
 #include <linux/hmm_devmem.h>
 #include <linux/io.h>
@@ -41,7 +42,7 @@
 #define IVSHMEM_ALIVE		0x64766d68
 
 /*
- * One function. @ref is for the driver while it is bound, and for each open file.
+ * One function. @ref is for the driver until it is detached, and for each open file.
  * A file can outlive the device: it may use @devmem only with @lock held, and only
  * if it is not NULL. @regs and @vram are for the copy callback, which the library
  * does not call any more when the device memory has been removed.
@@ -59,6 +60,17 @@ struct ivshmem {
 static void ivshmem_release(struct kref *ref)
 {
 	kfree(container_of(ref, struct ivshmem, ref));
+}
+
+/*
+ * The driver's reference goes with the last of what devres does: whatever else is
+ * devres' to undo may look at the structure until then, an interrupt handler for one.
+ */
+static void ivshmem_put(void *data)
+{
+	struct ivshmem *ivshmem = data;
+
+	kref_put(&ivshmem->ref, ivshmem_release);
 }
 
 /*
@@ -225,12 +237,17 @@ static int ivshmem_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		return -ENOMEM;
 	kref_init(&ivshmem->ref);
 	init_rwsem(&ivshmem->lock);
+	/* First: devres goes backwards. */
+	ret = devm_add_action_or_reset(&pdev->dev, ivshmem_put, ivshmem);
+	if (ret)
+		return ret;
 	pci_set_drvdata(pdev, ivshmem);
 	ret = ivshmem_map(ivshmem, pdev);
-	if (!ret)
-		ret = ivshmem_add_memory(ivshmem, pdev);
 	if (ret)
-		goto err_put;
+		return ret;
+	ret = ivshmem_add_memory(ivshmem, pdev);
+	if (ret)
+		return ret;
 
 	/* Last, because from here on there are files. */
 	snprintf(ivshmem->name, sizeof(ivshmem->name), "%s-%s", KBUILD_MODNAME,
@@ -238,16 +255,7 @@ static int ivshmem_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	ivshmem->misc.minor = MISC_DYNAMIC_MINOR;
 	ivshmem->misc.name = ivshmem->name;
 	ivshmem->misc.fops = &ivshmem_fops;
-	ret = misc_register(&ivshmem->misc);
-	if (ret)
-		goto err_remove_memory;
-	return 0;
-
-err_remove_memory:
-	hmm_devmem_remove(ivshmem->devmem);
-err_put:
-	kref_put(&ivshmem->ref, ivshmem_release);
-	return ret;
+	return misc_register(&ivshmem->misc);
 }
 
 /*
@@ -264,7 +272,6 @@ static void ivshmem_remove(struct pci_dev *pdev)
 	scoped_guard(rwsem_write, &ivshmem->lock)
 		ivshmem->devmem = NULL;
 	hmm_devmem_remove(devmem);
-	kref_put(&ivshmem->ref, ivshmem_release);
 }
 
 /*

@@ -43,13 +43,16 @@ static void depopulate_cached_returns_ebusy(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_alloc_depopulate(alloc, idx));
 }
 
-static void depopulate_retired_returns_ebusy(struct kunit *test)
+static void depopulate_retired_in_use_returns_ebusy(struct kunit *test)
 {
 	struct hmm_devmem_alloc *alloc = create(test, &two_areas);
+	unsigned long pfn = get(test, alloc, 6);
+	unsigned int idx = pfn >= TEST_BASE + 128;
 
-	hmm_devmem_alloc_retire(alloc, TEST_BASE + 5);
-	KUNIT_EXPECT_EQ(test, -EBUSY, hmm_devmem_alloc_depopulate(alloc, 0));
-	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_alloc_depopulate(alloc, 1));
+	hmm_devmem_alloc_retire(alloc, pfn);
+	KUNIT_EXPECT_EQ(test, -EBUSY, hmm_devmem_alloc_depopulate(alloc, idx));
+	hmm_devmem_alloc_put(alloc, pfn, 6);
+	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_alloc_depopulate(alloc, idx));
 }
 
 static void depopulate_takes_pages_away(struct kunit *test)
@@ -88,6 +91,40 @@ static void populate_again_gives_pages_back(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, geo->nr, get_stats(alloc).total);
 	for (i = 0; i < geo->nr; i++)
 		mark_seen(test, geo, seen, get(test, alloc, 0), 0);
+}
+
+/* Retired with struct pages, without, and twice; then there are struct pages again. */
+static void retired_pages_are_remembered(struct kunit *test)
+{
+	const struct geometry *geo = test->param_value;
+	struct hmm_devmem_alloc *alloc = create(test, geo);
+	u8 *retired = alloc_bytes(test, geo->nr);
+	unsigned long i, pfn, nr = 0, way;
+	struct rnd_state rnd;
+
+	prandom_seed_state(&rnd, hmm_devmem_test_seed);
+	for (way = 0; way < 3; way++) {
+		for (i = 0; i < geo->nr; i++) {
+			if (prandom_u32_state(&rnd) % 8)
+				continue;
+			hmm_devmem_alloc_retire(alloc, alloc->first + i);
+			nr += !retired[i];
+			retired[i] = 1;
+		}
+		KUNIT_EXPECT_EQ(test, nr, get_stats(alloc).retired);
+		for (i = 0; i < alloc->nr_areas; i++)
+			KUNIT_ASSERT_EQ(test, 0, way % 2 ?
+					hmm_devmem_alloc_populate(alloc, i) :
+					hmm_devmem_alloc_depopulate(alloc, i));
+	}
+	KUNIT_EXPECT_EQ(test, 0, get_stats(alloc).total);
+	for (i = 0; i < alloc->nr_areas; i++)
+		KUNIT_ASSERT_EQ(test, 0, hmm_devmem_alloc_populate(alloc, i));
+	KUNIT_EXPECT_EQ(test, geo->nr, get_stats(alloc).total);
+	KUNIT_EXPECT_EQ(test, geo->nr - nr, get_stats(alloc).free);
+	for (i = 0; !hmm_devmem_alloc_get(alloc, 0, &pfn); i++)
+		KUNIT_ASSERT_FALSE(test, retired[pfn - alloc->first]);
+	KUNIT_EXPECT_EQ(test, geo->nr - nr, i);
 }
 
 /* Pages in use */
@@ -152,9 +189,10 @@ static void in_use_skips_unpopulated_areas(struct kunit *test)
 static struct kunit_case alloc_area_cases[] = {
 	KUNIT_CASE(depopulate_used_returns_ebusy),
 	KUNIT_CASE(depopulate_cached_returns_ebusy),
-	KUNIT_CASE(depopulate_retired_returns_ebusy),
+	KUNIT_CASE(depopulate_retired_in_use_returns_ebusy),
 	KUNIT_CASE(depopulate_takes_pages_away),
 	GEOMETRY_CASE(populate_again_gives_pages_back),
+	GEOMETRY_CASE(retired_pages_are_remembered),
 	GEOMETRY_CASE(in_use_empty_lists_nothing),
 	GEOMETRY_CASE(in_use_lists_exactly_used_pages),
 	KUNIT_CASE(in_use_skips_retired_pages),

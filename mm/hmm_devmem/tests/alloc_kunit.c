@@ -4,10 +4,12 @@
  */
 
 #include <kunit/test.h>
+#include <linux/cleanup.h>
 #include <linux/module.h>
 #include <linux/prandom.h>
 #include <linux/random.h>
 #include <linux/sched.h>
+#include <linux/spinlock.h>
 
 #include "alloc_test.h"
 
@@ -326,6 +328,104 @@ static void get_order_searches_all_partial_blocks(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, pfn, TEST_BASE + 516);
 }
 
+/* Every second page of @nr_blocks blocks of 64 is free: no piece of two is. */
+static struct hmm_devmem_alloc *create_checkerboard(struct kunit *test,
+						    unsigned int nr_blocks)
+{
+	const struct geometry geo = {
+		.block_order = 6, .area_order = 10, .nr = nr_blocks << 6,
+	};
+	struct hmm_devmem_alloc *alloc = create(test, &geo);
+	unsigned long i;
+
+	for (i = 0; i < nr_blocks; i++)
+		get(test, alloc, 6);
+	for (i = 0; i < geo.nr; i += 2)
+		hmm_devmem_alloc_put(alloc, TEST_BASE + i, 0);
+	hmm_devmem_alloc_drain(alloc);
+	return alloc;
+}
+
+/* What was found out is not looked for again until something has changed. */
+static void get_order_in_vain_searches_blocks_once(struct kunit *test)
+{
+	struct hmm_devmem_alloc *alloc = create_checkerboard(test, 1000);
+	unsigned long pfn;
+
+	KUNIT_EXPECT_EQ(test, -ENOMEM, hmm_devmem_alloc_get(alloc, 1, &pfn));
+	KUNIT_EXPECT_LE(test, alloc->nr_searched, 1000);
+	alloc->nr_searched = 0;
+	KUNIT_EXPECT_EQ(test, -ENOMEM, hmm_devmem_alloc_get(alloc, 1, &pfn));
+	KUNIT_EXPECT_EQ(test, -ENOMEM, hmm_devmem_alloc_get(alloc, 3, &pfn));
+	KUNIT_EXPECT_EQ(test, -ENOMEM, hmm_devmem_alloc_get(alloc, 6, &pfn));
+	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_alloc_get(alloc, 0, &pfn));
+	KUNIT_EXPECT_EQ(test, alloc->nr_searched, 0);
+
+	/* The second half of a pair. */
+	hmm_devmem_alloc_put(alloc, TEST_BASE + 700 * 64 + 33, 0);
+	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_alloc_get(alloc, 1, &pfn));
+	KUNIT_EXPECT_EQ(test, pfn, TEST_BASE + 700 * 64 + 32);
+	KUNIT_EXPECT_LE(test, alloc->nr_searched, 2);
+}
+
+/* With the lock held, no more than a few. */
+static void get_order_in_vain_releases_the_lock(struct kunit *test)
+{
+	struct hmm_devmem_alloc *alloc = create_checkerboard(test, 1000);
+	unsigned int calls = 0;
+	unsigned long pfn;
+	int ret;
+
+	do {
+		alloc->nr_searched = 0;
+		scoped_guard(spinlock_irqsave, &alloc->lock)
+			ret = hmm_devmem_block_take_order(alloc, 1, &pfn);
+		KUNIT_ASSERT_LE(test, alloc->nr_searched, 8);
+		calls++;
+	} while (ret > 0);
+	KUNIT_EXPECT_EQ(test, ret, -ENOMEM);
+	KUNIT_EXPECT_GE(test, calls, 1000 / 8);
+}
+
+static void get_order_breaks_up_block_before_long_search(struct kunit *test)
+{
+	struct hmm_devmem_alloc *alloc = create_checkerboard(test, 1000);
+	unsigned long pfn, whole = TEST_BASE + 500 * 64;
+	unsigned int i;
+
+	for (i = 1; i < 64; i += 2)
+		hmm_devmem_alloc_put(alloc, whole + i, 0);
+	hmm_devmem_alloc_drain(alloc);
+	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_alloc_get(alloc, 1, &pfn));
+	KUNIT_EXPECT_EQ(test, pfn, whole);
+	KUNIT_EXPECT_LE(test, alloc->nr_searched, 8);
+}
+
+/* Where there is nothing, and nothing was freed, nobody else is disturbed. */
+static void get_in_vain_drains_caches_once(struct kunit *test)
+{
+	struct hmm_devmem_alloc *alloc = create_blocks(test, 1);
+	unsigned long pfn, other = get(test, alloc, 0);
+	unsigned int i;
+	long drained;
+
+	while (!hmm_devmem_alloc_get(alloc, 0, &pfn))
+		;
+	drained = atomic_long_read(&alloc->nr_drained);
+	for (i = 0; i < 10; i++) {
+		KUNIT_EXPECT_EQ(test, -ENOMEM, hmm_devmem_alloc_get(alloc, 0, &pfn));
+		KUNIT_EXPECT_EQ(test, -ENOMEM, hmm_devmem_alloc_get(alloc, 9, &pfn));
+		KUNIT_EXPECT_EQ(test, 0, hmm_devmem_alloc_get_bulk(alloc, 1, &pfn));
+	}
+	KUNIT_EXPECT_EQ(test, drained, atomic_long_read(&alloc->nr_drained));
+
+	hmm_devmem_alloc_put(alloc, other, 0);
+	KUNIT_EXPECT_EQ(test, -ENOMEM, hmm_devmem_alloc_get(alloc, 9, &pfn));
+	KUNIT_EXPECT_EQ(test, -ENOMEM, hmm_devmem_alloc_get(alloc, 9, &pfn));
+	KUNIT_EXPECT_EQ(test, drained + 1, atomic_long_read(&alloc->nr_drained));
+	KUNIT_EXPECT_EQ(test, other, get(test, alloc, 0));
+}
+
 /* Bulk */
 
 static void bulk_fresh_is_one_run(struct kunit *test)
@@ -450,6 +550,21 @@ static void retire_cached_page_never_handed_out(struct kunit *test)
 	expect_never_handed_out(test, alloc, pfn);
 }
 
+/* That one page is bad is no reason to take the lock for all others. */
+static void retire_leaves_caches_to_others(struct kunit *test)
+{
+	struct hmm_devmem_alloc *alloc = create_blocks(test, 2);
+	unsigned long bad = get(test, alloc, 0), good = get(test, alloc, 0);
+
+	hmm_devmem_alloc_retire(alloc, bad);
+	hmm_devmem_alloc_put(alloc, good, 0);
+	KUNIT_EXPECT_EQ(test, 1, get_stats(alloc).cached);
+	hmm_devmem_alloc_put(alloc, bad, 0);
+	KUNIT_EXPECT_EQ(test, 1, get_stats(alloc).cached);
+	KUNIT_EXPECT_EQ(test, good, get(test, alloc, 0));
+	KUNIT_EXPECT_EQ(test, 1, get_stats(alloc).used);
+}
+
 static void retire_inside_large_piece_loses_one_page(struct kunit *test)
 {
 	struct hmm_devmem_alloc *alloc = create_blocks(test, 1);
@@ -511,6 +626,7 @@ static void put_retired_page_twice_loses_it_once(struct kunit *test)
 		if (i != retired)
 			hmm_devmem_alloc_put(alloc, i, 0);
 	KUNIT_EXPECT_EQ(test, 0, get_stats(alloc).used);
+	hmm_devmem_alloc_drain(alloc);
 	KUNIT_EXPECT_EQ(test, geo->nr - 1, get_stats(alloc).free);
 }
 
@@ -657,6 +773,10 @@ static struct kunit_case alloc_cases[] = {
 	KUNIT_CASE(get_large_reuses_empty_block),
 	KUNIT_CASE(get_fragmented_finds_every_page),
 	KUNIT_CASE(get_order_searches_all_partial_blocks),
+	KUNIT_CASE(get_order_in_vain_searches_blocks_once),
+	KUNIT_CASE(get_order_in_vain_releases_the_lock),
+	KUNIT_CASE(get_order_breaks_up_block_before_long_search),
+	KUNIT_CASE(get_in_vain_drains_caches_once),
 	KUNIT_CASE(bulk_fresh_is_one_run),
 	KUNIT_CASE(bulk_partial_block_takes_its_runs),
 	KUNIT_CASE(bulk_zero_takes_nothing),
@@ -666,6 +786,7 @@ static struct kunit_case alloc_cases[] = {
 	KUNIT_CASE(retire_free_page_never_handed_out),
 	KUNIT_CASE(retire_used_page_never_handed_out_again),
 	KUNIT_CASE(retire_cached_page_never_handed_out),
+	KUNIT_CASE(retire_leaves_caches_to_others),
 	KUNIT_CASE(retire_inside_large_piece_loses_one_page),
 	KUNIT_CASE(retire_twice_counts_once),
 	KUNIT_CASE(retire_whole_block_leaves_others),

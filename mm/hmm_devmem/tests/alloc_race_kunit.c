@@ -7,6 +7,7 @@
 #include <kunit/resource.h>
 #include <kunit/test.h>
 #include <linux/atomic.h>
+#include <linux/cleanup.h>
 #include <linux/completion.h>
 #include <linux/cpu.h>
 #include <linux/delay.h>
@@ -16,9 +17,11 @@
 #include <linux/prandom.h>
 #include <linux/sched.h>
 #include <linux/smp.h>
+#include <linux/spinlock.h>
 #include <linux/workqueue.h>
 
 #include "alloc_test.h"
+#include "wait_test.h"
 
 /* Other CPUs and contexts */
 
@@ -92,22 +95,18 @@ static void putter_work(struct work_struct *work)
 }
 
 /*
- * While somebody else has the lock that all CPUs share, pages that are freed stay
- * in the cache, as long as there is room.
+ * Let another CPU free pages while this one has the lock that all CPUs share. Returns how
+ * many it has freed when it goes no further, or is not seen to for some time: it can be
+ * that the host runs it too seldom, or that it waits for this one to take interrupts.
  */
-static void put_contended_waits_when_cache_is_full(struct kunit *test)
+static unsigned int put_contended(struct putter *putter)
 {
-	struct putter *putter = kunit_kzalloc(test, sizeof(*putter), GFP_KERNEL);
 	unsigned int other, nr, i;
 	unsigned long flags;
 
-	KUNIT_ASSERT_NOT_NULL(test, putter);
-	if (num_online_cpus() < 2)
-		kunit_skip(test, "needs two CPUs");
-	putter->alloc = create_blocks(test, 1);
-	putter->pfn = get(test, putter->alloc, 9);
-	init_completion(&putter->ready);
-	INIT_WORK(&putter->work, putter_work);
+	WRITE_ONCE(putter->nr, 0);
+	WRITE_ONCE(putter->go, false);
+	reinit_completion(&putter->ready);
 
 	migrate_disable();
 	other = cpumask_any_but(cpu_online_mask, smp_processor_id());
@@ -115,7 +114,7 @@ static void put_contended_waits_when_cache_is_full(struct kunit *test)
 	wait_for_completion(&putter->ready);
 	spin_lock_irqsave(&putter->alloc->lock, flags);
 	WRITE_ONCE(putter->go, true);
-	for (i = 0; i < 2000 && READ_ONCE(putter->nr) < 127; i++)
+	for (i = 0; i < 500 && READ_ONCE(putter->nr) < 127; i++)
 		mdelay(1);
 	mdelay(5);
 	nr = READ_ONCE(putter->nr);
@@ -123,8 +122,31 @@ static void put_contended_waits_when_cache_is_full(struct kunit *test)
 	migrate_enable();
 
 	flush_work(&putter->work);
+	return nr;
+}
+
+/*
+ * While somebody else has the lock that all CPUs share, pages that are freed stay
+ * in the cache, as long as there is room.
+ */
+static void put_contended_waits_when_cache_is_full(struct kunit *test)
+{
+	struct putter *putter = kunit_kzalloc(test, sizeof(*putter), GFP_KERNEL);
+	const unsigned long end = jiffies + HANG_LIMIT;
+	unsigned int nr;
+
+	KUNIT_ASSERT_NOT_NULL(test, putter);
+	if (num_online_cpus() < 2)
+		kunit_skip(test, "needs two CPUs");
+	putter->alloc = create_blocks(test, 1);
+	init_completion(&putter->ready);
+	INIT_WORK(&putter->work, putter_work);
+	do {
+		putter->pfn = get(test, putter->alloc, 9);
+		nr = put_contended(putter);
+		KUNIT_EXPECT_EQ(test, 0, hmm_devmem_alloc_used(putter->alloc));
+	} while (nr < 127 && time_before(jiffies, end));
 	KUNIT_EXPECT_EQ(test, nr, 127);
-	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_alloc_used(putter->alloc));
 	KUNIT_EXPECT_EQ(test, count_blocks(putter->alloc), 1);
 }
 
@@ -235,7 +257,7 @@ static enum hrtimer_restart contexts_timer(struct hrtimer *timer)
 {
 	struct contexts *contexts = container_of(timer, struct contexts, timer);
 
-	contexts->irqs++;
+	WRITE_ONCE(contexts->irqs, contexts->irqs + 1);
 	if (!get_and_put(contexts->owners))
 		atomic_inc(&contexts->failed);
 	queue_work(system_bh_wq, &contexts->work);
@@ -252,12 +274,13 @@ static void contexts_work(struct work_struct *work)
 	for (i = 0; i < 10; i++)
 		if (!get_and_put(contexts->owners))
 			atomic_inc(&contexts->failed);
-	contexts->softirqs++;
+	WRITE_ONCE(contexts->softirqs, contexts->softirqs + 1);
 }
+
+#define TEST_TICKS	500
 
 static void get_and_put_in_any_context_works(struct kunit *test)
 {
-	const unsigned long end = jiffies + HZ / 2;
 	struct contexts *contexts;
 
 	contexts = kunit_kzalloc(test, sizeof(*contexts), GFP_KERNEL);
@@ -267,7 +290,8 @@ static void get_and_put_in_any_context_works(struct kunit *test)
 	hrtimer_setup(&contexts->timer, contexts_timer, CLOCK_MONOTONIC,
 		      HRTIMER_MODE_REL);
 	hrtimer_start(&contexts->timer, us_to_ktime(100), HRTIMER_MODE_REL);
-	while (time_before(jiffies, end)) {
+	while (READ_ONCE(contexts->irqs) < TEST_TICKS ||
+	       READ_ONCE(contexts->softirqs) < TEST_TICKS) {
 		if (!get_and_put(contexts->owners))
 			atomic_inc(&contexts->failed);
 		cond_resched();
@@ -275,11 +299,51 @@ static void get_and_put_in_any_context_works(struct kunit *test)
 	hrtimer_cancel(&contexts->timer);
 	flush_work(&contexts->work);
 
-	KUNIT_EXPECT_GT(test, contexts->irqs, 0);
-	KUNIT_EXPECT_GT(test, contexts->softirqs, 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&contexts->failed), 0);
 	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_alloc_used(contexts->owners->alloc));
 	KUNIT_EXPECT_EQ(test, count_blocks(contexts->owners->alloc), TEST_BLOCKS);
+}
+
+struct drainer {
+	struct hmm_devmem_alloc *alloc;
+	struct hrtimer timer;
+};
+
+static enum hrtimer_restart drainer_timer(struct hrtimer *timer)
+{
+	struct drainer *drainer = container_of(timer, struct drainer, timer);
+
+	hmm_devmem_alloc_drain(drainer->alloc);
+	hrtimer_forward_now(timer, us_to_ktime(20));
+	return HRTIMER_RESTART;
+}
+
+/* Of a device that seems to have no page in use the power is switched off. */
+static void page_in_use_is_seen_while_caches_are_drained(struct kunit *test)
+{
+	unsigned int i, unseen = 0, failed = 0;
+	struct drainer *drainer;
+	unsigned long pfn, held;
+
+	drainer = kunit_kzalloc(test, sizeof(*drainer), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, drainer);
+	drainer->alloc = create_owners(test, TEST_BLOCKS)->alloc;
+	KUNIT_ASSERT_EQ(test, 0, hmm_devmem_alloc_get(drainer->alloc, 0, &held));
+	hrtimer_setup(&drainer->timer, drainer_timer, CLOCK_MONOTONIC,
+		      HRTIMER_MODE_REL);
+	hrtimer_start(&drainer->timer, us_to_ktime(20), HRTIMER_MODE_REL);
+	for (i = 0; i < 200000; i++) {
+		failed += !!hmm_devmem_alloc_get(drainer->alloc, 0, &pfn);
+		hmm_devmem_alloc_put(drainer->alloc, pfn, 0);
+		unseen += !hmm_devmem_alloc_any_used(drainer->alloc);
+		cond_resched();
+	}
+	hrtimer_cancel(&drainer->timer);
+	hmm_devmem_alloc_put(drainer->alloc, held, 0);
+
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_EQ(test, unseen, 0);
+	KUNIT_EXPECT_FALSE(test, hmm_devmem_alloc_any_used(drainer->alloc));
 }
 
 /* Many at once */
@@ -439,10 +503,16 @@ static void stop_crowd(struct kunit *test, struct crowd *crowd,
 
 	for (i = 0; i < TEST_THREADS; i++)
 		kunit_release_action(test, stop_action, tasks[i]);
-	KUNIT_EXPECT_GT(test, atomic_read(&crowd->calls), 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&crowd->taken), 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&crowd->wrong), 0);
 	KUNIT_EXPECT_EQ(test, hmm_devmem_alloc_used(crowd->owners->alloc), 0);
+}
+
+/* Let them work until they have been successful that often. */
+static void wait_for_calls(struct crowd *crowd, int calls)
+{
+	while (atomic_read(&crowd->calls) < calls)
+		msleep(20);
 }
 
 static void concurrent_users_never_share_a_page(struct kunit *test)
@@ -451,7 +521,7 @@ static void concurrent_users_never_share_a_page(struct kunit *test)
 	struct task_struct *tasks[TEST_THREADS];
 
 	start_crowd(test, crowd, tasks);
-	msleep(500);
+	wait_for_calls(crowd, 50000);
 	stop_crowd(test, crowd, tasks);
 	KUNIT_EXPECT_EQ(test, count_blocks(crowd->owners->alloc), TEST_BLOCKS);
 }
@@ -463,7 +533,7 @@ static void concurrent_users_of_one_block_never_share_a_page(struct kunit *test)
 	struct task_struct *tasks[TEST_THREADS];
 
 	start_crowd(test, crowd, tasks);
-	msleep(500);
+	wait_for_calls(crowd, 50000);
 	stop_crowd(test, crowd, tasks);
 	KUNIT_EXPECT_EQ(test, count_blocks(crowd->owners->alloc), 1);
 }
@@ -477,7 +547,7 @@ static void kill_with_concurrent_users_lets_none_succeed(struct kunit *test)
 	for (round = 0; round < 5; round++) {
 		crowd = create_crowd(test, TEST_BLOCKS);
 		start_crowd(test, crowd, tasks);
-		msleep(20);
+		wait_for_calls(crowd, 1000);
 		WRITE_ONCE(crowd->killing, true);
 		hmm_devmem_alloc_kill(crowd->owners->alloc);
 		/* Pairs with member_get(). */
@@ -486,6 +556,65 @@ static void kill_with_concurrent_users_lets_none_succeed(struct kunit *test)
 		stop_crowd(test, crowd, tasks);
 		KUNIT_EXPECT_EQ(test, atomic_read(&crowd->undead), 0);
 	}
+}
+
+/**
+ * struct freezer - a thread that freezes and thaws an allocator again and again
+ * @alloc: the allocator
+ * @rounds: how often it did both
+ */
+struct freezer {
+	struct hmm_devmem_alloc *alloc;
+	unsigned long rounds;
+};
+
+static int freezer_thread(void *data)
+{
+	struct freezer *freezer = data;
+
+	while (!kthread_should_stop()) {
+		hmm_devmem_alloc_freeze(freezer->alloc);
+		hmm_devmem_alloc_thaw(freezer->alloc);
+		WRITE_ONCE(freezer->rounds, freezer->rounds + 1);
+		cond_resched();
+	}
+	return 0;
+}
+
+/* Until all that began before this is over, and something has begun after it. */
+static void wait_for_freezer(struct freezer *freezer)
+{
+	const unsigned long rounds = READ_ONCE(freezer->rounds);
+
+	while (READ_ONCE(freezer->rounds) - rounds < 2)
+		cond_resched();
+}
+
+/* A resume, or a suspend that fails, can be under way when a device goes. */
+static void kill_while_freezing_and_thawing_is_for_good(struct kunit *test)
+{
+	struct freezer *freezer = kunit_kzalloc(test, sizeof(*freezer), GFP_KERNEL);
+	unsigned int round, undone = 0;
+	struct task_struct *task;
+	unsigned long pfn;
+
+	KUNIT_ASSERT_NOT_NULL(test, freezer);
+	freezer->alloc = create_blocks(test, 1);
+	task = kthread_run(freezer_thread, freezer, "hmm_devmem/freezer");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
+	KUNIT_ASSERT_EQ(test, 0,
+			kunit_add_action_or_reset(test, stop_action, task));
+	for (round = 0; round < 2000; round++) {
+		hmm_devmem_alloc_kill(freezer->alloc);
+		wait_for_freezer(freezer);
+		undone += hmm_devmem_alloc_get(freezer->alloc, 0, &pfn) != -ENODEV;
+		/* Nothing but a test can do that. */
+		scoped_guard(spinlock_irqsave, &freezer->alloc->lock)
+			WRITE_ONCE(freezer->alloc->refused, 0);
+		wait_for_freezer(freezer);
+	}
+	kunit_release_action(test, stop_action, task);
+	KUNIT_EXPECT_EQ(test, undone, 0);
 }
 
 /* A page that is retired while others use it, or are about to. */
@@ -508,7 +637,7 @@ static void retire_with_concurrent_users_holds(struct kunit *test)
 		smp_store_release(&crowd->nr_retired, i);
 		cond_resched();
 	}
-	msleep(100);
+	wait_for_calls(crowd, atomic_read(&crowd->calls) + 1000);
 	stop_crowd(test, crowd, tasks);
 	KUNIT_EXPECT_EQ(test, atomic_read(&crowd->revived), 0);
 }
@@ -520,9 +649,11 @@ static struct kunit_case alloc_race_cases[] = {
 	KUNIT_CASE_SLOW(cpu_offline_empties_its_cache),
 #endif
 	KUNIT_CASE(get_and_put_in_any_context_works),
+	KUNIT_CASE_SLOW(page_in_use_is_seen_while_caches_are_drained),
 	KUNIT_CASE_SLOW(concurrent_users_never_share_a_page),
 	KUNIT_CASE_SLOW(concurrent_users_of_one_block_never_share_a_page),
 	KUNIT_CASE_SLOW(kill_with_concurrent_users_lets_none_succeed),
+	KUNIT_CASE_SLOW(kill_while_freezing_and_thawing_is_for_good),
 	KUNIT_CASE_SLOW(retire_with_concurrent_users_holds),
 	{ }
 };

@@ -157,11 +157,11 @@ static inline void mark_seen(struct kunit *test, const struct geometry *geo,
 }
 
 /* Compare what in_use lists in [@pfn, @end) with @seen (one byte a page). */
-static inline void expect_in_use(struct kunit *test,
-				 struct hmm_devmem_alloc *alloc, const u8 *seen,
-				 unsigned long pfn, unsigned long end)
+static inline void expect_in_use_by(struct kunit *test,
+				    struct hmm_devmem_alloc *alloc, const u8 *seen,
+				    unsigned long pfn, unsigned long end,
+				    unsigned int max)
 {
-	const unsigned int max = 1 << alloc->block_order;
 	unsigned long *pfns = alloc_pfns(test, max);
 	unsigned long at = max(pfn, alloc->first);
 	unsigned int nr, i;
@@ -178,6 +178,15 @@ static inline void expect_in_use(struct kunit *test,
 	for (; at < min(end, alloc->last); at++)
 		KUNIT_ASSERT_NE(test, 1, seen[at - alloc->first]);
 	kunit_kfree(test, pfns);
+}
+
+/* A block at a time, and in smaller pieces. */
+static inline void expect_in_use(struct kunit *test,
+				 struct hmm_devmem_alloc *alloc, const u8 *seen,
+				 unsigned long pfn, unsigned long end)
+{
+	expect_in_use_by(test, alloc, seen, pfn, end, 1 << alloc->block_order);
+	expect_in_use_by(test, alloc, seen, pfn, end, 7);
 }
 
 /* What was allocated in one call. */

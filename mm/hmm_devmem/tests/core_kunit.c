@@ -25,9 +25,11 @@ struct bad_desc {
 	int error;
 };
 
+/* Nothing is ever added with it. */
+#define DESC_SIZE	SZ_4M
 #define DESC(_size, _type, ...)						\
 	{ .size = (_size), .type = (_type), .nid = NUMA_NO_NODE, ##__VA_ARGS__ }
-#define PRIVATE_DESC	DESC(TEST_SIZE, MEMORY_DEVICE_PRIVATE)
+#define PRIVATE_DESC	DESC(DESC_SIZE, MEMORY_DEVICE_PRIVATE)
 #define MANAGED_OPS	{ .copy_to_device = no_copy, .copy_to_ram = no_copy }
 
 static struct resource some_resource = DEFINE_RES_MEM(SZ_1G, SZ_2M);
@@ -49,19 +51,19 @@ static const struct bad_desc bad_descs[] = {
 	{ "classic with one copy",
 	  { .free = note_free, .fault = no_fault, .copy_to_ram = no_copy },
 	  PRIVATE_DESC, -EINVAL },
-	{ "type 0", MANAGED_OPS, DESC(TEST_SIZE, 0), -EOPNOTSUPP },
-	{ "type of DAX", MANAGED_OPS, DESC(TEST_SIZE, MEMORY_DEVICE_FS_DAX),
+	{ "type 0", MANAGED_OPS, DESC(DESC_SIZE, 0), -EOPNOTSUPP },
+	{ "type of DAX", MANAGED_OPS, DESC(DESC_SIZE, MEMORY_DEVICE_FS_DAX),
 	  -EOPNOTSUPP },
-	{ "type of P2PDMA", MANAGED_OPS, DESC(TEST_SIZE, MEMORY_DEVICE_PCI_P2PDMA),
+	{ "type of P2PDMA", MANAGED_OPS, DESC(DESC_SIZE, MEMORY_DEVICE_PCI_P2PDMA),
 	  -EOPNOTSUPP },
 	{ "coherent without resource", MANAGED_OPS,
-	  DESC(TEST_SIZE, MEMORY_DEVICE_COHERENT), -EINVAL },
+	  DESC(DESC_SIZE, MEMORY_DEVICE_COHERENT), -EINVAL },
 	{ "private with resource", MANAGED_OPS,
-	  DESC(TEST_SIZE, MEMORY_DEVICE_PRIVATE, .res = &some_resource), -EINVAL },
+	  DESC(DESC_SIZE, MEMORY_DEVICE_PRIVATE, .res = &some_resource), -EINVAL },
 	{ "negative node", MANAGED_OPS,
-	  { .size = TEST_SIZE, .type = MEMORY_DEVICE_PRIVATE, .nid = -2 }, -EINVAL },
+	  { .size = DESC_SIZE, .type = MEMORY_DEVICE_PRIVATE, .nid = -2 }, -EINVAL },
 	{ "node too large", MANAGED_OPS,
-	  { .size = TEST_SIZE, .type = MEMORY_DEVICE_PRIVATE, .nid = MAX_NUMNODES },
+	  { .size = DESC_SIZE, .type = MEMORY_DEVICE_PRIVATE, .nid = MAX_NUMNODES },
 	  -EINVAL },
 };
 
@@ -474,8 +476,76 @@ static void alloc_folio_until_exhausted_gives_all_pages(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, pages_used(devmem), 0);
 }
 
+static const u64 some_bad_pages[] = {
+	0, 3 * PAGE_SIZE + 17, DESC_SIZE - 1, 3 * PAGE_SIZE, 700 * PAGE_SIZE,
+};
+
+static const struct hmm_devmem_desc bad_pages_desc = {
+	.ops = &managed_ops,
+	.size = DESC_SIZE,
+	.type = MEMORY_DEVICE_PRIVATE,
+	.nid = NUMA_NO_NODE,
+	.bad_pages = some_bad_pages,
+	.nr_bad_pages = ARRAY_SIZE(some_bad_pages),
+};
+
+/* Pages that the device knows to be bad are never handed out, with LAZY or not. */
+static void add_with_bad_pages_hands_out_others(struct kunit *test)
+{
+	struct hmm_devmem_desc desc = bad_pages_desc;
+	struct hmm_devmem_alloc_stats stats;
+	struct folio *folio, **folios;
+	struct hmm_devmem *devmem;
+	unsigned int lazy;
+	u64 offset, nr;
+
+	folios = kunit_kcalloc(test, DESC_SIZE >> PAGE_SHIFT, sizeof(*folios),
+			       GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, folios);
+	for (lazy = 0; lazy < 2; lazy++) {
+		desc.flags = lazy ? HMM_DEVMEM_LAZY : 0;
+		devmem = hmm_devmem_add_desc(test_device(test), &desc);
+		KUNIT_ASSERT_NOT_ERR_OR_NULL(test, devmem);
+		for (nr = 0; (folio = hmm_devmem_alloc_folio(devmem, 0, NULL)); nr++) {
+			offset = hmm_devmem_page_offset(&folio->page) >> PAGE_SHIFT;
+			KUNIT_EXPECT_NE(test, offset, 0);
+			KUNIT_EXPECT_NE(test, offset, 3);
+			KUNIT_EXPECT_NE(test, offset, 700);
+			KUNIT_EXPECT_NE(test, offset, (DESC_SIZE >> PAGE_SHIFT) - 1);
+			folios[nr] = folio;
+		}
+		KUNIT_EXPECT_EQ(test, nr, (DESC_SIZE >> PAGE_SHIFT) - 4);
+		hmm_devmem_alloc_get_stats(devmem->alloc, &stats);
+		KUNIT_EXPECT_EQ(test, stats.retired, 4);
+		while (nr--)
+			release(folios[nr]);
+		hmm_devmem_remove(devmem);
+	}
+}
+
+static void add_with_wrong_bad_pages_returns_einval(struct kunit *test)
+{
+	const u64 beyond[] = { 0, DESC_SIZE };
+	struct hmm_devmem_desc desc = bad_pages_desc;
+
+	desc.bad_pages = NULL;
+	KUNIT_EXPECT_PTR_EQ(test, hmm_devmem_add_desc(test_device(test), &desc),
+			    ERR_PTR(-EINVAL));
+	desc.bad_pages = beyond;
+	desc.nr_bad_pages = ARRAY_SIZE(beyond);
+	KUNIT_EXPECT_PTR_EQ(test, hmm_devmem_add_desc(test_device(test), &desc),
+			    ERR_PTR(-EINVAL));
+	desc.ops = &classic_ops;
+	desc.bad_pages = some_bad_pages;
+	KUNIT_EXPECT_PTR_EQ(test, hmm_devmem_add_desc(test_device(test), &desc),
+			    ERR_PTR(-EINVAL));
+	expect_nothing_changed(test);
+}
+
 static struct kunit_case core_cases[] = {
 	KUNIT_CASE_PARAM(add_bad_desc_returns_error, bad_desc_gen_params),
+	KUNIT_CASE(add_with_bad_pages_hands_out_others),
+	KUNIT_CASE(add_with_wrong_bad_pages_returns_einval),
 	KUNIT_CASE(add_null_device_returns_enodev),
 	KUNIT_CASE(add_null_ops_returns_einval),
 	KUNIT_CASE(add_null_desc_returns_einval),

@@ -13,13 +13,17 @@
 #include <linux/ioport.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
+#include <linux/mman.h>
 #include <linux/pagemap.h>
 #include <linux/sizes.h>
 #include <linux/spinlock.h>
 
 #include "../internal.h"
+#include "wait_test.h"
 
-#define TEST_SIZE	SZ_4M
+/* The size of a block is a constant on most machines, but not on all. */
+#define BLOCK_SIZE_BYTES	(PAGE_SIZE << HMM_DEVMEM_BLOCK_ORDER)
+#define TEST_SIZE		(2 * BLOCK_SIZE_BYTES)
 
 /**
  * struct fixture - what a test has
@@ -31,6 +35,7 @@
  * @lock: protects @events
  * @freed_page: of the last f
  * @freed_order: of the last f
+ * @priv: what callbacks need of a test
  */
 struct fixture {
 	struct device *device;
@@ -40,6 +45,7 @@ struct fixture {
 	spinlock_t lock;	/* see above */
 	struct page *freed_page;
 	unsigned int freed_order;
+	void *priv;
 };
 
 /* Callbacks */
@@ -229,6 +235,31 @@ static inline u64 pages_used(struct hmm_devmem *devmem)
 
 	hmm_devmem_get_stats(devmem, &stats);
 	return stats.allocated - stats.freed;
+}
+
+/* Memory of the test's process that was never touched. */
+static inline unsigned long map_blocks(struct kunit *test, unsigned long nr_blocks)
+{
+	unsigned long addr;
+
+	addr = kunit_vm_mmap(test, NULL, 0, (nr_blocks + 1) * BLOCK_SIZE_BYTES,
+			     PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, 0);
+	KUNIT_ASSERT_NE(test, addr, 0);
+	return ALIGN(addr, BLOCK_SIZE_BYTES);
+}
+
+/* The same, and all of it is on the device. */
+static inline unsigned long map_on_device(struct kunit *test,
+					  struct hmm_devmem *devmem,
+					  unsigned long nr_blocks)
+{
+	const unsigned long size = nr_blocks * BLOCK_SIZE_BYTES;
+	const unsigned long addr = map_blocks(test, nr_blocks);
+
+	KUNIT_ASSERT_EQ(test, size >> PAGE_SHIFT,
+			hmm_devmem_migrate_to_device(devmem, current->mm, addr,
+						     addr + size, NULL));
+	return addr;
 }
 
 /* Resources that a test has; given back when it ends. */

@@ -10,22 +10,24 @@
 #include <kunit/test.h>
 #include <linux/completion.h>
 #include <linux/delay.h>
-#include <linux/jiffies.h>
 #include <linux/kthread.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
+#include <linux/percpu-refcount.h>
+#include <linux/rwsem.h>
+#include <linux/shrinker.h>
 #include <linux/sizes.h>
+#include <linux/workqueue.h>
 
 #include "../internal.h"
+#include "wait_test.h"
 
 /* Three segments on x86, the last one not whole. */
 #define SEGMENT_SIZE	((unsigned long)PAGES_PER_SECTION << PAGE_SHIFT)
 #define TEST_SIZE	(2 * SEGMENT_SIZE + SEGMENT_SIZE / 2)
 #define BLOCK_BYTES	((unsigned long)HMM_DEVMEM_BLOCK_NR << PAGE_SHIFT)
 #define NR_THREADS	4
-/* Longer than it takes until an empty segment is given back. */
-#define SHRINK_SECONDS	30
 
 static int no_copy(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
 {
@@ -109,12 +111,7 @@ static void free_blocks(struct folio **folios, unsigned long nr)
 
 static bool wait_for_populated(struct hmm_devmem *devmem, unsigned int nr)
 {
-	unsigned long timeout = jiffies + SHRINK_SECONDS * HZ;
-
-	while (READ_ONCE(devmem->nr_populated) != nr &&
-	       time_before(jiffies, timeout))
-		msleep(100);
-	return READ_ONCE(devmem->nr_populated) == nr;
+	return soon(READ_ONCE(devmem->nr_populated) == nr);
 }
 
 static void add_creates_no_struct_pages(struct kunit *test)
@@ -314,6 +311,179 @@ static void remove_with_all_populated(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
+/* Segments that end */
+
+#define NR_SEGMENTS	3
+
+/*
+ * Core waits for these references before it takes struct pages away, so that the
+ * end of a segment lasts until its reference is put.
+ */
+static void hold_segments(struct hmm_devmem *devmem,
+			  struct dev_pagemap *pagemaps[NR_SEGMENTS])
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_SEGMENTS; i++)
+		pagemaps[i] = get_dev_pagemap(devmem->pfn_first +
+					      i * PAGES_PER_SECTION);
+}
+
+static void populate_all(struct kunit *test, struct hmm_devmem *devmem)
+{
+	struct folio **folios;
+	unsigned long nr;
+
+	nr = take_all_blocks(test, devmem, &folios);
+	KUNIT_ASSERT_EQ(test, devmem->nr_populated, NR_SEGMENTS);
+	free_blocks(folios, nr);
+}
+
+/* As many rounds as it takes until empty segments are given back. */
+static void shrink_until_idle(struct hmm_devmem *devmem)
+{
+	unsigned int i;
+
+	for (i = 0; i < 3; i++) {
+		mod_delayed_work(system_dfl_wq, &devmem->shrink_work, 0);
+		flush_delayed_work(&devmem->shrink_work);
+	}
+}
+
+struct remover {
+	struct hmm_devmem *devmem;
+	struct completion done;
+};
+
+static int remove_thread(void *data)
+{
+	struct remover *remover = data;
+
+	hmm_devmem_remove(remover->devmem);
+	complete(&remover->done);
+	return 0;
+}
+
+static bool wait_until_all_die(struct dev_pagemap *pagemaps[NR_SEGMENTS])
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_SEGMENTS; i++)
+		if (!soon(percpu_ref_is_dying(&pagemaps[i]->ref)))
+			return false;
+	return true;
+}
+
+/* None waits until another one has ended. */
+static void remove_ends_all_segments_at_once(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
+	struct dev_pagemap *pagemaps[NR_SEGMENTS];
+	struct remover remover = { .devmem = devmem };
+	struct task_struct *task;
+	unsigned int i;
+
+	populate_all(test, devmem);
+	hold_segments(devmem, pagemaps);
+	init_completion(&remover.done);
+	task = kthread_run(remove_thread, &remover, "hmm_lazy/remove");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
+	KUNIT_EXPECT_TRUE(test, wait_until_all_die(pagemaps));
+	KUNIT_EXPECT_FALSE(test, completion_done(&remover.done));
+	for (i = 0; i < NR_SEGMENTS; i++)
+		put_dev_pagemap(pagemaps[i]);
+	wait_for_completion(&remover.done);
+}
+
+/* No lock is held while core waits, and all of them wait at the same time. */
+static void segments_end_without_lock(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
+	struct dev_pagemap *pagemaps[NR_SEGMENTS];
+	unsigned int i;
+	bool locked;
+
+	populate_all(test, devmem);
+	hold_segments(devmem, pagemaps);
+	KUNIT_EXPECT_TRUE(test, wait_until_all_die(pagemaps));
+	locked = down_write_trylock(&devmem->segments_lock);
+	KUNIT_EXPECT_TRUE(test, locked);
+	if (locked)
+		up_write(&devmem->segments_lock);
+	for (i = 0; i < NR_SEGMENTS; i++)
+		put_dev_pagemap(pagemaps[i]);
+	hmm_devmem_remove(devmem);
+}
+
+/* A part of the range gets struct pages again only when the old ones have gone. */
+static void growth_waits_for_segment_that_ends(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
+	struct dev_pagemap *pagemaps[NR_SEGMENTS];
+	struct folio *folio;
+	unsigned long idx;
+
+	populate_all(test, devmem);
+	hold_segments(devmem, pagemaps);
+	shrink_until_idle(devmem);
+	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&devmem->nr_ending), NR_SEGMENTS);
+
+	/* Of all of them only this one can come back. */
+	put_dev_pagemap(pagemaps[1]);
+	folio = hmm_devmem_alloc_folio(devmem, 0, NULL);
+	KUNIT_EXPECT_NOT_NULL(test, folio);
+	if (folio) {
+		idx = (folio_pfn(folio) - devmem->pfn_first) / PAGES_PER_SECTION;
+		KUNIT_EXPECT_EQ(test, idx, 1);
+		free_folio(folio);
+	}
+	put_dev_pagemap(pagemaps[0]);
+	put_dev_pagemap(pagemaps[2]);
+	hmm_devmem_remove(devmem);
+}
+
+/* As when memory is short, or /proc/sys/vm/drop_caches is written to. */
+static void shrinker_gives_empty_segments_back(struct kunit *test)
+{
+	const unsigned long per_segment = PAGES_PER_SECTION * sizeof(struct page) /
+					  PAGE_SIZE;
+	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
+	struct shrinker *shrinker = devmem->shrinker;
+	struct shrink_control sc = { .gfp_mask = GFP_KERNEL };
+	struct folio *folio;
+	long drained;
+
+	KUNIT_EXPECT_TRUE(test, shrinker->flags & SHRINKER_REGISTERED);
+	KUNIT_EXPECT_EQ(test, SHRINK_EMPTY, shrinker->count_objects(shrinker, &sc));
+	populate_all(test, devmem);
+	/* So that no time runs out for them. */
+	cancel_delayed_work_sync(&devmem->shrink_work);
+	folio = hmm_devmem_alloc_folio(devmem, 0, NULL);
+	KUNIT_ASSERT_NOT_NULL(test, folio);
+	KUNIT_EXPECT_EQ(test, (NR_SEGMENTS - 1) * per_segment,
+			shrinker->count_objects(shrinker, &sc));
+
+	KUNIT_EXPECT_EQ(test, SHRINK_STOP, shrinker->scan_objects(shrinker, &sc));
+	flush_delayed_work(&devmem->shrink_work);
+	cancel_delayed_work_sync(&devmem->shrink_work);
+	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 1);
+	KUNIT_EXPECT_EQ(test, SHRINK_EMPTY, shrinker->count_objects(shrinker, &sc));
+	KUNIT_EXPECT_PTR_EQ(test, hmm_devmem_from_page(&folio->page), devmem);
+
+	free_folio(folio);
+	/* To count is no reason to empty the cache that the page is in. */
+	drained = atomic_long_read(&devmem->alloc->nr_drained);
+	KUNIT_EXPECT_EQ(test, SHRINK_EMPTY, shrinker->count_objects(shrinker, &sc));
+	KUNIT_EXPECT_EQ(test, drained, atomic_long_read(&devmem->alloc->nr_drained));
+	hmm_devmem_alloc_drain(devmem->alloc);
+	KUNIT_EXPECT_EQ(test, per_segment, shrinker->count_objects(shrinker, &sc));
+	shrinker->scan_objects(shrinker, &sc);
+	flush_delayed_work(&devmem->shrink_work);
+	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 0);
+	hmm_devmem_remove(devmem);
+}
+
 /* Core cannot create struct pages */
 
 static void *memremap_fails(struct dev_pagemap *pagemap, int nid)
@@ -355,6 +525,8 @@ static void alloc_when_memremap_fails_returns_null(struct kunit *test)
 
 	kunit_activate_static_stub(test, hmm_devmem_memremap, memremap_fails);
 	expect_no_folio(test, devmem);
+	/* Who asks for more is told why there is none. */
+	KUNIT_EXPECT_EQ(test, hmm_devmem_segments_grow(devmem), -ENOSPC);
 	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 0);
 	KUNIT_EXPECT_FALSE(test, hmm_devmem_pfn_populated(devmem, devmem->pfn_first));
 	kunit_deactivate_static_stub(test, hmm_devmem_memremap);
@@ -457,6 +629,10 @@ static struct kunit_case lazy_cases[] = {
 	KUNIT_CASE_SLOW(segments_in_use_now_and_then_stay),
 	KUNIT_CASE(racing_allocators_share_segments),
 	KUNIT_CASE(remove_with_all_populated),
+	KUNIT_CASE(remove_ends_all_segments_at_once),
+	KUNIT_CASE(segments_end_without_lock),
+	KUNIT_CASE(growth_waits_for_segment_that_ends),
+	KUNIT_CASE(shrinker_gives_empty_segments_back),
 	KUNIT_CASE(alloc_when_memremap_fails_returns_null),
 	KUNIT_CASE(alloc_when_populate_fails_returns_null),
 	KUNIT_CASE(failing_to_grow_leaves_other_segments),

@@ -6,9 +6,10 @@
 
 #include <kunit/resource.h>
 #include <kunit/test.h>
+#include <linux/limits.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
-#include <linux/sizes.h>
+#include <linux/sched.h>
 
 #include "core_test.h"
 
@@ -118,21 +119,30 @@ static void drvdata_of_managed_page_warns(struct kunit *test)
 
 /* Folios of a managed devmem */
 
+/* That of a block is no constant everywhere. */
+#define ORDER_BLOCK	UINT_MAX
+
 static const struct order_param {
 	const char *name;
 	unsigned int order;
 } folio_orders[] = {
 	{ "one page", 0 },
 	{ "four pages", 2 },
-	{ "a block", HMM_DEVMEM_BLOCK_ORDER },
+	{ "a block", ORDER_BLOCK },
 };
+
+static unsigned int param_order(struct kunit *test)
+{
+	const struct order_param *param = test->param_value;
+
+	return param->order == ORDER_BLOCK ? HMM_DEVMEM_BLOCK_ORDER : param->order;
+}
 
 KUNIT_ARRAY_PARAM_DESC(folio_order, folio_orders, name);
 
 static void alloc_folio_is_locked_with_one_reference(struct kunit *test)
 {
-	const unsigned int order =
-		((const struct order_param *)test->param_value)->order;
+	const unsigned int order = param_order(test);
 	struct hmm_devmem *devmem = add(test, &managed_ops, TEST_SIZE);
 	struct folio *folio = alloc(test, devmem, order, NULL);
 
@@ -150,8 +160,7 @@ static void alloc_folio_is_locked_with_one_reference(struct kunit *test)
 static void put_folio_frees_its_pages(struct kunit *test)
 {
 	const struct fixture *fixture = test->priv;
-	const unsigned int order =
-		((const struct order_param *)test->param_value)->order;
+	const unsigned int order = param_order(test);
 	struct hmm_devmem *devmem = add(test, &managed_ops, TEST_SIZE);
 	struct folio *folio = alloc(test, devmem, order, NULL);
 
@@ -175,7 +184,7 @@ static void put_folio_without_hook_frees(struct kunit *test)
 
 static void alloc_folio_order_too_large_returns_null(struct kunit *test)
 {
-	struct hmm_devmem *devmem = add(test, &managed_ops, SZ_16M);
+	struct hmm_devmem *devmem = add(test, &managed_ops, 4 * TEST_SIZE);
 
 	KUNIT_EXPECT_NULL(test, hmm_devmem_alloc_folio(devmem,
 						       HMM_DEVMEM_BLOCK_ORDER + 1,
@@ -183,6 +192,25 @@ static void alloc_folio_order_too_large_returns_null(struct kunit *test)
 	KUNIT_EXPECT_NULL(test, hmm_devmem_alloc_folio(devmem, UINT_MAX, NULL));
 	KUNIT_EXPECT_EQ(test, pages_used(devmem), 0);
 }
+
+#ifdef CONFIG_DEBUG_ATOMIC_SLEEP
+/* It says that it may sleep even when it need not: who must not call it finds out. */
+static void alloc_folio_tells_that_it_may_sleep(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add(test, &managed_ops, PAGE_SIZE);
+	struct folio *folio = alloc(test, devmem, 0, NULL);
+	struct folio *other;
+
+	kunit_warning_suppress(test) {
+		set_current_state(TASK_UNINTERRUPTIBLE);
+		other = hmm_devmem_alloc_folio(devmem, 0, NULL);
+		__set_current_state(TASK_RUNNING);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
+	}
+	KUNIT_EXPECT_NULL(test, other);
+	release(folio);
+}
+#endif
 
 static void alloc_folio_of_classic_returns_null(struct kunit *test)
 {
@@ -193,7 +221,7 @@ static void alloc_folio_of_classic_returns_null(struct kunit *test)
 
 static void alloc_folio_large_after_small_ones_works(struct kunit *test)
 {
-	struct hmm_devmem *devmem = add(test, &managed_ops, SZ_2M);
+	struct hmm_devmem *devmem = add(test, &managed_ops, BLOCK_SIZE_BYTES);
 	struct folio *folio;
 	unsigned int i;
 
@@ -376,8 +404,7 @@ static void evict_locked_folio_leaves_it(struct kunit *test)
 /* As a CPU fault leaves it, for a moment, when it has brought the data home. */
 static void evict_folio_without_data_leaves_it(struct kunit *test)
 {
-	const unsigned int order =
-		((const struct order_param *)test->param_value)->order;
+	const unsigned int order = param_order(test);
 	struct hmm_devmem *devmem = add(test, &managed_ops, TEST_SIZE);
 	struct folio *folio = alloc(test, devmem, order, NULL);
 	struct hmm_devmem_left left;
@@ -411,6 +438,9 @@ static struct kunit_case page_cases[] = {
 	FOLIO_CASE(put_folio_frees_its_pages),
 	KUNIT_CASE(put_folio_without_hook_frees),
 	KUNIT_CASE(alloc_folio_order_too_large_returns_null),
+#ifdef CONFIG_DEBUG_ATOMIC_SLEEP
+	KUNIT_CASE(alloc_folio_tells_that_it_may_sleep),
+#endif
 	KUNIT_CASE(alloc_folio_of_classic_returns_null),
 	KUNIT_CASE(alloc_folio_large_after_small_ones_works),
 	KUNIT_CASE(get_stats_counts_pages),

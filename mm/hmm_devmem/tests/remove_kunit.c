@@ -6,10 +6,13 @@
 
 #include <kunit/device.h>
 #include <kunit/resource.h>
+#include <kunit/static_stub.h>
 #include <kunit/test.h>
 #include <linux/completion.h>
 #include <linux/delay.h>
 #include <linux/mm.h>
+#include <linux/mmap_lock.h>
+#include <linux/time64.h>
 #include <linux/workqueue.h>
 
 #include "core_test.h"
@@ -82,8 +85,10 @@ static void remove_after_detach_does_nothing(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add(test, &managed_ops, TEST_SIZE);
 
+	hmm_devmem_get(devmem);
 	kunit_device_unregister(test, test_device(test));
 	hmm_devmem_remove(devmem);
+	hmm_devmem_put(devmem);
 	expect_events(test, "kc");
 }
 
@@ -132,14 +137,77 @@ static void remove_classic_frees_in_kill(struct kunit *test)
 	expect_events(test, "kfc");
 }
 
+/**
+ * struct mover - a migration and a removal at the same time
+ * @devmem: of what
+ * @mm: of a process
+ * @migrate: moves some of its memory
+ * @remove: removes @devmem
+ * @ret: what @migrate returned
+ * @migrated: when it has
+ * @removed: when @remove has
+ */
+struct mover {
+	struct hmm_devmem *devmem;
+	struct mm_struct *mm;
+	struct work_struct migrate;
+	struct work_struct remove;
+	long ret;
+	struct completion migrated;
+	struct completion removed;
+};
+
+static void mover_migrate(struct work_struct *work)
+{
+	struct mover *mover = container_of(work, struct mover, migrate);
+
+	mover->ret = hmm_devmem_migrate_to_device(mover->devmem, mover->mm,
+						  PAGE_SIZE, 2 * PAGE_SIZE, NULL);
+	complete(&mover->migrated);
+}
+
+static void mover_remove(struct work_struct *work)
+{
+	struct mover *mover = container_of(work, struct mover, remove);
+
+	hmm_devmem_remove(mover->devmem);
+	complete(&mover->removed);
+}
+
+/* Another process can keep its mmap lock for as long as it likes. */
+static void remove_does_not_wait_for_mmap_lock(struct kunit *test)
+{
+	struct mover mover = { };
+
+	KUNIT_ASSERT_EQ(test, kunit_attach_mm(), 0);
+	mover.mm = current->mm;
+	mover.devmem = add(test, &managed_ops, TEST_SIZE);
+	INIT_WORK_ONSTACK(&mover.migrate, mover_migrate);
+	INIT_WORK_ONSTACK(&mover.remove, mover_remove);
+	init_completion(&mover.migrated);
+	init_completion(&mover.removed);
+
+	mmap_write_lock(mover.mm);
+	queue_work(system_dfl_wq, &mover.migrate);
+	KUNIT_EXPECT_TRUE(test, soon(mmap_lock_is_contended(mover.mm)));
+	queue_work(system_dfl_wq, &mover.remove);
+	/* Only a removal that waits for us takes so long. */
+	KUNIT_EXPECT_TRUE(test, wait_for_completion_timeout(&mover.removed,
+							    HANG_LIMIT));
+	expect_events(test, "kc");
+	mmap_write_unlock(mover.mm);
+	flush_work(&mover.migrate);
+	flush_work(&mover.remove);
+	KUNIT_EXPECT_EQ(test, mover.ret, -ENODEV);
+	destroy_work_on_stack(&mover.migrate);
+	destroy_work_on_stack(&mover.remove);
+}
+
 /* Zombies: pages that somebody has for longer than the driver is there */
 
 static void wait_for_regions(struct kunit *test, unsigned int nr)
 {
-	unsigned int i;
-
-	for (i = 0; i < 100 && count_regions() != nr; i++)
-		msleep(50);
+	soon(count_regions() == nr);
 	KUNIT_EXPECT_EQ(test, count_regions(), nr);
 }
 
@@ -226,7 +294,10 @@ static void remove_waits_for_release_of_context(struct kunit *test)
 	hmm_devmem_mark_dead(devmem);
 	hmm_devmem_remove(devmem);
 	flush_work(&slow->work);
-	expect_events(test, "fkrc");
+	/* On a slow machine kill comes so late. */
+	KUNIT_EXPECT_EQ(test, fixture->nr_events, 4);
+	KUNIT_EXPECT_EQ(test, fixture->events[3], 'c');
+	KUNIT_EXPECT_EQ(test, count_events(test, 'r'), 1);
 
 	release(in_use);
 	wait_for_regions(test, fixture->nr_regions);
@@ -272,6 +343,54 @@ static void remove_classic_with_page_in_use_leaves_zombie(struct kunit *test)
 	release(folio);
 	expect_events(test, "kc");
 	wait_for_regions(test, fixture->nr_regions);
+}
+
+static bool wait_for_first_busy(struct hmm_devmem_segment *segment,
+				unsigned long pfn)
+{
+	return soon(READ_ONCE(segment->first_busy) == pfn);
+}
+
+/* Each page is looked at once, when one is freed; nothing happens meanwhile. */
+static void zombie_is_looked_at_when_a_page_is_freed(struct kunit *test)
+{
+	const struct fixture *fixture = test->priv;
+	struct hmm_devmem *devmem = add(test, &classic_ops, TEST_SIZE);
+	const unsigned long pfn = devmem->pfn_first;
+	struct hmm_devmem_segment *segment = devmem->segments[0];
+	struct folio *first = init_classic(devmem, 3, 0);
+	struct folio *second = init_classic(devmem, HMM_DEVMEM_BLOCK_NR,
+					    HMM_DEVMEM_BLOCK_ORDER);
+
+	hmm_devmem_remove(devmem);
+	KUNIT_EXPECT_TRUE(test, wait_for_first_busy(segment, pfn + 3));
+	flush_work(&segment->end);
+	KUNIT_EXPECT_FALSE(test, work_busy(&segment->end));
+	release(first);
+	KUNIT_EXPECT_TRUE(test, wait_for_first_busy(segment,
+						    pfn + HMM_DEVMEM_BLOCK_NR));
+	flush_work(&segment->end);
+	KUNIT_EXPECT_FALSE(test, work_busy(&segment->end));
+	KUNIT_EXPECT_EQ(test, count_regions(), fixture->nr_regions + 1);
+	release(second);
+	wait_for_regions(test, fixture->nr_regions);
+}
+
+/*
+ * The last page of a zombie goes to the cache of a CPU. What is called then is what is
+ * called when that CPU goes offline, with the driver still attached to its device.
+ */
+static void zombie_leaves_nothing_in_caches(struct kunit *test)
+{
+	const struct fixture *fixture = test->priv;
+	struct hmm_devmem *devmem = add(test, &managed_ops, TEST_SIZE);
+	struct folio *folio = alloc(test, devmem, 0, NULL);
+
+	hmm_devmem_remove(devmem);
+	release(folio);
+	wait_for_regions(test, fixture->nr_regions);
+	hmm_devmem_alloc_drain(devmem->alloc);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_alloc_used(devmem->alloc), 0);
 }
 
 static void add_beside_zombie_works(struct kunit *test)
@@ -427,12 +546,118 @@ static void remove_concurrently_happens_once(struct kunit *test)
 	expect_events(test, "kc");
 }
 
+/* What eviction does with the time it has */
+
+static void eviction_waits_a_second_after_the_last_page(struct kunit *test)
+{
+	struct hmm_devmem_evict_clock clock = { .last = 10 * NSEC_PER_SEC };
+	u64 now = 0;
+	unsigned int i;
+
+	/* Each time takes two seconds, and brings pages home. */
+	for (i = 0; i < 30; i++, now += 2 * NSEC_PER_SEC) {
+		hmm_devmem_evict_clock_pass(&clock, now, now + 2 * NSEC_PER_SEC, true);
+		KUNIT_EXPECT_EQ(test, clock.deadline, now + 3 * NSEC_PER_SEC);
+	}
+	hmm_devmem_evict_clock_pass(&clock, now, now, false);
+	KUNIT_EXPECT_EQ(test, clock.deadline, now + NSEC_PER_SEC);
+}
+
+static void eviction_waits_ten_seconds_in_all(struct kunit *test)
+{
+	struct hmm_devmem_evict_clock clock = { .last = 10 * NSEC_PER_SEC };
+	u64 now;
+
+	/* There is always one page that comes home, and is waited for. */
+	for (now = 0; now <= clock.deadline; now += NSEC_PER_SEC / 2)
+		hmm_devmem_evict_clock_pass(&clock, now, now, true);
+	KUNIT_EXPECT_EQ(test, clock.deadline, 10 * NSEC_PER_SEC);
+}
+
+/* Blocks of a device that copies nothing from the first of them. */
+#define BAD_BLOCKS	20
+#define GOOD_BLOCKS	6
+
+static unsigned int nr_bad_blocks, nr_refused;
+
+static int copy_from_good_blocks(struct hmm_devmem *devmem,
+				 struct hmm_devmem_copy *copy)
+{
+	if (copy->runs[0].offset >= nr_bad_blocks * BLOCK_SIZE_BYTES)
+		return 0;
+	nr_refused++;
+	return -EIO;
+}
+
+static u64 ns_read;
+
+/* However slow the machine is: a millisecond from one look at the clock to the next. */
+static u64 count_milliseconds(void)
+{
+	return ns_read += NSEC_PER_MSEC;
+}
+
+/* More than it is asked for in vain stands before what it copies. */
+static void eviction_reaches_what_is_behind_bad_blocks(struct kunit *test)
+{
+	static const struct hmm_devmem_ops ops = {
+		.copy_to_device = no_work,
+		.copy_to_ram = copy_from_good_blocks,
+	};
+	const unsigned int nr_blocks = BAD_BLOCKS + GOOD_BLOCKS;
+	struct hmm_devmem *devmem = add(test, &ops, nr_blocks * BLOCK_SIZE_BYTES);
+	struct hmm_devmem_stats stats;
+
+	map_on_device(test, devmem, nr_blocks);
+	kunit_activate_static_stub(test, hmm_devmem_evict_ns, count_milliseconds);
+	nr_refused = 0;
+	nr_bad_blocks = BAD_BLOCKS;
+	KUNIT_EXPECT_EQ(test, -EIO, hmm_devmem_suspend(devmem));
+	hmm_devmem_get_stats(devmem, &stats);
+	KUNIT_EXPECT_EQ(test, stats.evicted, GOOD_BLOCKS * HMM_DEVMEM_BLOCK_NR);
+	KUNIT_EXPECT_GE(test, nr_refused, 16);
+	KUNIT_EXPECT_LE(test, nr_refused, (GOOD_BLOCKS + 1) * 16);
+
+	/* All of it: then it is asked as often as is said. */
+	nr_refused = 0;
+	nr_bad_blocks = nr_blocks;
+	KUNIT_EXPECT_EQ(test, -EIO, hmm_devmem_suspend(devmem));
+	KUNIT_EXPECT_EQ(test, nr_refused, 16);
+	nr_bad_blocks = 0;
+	hmm_devmem_remove(devmem);
+	hmm_devmem_get_stats(devmem, &stats);
+	KUNIT_EXPECT_EQ(test, stats.evicted, nr_blocks * HMM_DEVMEM_BLOCK_NR);
+}
+
+static unsigned int nr_drains;
+
+static void count_drain(void)
+{
+	nr_drains++;
+}
+
+/* Nothing changes while it waits for a page. */
+static void eviction_drains_batches_twice_for_a_page_in_use(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add(test, &managed_ops, TEST_SIZE);
+	struct folio *folio = alloc(test, devmem, 0, NULL);
+
+	nr_drains = 0;
+	kunit_activate_static_stub(test, hmm_devmem_drain_batches, count_drain);
+	KUNIT_EXPECT_EQ(test, -EBUSY, hmm_devmem_suspend(devmem));
+	kunit_deactivate_static_stub(test, hmm_devmem_drain_batches);
+	KUNIT_EXPECT_EQ(test, nr_drains, 2);
+	release(folio);
+	hmm_devmem_remove(devmem);
+}
+
 static struct kunit_case remove_cases[] = {
 	KUNIT_CASE(remove_calls_kill_then_cleanup),
 	KUNIT_CASE(remove_classic_calls_kill_then_cleanup),
 	KUNIT_CASE(remove_without_hooks_works),
 	KUNIT_CASE(remove_gives_range_back),
 	KUNIT_CASE(remove_null_ignored),
+	KUNIT_CASE_SLOW(remove_does_not_wait_for_mmap_lock),
 	KUNIT_CASE(remove_twice_happens_once),
 	KUNIT_CASE(detach_after_remove_does_nothing),
 	KUNIT_CASE(detach_removes),
@@ -444,12 +669,18 @@ static struct kunit_case remove_cases[] = {
 	KUNIT_CASE_SLOW(remove_with_movable_page_in_use_leaves_zombie),
 	KUNIT_CASE_SLOW(remove_with_large_folio_in_use_leaves_zombie),
 	KUNIT_CASE_SLOW(remove_classic_with_page_in_use_leaves_zombie),
+	KUNIT_CASE_SLOW(zombie_is_looked_at_when_a_page_is_freed),
+	KUNIT_CASE_SLOW(zombie_leaves_nothing_in_caches),
 	KUNIT_CASE_SLOW(add_beside_zombie_works),
 	KUNIT_CASE_SLOW(add_after_remove_gets_range_again),
 	KUNIT_CASE(add_twice_on_one_device_works),
 	KUNIT_CASE_SLOW(add_ten_devices_at_once_works),
 	KUNIT_CASE(detach_ten_devices_removes_each_once),
 	KUNIT_CASE(remove_concurrently_happens_once),
+	KUNIT_CASE(eviction_waits_a_second_after_the_last_page),
+	KUNIT_CASE(eviction_waits_ten_seconds_in_all),
+	KUNIT_CASE(eviction_reaches_what_is_behind_bad_blocks),
+	KUNIT_CASE_SLOW(eviction_drains_batches_twice_for_a_page_in_use),
 	{ }
 };
 

@@ -369,7 +369,7 @@ static bool inject_is_wrong(const struct call *call)
 	struct hmm_devmem_test_inject inject;
 
 	memcpy(&inject, call->words, sizeof(inject));
-	return inject.what >= HMM_DEVMEM_TEST_FAIL_MAX || inject.reserved;
+	return inject.what >= HMM_DEVMEM_TEST_FAIL_MAX || inject.error > 4095;
 }
 
 /* Is there something in the argument that no driver may accept? */
@@ -526,6 +526,9 @@ static void prepare_ioctl(struct call *call, int thread, struct rng *rng)
 		/* Others are not only the driver's */
 		call->request &= ~0xff00UL;
 		call->request |= command->request & 0xff00;
+		/* It would keep the caller's mmap lock, if the argument is its pid. */
+		if (call->request == HMM_DEVMEM_TEST_LOCK_MM)
+			call->request = command->request;
 		call->command = find_command(call->request, sample);
 	}
 	call->arg = put_arg(call, thread, rng);

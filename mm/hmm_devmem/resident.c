@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Which pages of a process are on a device.
+ */
+
+#include <kunit/visibility.h>
+#include <linux/fs.h>
+#include <linux/hugetlb_inline.h>
+#include <linux/leafops.h>
+#include <linux/mm.h>
+#include <linux/mmap_lock.h>
+#include <linux/pagewalk.h>
+
+#include "internal.h"
+
+/**
+ * hmm_devmem_vma_is_suitable() - Can a mapping have pages that move?
+ * @vma: The mapping.
+ *
+ * Context: The mmap lock is held.
+ * Return: True if it can.
+ */
+bool hmm_devmem_vma_is_suitable(const struct vm_area_struct *vma)
+{
+	/* Only anonymous pages can move; a private file mapping has them too. */
+	return !(vma->vm_flags & (VM_SPECIAL | VM_SHARED)) &&
+	       !is_vm_hugetlb_page(vma) && !vma_is_dax(vma);
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_vma_is_suitable);
+
+struct resident_walk {
+	struct hmm_devmem *devmem;
+	unsigned long *pages;
+	unsigned long nr;
+};
+
+static void note_resident(struct resident_walk *resident, const struct page *page,
+			  unsigned long nr)
+{
+	const struct folio *folio = page_folio(page);
+	struct hmm_devmem *devmem = resident->devmem;
+
+	if (hmm_devmem_from_page(page) != devmem)
+		return;
+	resident->nr += nr;
+	/* It comes home as a whole, also where the range has a part of it. */
+	if (resident->pages)
+		hmm_devmem_note_pages(devmem, resident->pages, folio_pfn(folio),
+				      folio_nr_pages(folio));
+}
+
+static void note_entry(struct resident_walk *resident, softleaf_t entry,
+		       unsigned long nr)
+{
+	if (softleaf_is_device_private(entry))
+		note_resident(resident, softleaf_to_page(entry), nr);
+}
+
+static int resident_pte_entry(pte_t *ptep, unsigned long addr,
+			      unsigned long next, struct mm_walk *walk)
+{
+	const pte_t pte = ptep_get(ptep);
+	struct page *page;
+
+	if (!pte_present(pte)) {
+		if (!pte_none(pte))
+			note_entry(walk->private, softleaf_from_pte(pte), 1);
+		return 0;
+	}
+	page = vm_normal_page(walk->vma, addr, pte);
+	if (page)
+		note_resident(walk->private, page, 1);
+	return 0;
+}
+
+/* Core would split large entries for us if we did not look at them here. */
+static int resident_pmd_entry(pmd_t *pmdp, unsigned long addr,
+			      unsigned long next, struct mm_walk *walk)
+{
+	spinlock_t *ptl = pmd_trans_huge_lock(pmdp, walk->vma);
+
+	if (!ptl)
+		return 0;
+	if (!pmd_present(*pmdp))
+		note_entry(walk->private, softleaf_from_pmd(*pmdp),
+			   (next - addr) >> PAGE_SHIFT);
+	spin_unlock(ptl);
+	walk->action = ACTION_CONTINUE;
+	return 0;
+}
+
+/* Others have no pages of ours, but large entries that core would split as well. */
+static int resident_test_walk(unsigned long addr, unsigned long next,
+			      struct mm_walk *walk)
+{
+	return !hmm_devmem_vma_is_suitable(walk->vma);
+}
+
+static const struct mm_walk_ops resident_walk_ops = {
+	.test_walk = resident_test_walk,
+	.pmd_entry = resident_pmd_entry,
+	.pte_entry = resident_pte_entry,
+	.walk_lock = PGWALK_RDLOCK,
+};
+
+/**
+ * hmm_devmem_count_resident() - How many pages of a range are on the device?
+ * @devmem: The device memory.
+ * @mm: The process.
+ * @start: User virtual address, page aligned, inclusive.
+ * @end: The same, exclusive.
+ * @pages: The folios of those pages are set in this bitmap, if there is one.
+ *
+ * Context: The mmap lock of @mm is held.
+ * Return: Number of pages, whoever moved them there.
+ */
+unsigned long hmm_devmem_count_resident(struct hmm_devmem *devmem,
+					struct mm_struct *mm,
+					unsigned long start, unsigned long end,
+					unsigned long *pages)
+{
+	struct resident_walk resident = { .devmem = devmem, .pages = pages };
+
+	mmap_assert_locked(mm);
+
+	walk_page_range(mm, start, end, &resident_walk_ops, &resident);
+	return resident.nr;
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_count_resident);

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit suite hmm_devmem_migrate: what a migration says that it has done, and which
+ * pages of a process count.
+ */
+
+#include <kunit/test.h>
+#include <linux/cleanup.h>
+#include <linux/completion.h>
+#include <linux/mm.h>
+#include <linux/mman.h>
+#include <linux/mmap_lock.h>
+#include <linux/sched/signal.h>
+#include <linux/uaccess.h>
+#include <linux/workqueue.h>
+
+#include "core_test.h"
+
+/* Less than a block, so that all of it is pages of PAGE_SIZE. */
+#define MOVED_PAGES	(HMM_DEVMEM_BLOCK_NR / 2)
+#define FREE_PAGES	(HMM_DEVMEM_BLOCK_NR / 4)
+#define OTHER_PAGES	((TEST_SIZE >> PAGE_SHIFT) - FREE_PAGES)
+
+/**
+ * struct interruption - what happens to a migration that makes room for its rest
+ * @name: for the log
+ * @happens: it does
+ */
+struct interruption {
+	const char *name;
+	void (*happens)(struct hmm_devmem *devmem);
+};
+
+static const struct interruption *interruption;
+
+/* Others who have the mmap lock when the migration wants it again. */
+static struct holder {
+	struct work_struct work;
+	struct mm_struct *mm;
+	struct completion locked;
+	struct completion done;
+} holder;
+
+static void holder_work(struct work_struct *work)
+{
+	mmap_write_lock(holder.mm);
+	complete(&holder.locked);
+	wait_for_completion(&holder.done);
+	mmap_write_unlock(holder.mm);
+}
+
+static void suspend_begins(struct hmm_devmem *devmem)
+{
+	hmm_devmem_alloc_freeze(devmem->alloc);
+}
+
+static void removal_begins(struct hmm_devmem *devmem)
+{
+	hmm_devmem_alloc_kill(devmem->alloc);
+}
+
+static void caller_is_killed(struct hmm_devmem *devmem)
+{
+	queue_work(system_dfl_wq, &holder.work);
+	wait_for_completion(&holder.locked);
+	send_sig(SIGKILL, current, 1);
+}
+
+static const struct interruption interruptions[] = {
+	{ "suspend", suspend_begins },
+	{ "removal", removal_begins },
+	{ "SIGKILL", caller_is_killed },
+};
+
+KUNIT_ARRAY_PARAM_DESC(interruption, interruptions, name);
+
+static int interrupted_copy(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
+{
+	if (interruption)
+		interruption->happens(devmem);
+	interruption = NULL;
+	return 0;
+}
+
+static const struct hmm_devmem_ops interrupted_ops = {
+	.copy_to_device = no_work,
+	.copy_to_ram = interrupted_copy,
+};
+
+static struct hmm_devmem *add_with_reclaim(struct kunit *test)
+{
+	const struct hmm_devmem_desc desc = {
+		.ops = &interrupted_ops,
+		.size = TEST_SIZE,
+		.type = MEMORY_DEVICE_PRIVATE,
+		.flags = HMM_DEVMEM_RECLAIM,
+		.nid = NUMA_NO_NODE,
+	};
+	struct hmm_devmem *devmem = hmm_devmem_add_desc(test_device(test), &desc);
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, devmem);
+	return devmem;
+}
+
+/* Memory of a process that is the test's own. */
+static unsigned long map_pages(struct kunit *test, unsigned long nr)
+{
+	unsigned long addr, i;
+
+	addr = kunit_vm_mmap(test, NULL, 0, nr << PAGE_SHIFT, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, 0);
+	KUNIT_ASSERT_NE(test, addr, 0);
+	scoped_guard(mmap_write_lock, current->mm)
+		vm_flags_set(find_vma(current->mm, addr), VM_NOHUGEPAGE);
+	for (i = 0; i < nr; i++)
+		KUNIT_ASSERT_EQ(test, 0, put_user(1, (char __user *)addr + i * PAGE_SIZE));
+	return addr;
+}
+
+static long to_device(struct hmm_devmem *devmem, unsigned long addr, unsigned long nr)
+{
+	return hmm_devmem_migrate_to_device(devmem, current->mm, addr,
+					    addr + (nr << PAGE_SHIFT), NULL);
+}
+
+static void holder_init(void)
+{
+	INIT_WORK(&holder.work, holder_work);
+	init_completion(&holder.locked);
+	init_completion(&holder.done);
+	holder.mm = current->mm;
+}
+
+/* What has moved before counts: an errno would say that nothing has. */
+static void interrupted_migration_returns_what_moved(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_with_reclaim(test);
+	unsigned long other = map_pages(test, OTHER_PAGES);
+	unsigned long addr = map_pages(test, MOVED_PAGES);
+
+	holder_init();
+	interruption = NULL;
+	KUNIT_ASSERT_EQ(test, OTHER_PAGES, to_device(devmem, other, OTHER_PAGES));
+	allow_signal(SIGKILL);
+	interruption = test->param_value;
+	KUNIT_EXPECT_EQ(test, FREE_PAGES, to_device(devmem, addr, MOVED_PAGES));
+	KUNIT_EXPECT_NULL(test, interruption);
+	flush_signals(current);
+	disallow_signal(SIGKILL);
+	complete(&holder.done);
+	flush_work(&holder.work);
+	scoped_guard(mmap_read_lock, current->mm)
+		KUNIT_EXPECT_EQ(test, FREE_PAGES,
+				hmm_devmem_count_resident(devmem, current->mm, addr,
+							  addr + MOVED_PAGES * PAGE_SIZE,
+							  NULL));
+	hmm_devmem_alloc_thaw(devmem->alloc);
+	hmm_devmem_remove(devmem);
+}
+
+/* A driver has mapped a page of its device there, as it may. */
+static void count_resident_passes_over_what_cannot_move(struct kunit *test)
+{
+	struct resource *res = get_region(test, TEST_SIZE);
+	struct mm_struct *mm;
+	struct vm_area_struct *vma;
+	struct hmm_devmem *devmem;
+	struct folio *folio;
+	unsigned long addr;
+
+	devmem = hmm_devmem_add_resource(&managed_ops, test_device(test), res);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, devmem);
+	folio = alloc(test, devmem, 0, NULL);
+	folio_unlock(folio);
+	addr = kunit_vm_mmap(test, NULL, 0, PAGE_SIZE, PROT_READ,
+			     MAP_SHARED | MAP_ANONYMOUS, 0);
+	KUNIT_ASSERT_NE(test, addr, 0);
+	mm = current->mm;
+	scoped_guard(mmap_write_lock, mm) {
+		vma = find_vma(mm, addr);
+		KUNIT_EXPECT_EQ(test, 0, vm_insert_page(vma, addr, &folio->page));
+		KUNIT_EXPECT_FALSE(test, hmm_devmem_vma_is_suitable(vma));
+		KUNIT_EXPECT_EQ(test, 0, hmm_devmem_count_resident(devmem, mm, addr,
+								   addr + PAGE_SIZE,
+								   NULL));
+	}
+	KUNIT_EXPECT_EQ(test, 0, vm_munmap(addr, PAGE_SIZE));
+	folio_put(folio);
+	hmm_devmem_remove(devmem);
+}
+
+static struct kunit_case migrate_cases[] = {
+	KUNIT_CASE_PARAM(interrupted_migration_returns_what_moved,
+			 interruption_gen_params),
+	KUNIT_CASE(count_resident_passes_over_what_cannot_move),
+	{ }
+};
+
+static struct kunit_suite migrate_suite = {
+	.name = "hmm_devmem_migrate",
+	.init = fixture_init,
+	.test_cases = migrate_cases,
+};
+
+kunit_test_suite(migrate_suite);

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit suite hmm_devmem_move: what moves to a device that has not room for all of it,
+ * calls that can be killed while they wait, allocation while there is a removal, and
+ * eviction of what has changed hands meanwhile.
+ */
+
+#include <kunit/device.h>
+#include <kunit/static_stub.h>
+#include <kunit/test.h>
+#include <linux/completion.h>
+#include <linux/err.h>
+#include <linux/kthread.h>
+#include <linux/memremap.h>
+#include <linux/migrate.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/percpu-rwsem.h>
+#include <linux/rmap.h>
+#include <linux/rwsem.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
+#include <linux/uaccess.h>
+
+#include "core_test.h"
+
+#define SEGMENT_SIZE	((unsigned long)PAGES_PER_SECTION << PAGE_SHIFT)
+#define SEGMENT_BLOCKS	(SEGMENT_SIZE / BLOCK_SIZE_BYTES)
+
+static struct hmm_devmem *add_flags(struct kunit *test,
+				    const struct hmm_devmem_ops *ops,
+				    unsigned long size, unsigned long flags)
+{
+	const struct hmm_devmem_desc desc = {
+		.ops = ops,
+		.size = size,
+		.type = MEMORY_DEVICE_PRIVATE,
+		.flags = flags,
+		.nid = NUMA_NO_NODE,
+	};
+	struct hmm_devmem *devmem = hmm_devmem_add_desc(test_device(test), &desc);
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, devmem);
+	return devmem;
+}
+
+static u64 pages_evicted(struct hmm_devmem *devmem)
+{
+	struct hmm_devmem_stats stats;
+
+	hmm_devmem_get_stats(devmem, &stats);
+	return stats.evicted;
+}
+
+/* Room */
+
+static void *memremap_fails(struct dev_pagemap *pagemap, int nid)
+{
+	return ERR_PTR(-ENOMEM);
+}
+
+/* There is a free page in each block, no whole block, and no memory for struct pages. */
+static void nobody_is_evicted_for_a_whole_block(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_flags(test, &copying_ops, 2 * SEGMENT_SIZE,
+					      HMM_DEVMEM_LAZY | HMM_DEVMEM_RECLAIM);
+	unsigned long others, own, addr, i;
+
+	others = map_on_device(test, devmem, SEGMENT_BLOCKS);
+	KUNIT_ASSERT_EQ(test, devmem->nr_populated, 1);
+	for (i = 0; i < SEGMENT_BLOCKS; i++) {
+		addr = others + i * BLOCK_SIZE_BYTES;
+		KUNIT_ASSERT_EQ(test, 1,
+				hmm_devmem_migrate_to_ram(devmem, current->mm, addr,
+							  addr + PAGE_SIZE));
+	}
+	own = map_blocks(test, 1);
+	kunit_activate_static_stub(test, hmm_devmem_memremap, memremap_fails);
+	KUNIT_EXPECT_EQ(test, 8,
+			hmm_devmem_migrate_to_device(devmem, current->mm, own,
+						     own + 8 * PAGE_SIZE, NULL));
+	KUNIT_EXPECT_EQ(test, 0, pages_evicted(devmem));
+	kunit_deactivate_static_stub(test, hmm_devmem_memremap);
+
+	vm_munmap(others, SEGMENT_SIZE);
+	vm_munmap(own, BLOCK_SIZE_BYTES);
+	hmm_devmem_remove(devmem);
+}
+
+/* Core collects it as one piece, for which there is no large page. */
+static void large_hole_gets_the_small_pages_that_there_are(struct kunit *test)
+{
+	const unsigned long nr = HMM_DEVMEM_BLOCK_NR / 4;
+	struct hmm_devmem *devmem = add(test, &copying_ops, nr << PAGE_SHIFT);
+	const unsigned long addr = map_blocks(test, 1);
+
+	KUNIT_EXPECT_EQ(test, nr,
+			hmm_devmem_migrate_to_device(devmem, current->mm, addr,
+						     addr + BLOCK_SIZE_BYTES, NULL));
+	KUNIT_EXPECT_EQ(test, nr, pages_used(devmem));
+	vm_munmap(addr, BLOCK_SIZE_BYTES);
+	hmm_devmem_remove(devmem);
+}
+
+/* Struct pages come, and somebody else always has taken the pages. */
+static int populate_for_others(struct hmm_devmem_alloc *alloc, unsigned int idx)
+{
+	return 0;
+}
+
+static void alloc_folio_gives_up_if_others_are_faster(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_flags(test, &copying_ops, 12 * SEGMENT_SIZE,
+					      HMM_DEVMEM_LAZY);
+
+	kunit_activate_static_stub(test, hmm_devmem_alloc_populate,
+				   populate_for_others);
+	KUNIT_EXPECT_NULL(test, hmm_devmem_alloc_folio(devmem, 0, NULL));
+	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 8);
+	kunit_deactivate_static_stub(test, hmm_devmem_alloc_populate);
+	hmm_devmem_remove(devmem);
+}
+
+/* Callers that are killed */
+
+/**
+ * struct caller - a thread that is killed in a call
+ * @devmem: what it calls something with
+ * @call: what it calls
+ * @ret: and gets
+ * @started: it is about to
+ * @done: it has returned
+ */
+struct caller {
+	struct hmm_devmem *devmem;
+	long (*call)(struct caller *caller);
+	long ret;
+	struct completion started;
+	struct completion done;
+};
+
+static int caller_thread(void *data)
+{
+	struct caller *caller = data;
+
+	allow_signal(SIGKILL);
+	complete(&caller->started);
+	caller->ret = caller->call(caller);
+	complete(&caller->done);
+	return 0;
+}
+
+static void start_caller(struct kunit *test, struct caller *caller,
+			 struct task_struct **task)
+{
+	init_completion(&caller->started);
+	init_completion(&caller->done);
+	*task = kthread_create(caller_thread, caller, "hmm_devmem/caller");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, *task);
+	get_task_struct(*task);
+	wake_up_process(*task);
+	wait_for_completion(&caller->started);
+}
+
+/* True if it returned while what it waits for was not there. */
+static bool caller_dies(struct kunit *test, struct caller *caller)
+{
+	struct task_struct *task;
+	bool ret;
+
+	start_caller(test, caller, &task);
+	send_sig(SIGKILL, task, 1);
+	ret = wait_for_completion_timeout(&caller->done, HANG_LIMIT);
+	put_task_struct(task);
+	return ret;
+}
+
+static void expect_death(struct kunit *test, struct caller *caller, bool died,
+			 long ret)
+{
+	KUNIT_EXPECT_TRUE(test, died);
+	if (!died)
+		wait_for_completion(&caller->done);
+	KUNIT_EXPECT_EQ(test, caller->ret, ret);
+}
+
+static long call_alloc_folio(struct caller *caller)
+{
+	struct folio *folio = hmm_devmem_alloc_folio(caller->devmem, 0, NULL);
+
+	if (folio)
+		release(folio);
+	return folio ? 0 : -ENOMEM;
+}
+
+/* As while pages are evicted, and the device takes its time. */
+static void alloc_folio_can_be_killed(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_flags(test, &copying_ops, SEGMENT_SIZE,
+					      HMM_DEVMEM_LAZY);
+	struct caller caller = { .devmem = devmem, .call = call_alloc_folio };
+	bool died;
+
+	down_read(&devmem->segments_lock);
+	died = caller_dies(test, &caller);
+	up_read(&devmem->segments_lock);
+	expect_death(test, &caller, died, -ENOMEM);
+	hmm_devmem_remove(devmem);
+}
+
+static long call_suspend(struct caller *caller)
+{
+	return hmm_devmem_suspend(caller->devmem);
+}
+
+/* While another suspend evicts. */
+static void suspend_can_be_killed(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add(test, &copying_ops, TEST_SIZE);
+	struct caller caller = { .devmem = devmem, .call = call_suspend };
+	bool died;
+
+	mutex_lock(&devmem->suspend_lock);
+	died = caller_dies(test, &caller);
+	mutex_unlock(&devmem->suspend_lock);
+	expect_death(test, &caller, died, -EINTR);
+	hmm_devmem_remove(devmem);
+}
+
+/* Pages on their way out of the allocator */
+
+static long call_remove(struct caller *caller)
+{
+	hmm_devmem_remove(caller->devmem);
+	return 0;
+}
+
+/* Whoever has got a page may not have made it look like one that is in use. */
+static void remove_waits_for_alloc_folio(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add(test, &copying_ops, TEST_SIZE);
+	struct caller caller = { .devmem = devmem, .call = call_remove };
+	struct task_struct *task;
+
+	hmm_devmem_get(devmem);
+	KUNIT_EXPECT_TRUE(test, percpu_down_read_trylock(&devmem->handout));
+	start_caller(test, &caller, &task);
+	KUNIT_EXPECT_TRUE(test, soon(percpu_is_write_locked(&devmem->handout) ||
+				     completion_done(&caller.done)));
+	KUNIT_EXPECT_FALSE(test, READ_ONCE(devmem->gone));
+	percpu_up_read(&devmem->handout);
+	wait_for_completion(&caller.done);
+	KUNIT_EXPECT_TRUE(test, devmem->gone);
+	put_task_struct(task);
+	hmm_devmem_put(devmem);
+}
+
+/* The caller can have locked a folio that removal waits for. */
+static void alloc_folio_does_not_wait_for_remove(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add(test, &copying_ops, TEST_SIZE);
+
+	percpu_down_write(&devmem->handout);
+	KUNIT_EXPECT_NULL(test, hmm_devmem_alloc_folio(devmem, 0, NULL));
+	percpu_up_write(&devmem->handout);
+	release(alloc(test, devmem, 0, NULL));
+	hmm_devmem_remove(devmem);
+}
+
+/* Eviction */
+
+#define NR_OTHERS	16
+
+/* References on what keeps the mappings of the others' first page, that one's pfn. */
+static struct {
+	struct hmm_devmem *devmem;
+	unsigned long addr;
+	long moved;
+	unsigned long pfn;
+	int before, during;
+} others;
+
+static int mapping_references(unsigned long pfn)
+{
+	const unsigned long mapping = (unsigned long)pfn_folio(pfn)->mapping;
+	const struct anon_vma *anon_vma = (void *)(mapping & ~FOLIO_MAPPING_FLAGS);
+
+	return atomic_read(&anon_vma->refcount);
+}
+
+/* The large folio goes, and small ones come, between a look at it and its lock. */
+static void change_hands(unsigned long *pfns, unsigned int nr)
+{
+	const unsigned long start = others.addr + BLOCK_SIZE_BYTES;
+	const unsigned long end = start + NR_OTHERS * PAGE_SIZE;
+	unsigned int i;
+	char byte;
+
+	if (!others.moved) {
+		others.moved = -EFAULT;
+		if (!copy_from_user(&byte, (void __user *)others.addr, 1))
+			others.moved = hmm_devmem_migrate_to_device(others.devmem,
+								    current->mm, start,
+								    end, NULL);
+		for (i = 0; i < nr && !others.pfn; i++)
+			if (folio_ref_count(pfn_folio(pfns[i])))
+				others.pfn = pfns[i];
+		others.before = mapping_references(others.pfn);
+	}
+	migrate_device_pfns(pfns, nr);
+}
+
+static int note_references(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
+{
+	if (others.pfn && !others.during)
+		others.during = mapping_references(others.pfn);
+	return 0;
+}
+
+/* Each of them, since they can be of different processes, and each of those can exit. */
+static void eviction_holds_mappings_of_pages_that_came_meanwhile(struct kunit *test)
+{
+	static const struct hmm_devmem_ops ops = {
+		.copy_to_device = no_work,
+		.copy_to_ram = note_references,
+	};
+	struct hmm_devmem *devmem = add(test, &ops, BLOCK_SIZE_BYTES);
+
+	memset(&others, 0, sizeof(others));
+	others.devmem = devmem;
+	others.addr = map_blocks(test, 2);
+	KUNIT_ASSERT_EQ(test, HMM_DEVMEM_BLOCK_NR,
+			hmm_devmem_migrate_to_device(devmem, current->mm, others.addr,
+						     others.addr + BLOCK_SIZE_BYTES, NULL));
+	KUNIT_ASSERT_EQ(test, folio_order(pfn_folio(devmem->pfn_first)),
+			HMM_DEVMEM_BLOCK_ORDER);
+	kunit_activate_static_stub(test, hmm_devmem_collect_pfns, change_hands);
+	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_evict(devmem, devmem->pfn_first,
+						  HMM_DEVMEM_BLOCK_NR));
+	kunit_deactivate_static_stub(test, hmm_devmem_collect_pfns);
+	KUNIT_EXPECT_EQ(test, others.moved, NR_OTHERS);
+	/* One of them was that of the large folio's, and held already. */
+	KUNIT_EXPECT_EQ(test, others.during, others.before + NR_OTHERS - 1);
+	KUNIT_EXPECT_EQ(test, pages_used(devmem), 0);
+	vm_munmap(others.addr, 2 * BLOCK_SIZE_BYTES);
+	hmm_devmem_remove(devmem);
+}
+
+static struct kunit_case move_cases[] = {
+	KUNIT_CASE(nobody_is_evicted_for_a_whole_block),
+	KUNIT_CASE(large_hole_gets_the_small_pages_that_there_are),
+	KUNIT_CASE(alloc_folio_gives_up_if_others_are_faster),
+	KUNIT_CASE(alloc_folio_can_be_killed),
+	KUNIT_CASE(suspend_can_be_killed),
+	KUNIT_CASE(remove_waits_for_alloc_folio),
+	KUNIT_CASE(alloc_folio_does_not_wait_for_remove),
+	KUNIT_CASE(eviction_holds_mappings_of_pages_that_came_meanwhile),
+	{ }
+};
+
+static struct kunit_suite move_suite = {
+	.name = "hmm_devmem_move",
+	.init = fixture_init,
+	.test_cases = move_cases,
+};
+
+kunit_test_suite(move_suite);

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Waiting for what must happen, on whatever machine.
+ */
+#ifndef _HMM_DEVMEM_WAIT_TEST_H
+#define _HMM_DEVMEM_WAIT_TEST_H
+
+#include <linux/delay.h>
+#include <linux/jiffies.h>
+
+/* For how long to wait for what must happen: whoever waits so long hangs. */
+#define HANG_LIMIT	(900 * HZ)
+
+/* Wait until something is true; returns whether it is. */
+#define soon(condition)							\
+({									\
+	const unsigned long __end = jiffies + HANG_LIMIT;		\
+	bool __is;							\
+									\
+	while (!(__is = (condition)) && time_before(jiffies, __end))	\
+		msleep(20);						\
+	__is;								\
+})
+
+#endif /* _HMM_DEVMEM_WAIT_TEST_H */
