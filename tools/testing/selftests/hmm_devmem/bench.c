@@ -3,7 +3,7 @@
  * Measures what device memory costs: the library, upstream's test driver, and
  * the least that core needs, with the same program on the same machine.
  *
- * Prints one "name<TAB>value" a line for tools/hmm_devmem/bench, which makes a
+ * Prints one "name<TAB>value" a line for tools/hmm_devmem/bench/bench, which makes a
  * table of them. Values are nanoseconds, which are instructions on a machine
  * whose clock counts those, per page of 4 KiB or per operation.
  */
@@ -206,6 +206,9 @@ static void bench_throughput(void)
 
 /* Adding and removing */
 
+/* An odd number. */
+#define ADD_TIMES	5
+
 /* Free pages, with those in the caches of CPUs. */
 static long free_pages(void)
 {
@@ -230,17 +233,35 @@ static long free_pages(void)
 	return sum;
 }
 
+static int compare_s64(const void *a, const void *b)
+{
+	const __s64 x = *(const __s64 *)a, y = *(const __s64 *)b;
+
+	return (x > y) - (x < y);
+}
+
+static __s64 median(__s64 values[ADD_TIMES])
+{
+	qsort(values, ADD_TIMES, sizeof(values[0]), compare_s64);
+	return values[ADD_TIMES / 2];
+}
+
+/* Whatever else the kernel does meanwhile counts as well, so once is not enough. */
 static void bench_add_one(int fd, int kind, unsigned int gib)
 {
-	long before = free_pages(), after;
-	__u64 add, remove;
+	__s64 add[ADD_TIMES], remove[ADD_TIMES], ram[ADD_TIMES];
+	unsigned int i;
 
-	add = memory_add(fd, kind, gib * GIB);
-	after = free_pages();
-	remove = memory_remove(fd);
-	print(add, "add.%s.%ug", kind_names[kind], gib);
-	print(remove, "remove.%s.%ug", kind_names[kind], gib);
-	print((before - after) * PAGE, "ram.%s.%ug", kind_names[kind], gib);
+	for (i = 0; i < ADD_TIMES; i++) {
+		const long before = free_pages();
+
+		add[i] = memory_add(fd, kind, gib * GIB);
+		ram[i] = (before - free_pages()) * PAGE;
+		remove[i] = memory_remove(fd);
+	}
+	print(median(add), "add.%s.%ug", kind_names[kind], gib);
+	print(median(remove), "remove.%s.%ug", kind_names[kind], gib);
+	print(median(ram), "ram.%s.%ug", kind_names[kind], gib);
 }
 
 static void bench_add(void)
@@ -484,6 +505,28 @@ static __u64 time_remove(int kind, unsigned long size, bool thp)
 	return start;
 }
 
+/*
+ * The removal of a device of @gib GiB that has been used, all of it, so that it has all
+ * its struct pages, and is not any more. With what it waits for.
+ */
+static void bench_remove_idle(unsigned int gib)
+{
+	const struct hmm_devmem_bench_alloc all = {
+		.order = 9,
+		.batch = gib * GIB / HUGE,
+		.batches = 1,
+	};
+	__u64 start;
+
+	device = open_device(BENCH);
+	memory_add(device, HMM_DEVMEM_BENCH_LAZY, gib * GIB);
+	alloc_time(device, all);
+	start = now();
+	memory_remove(device);
+	print(now() - start, "remove.idle.%ug", gib);
+	close(device);
+}
+
 static void print_evict(int kind, bool thp, const char *what,
 			__u64 (*time)(int kind, unsigned long size, bool thp))
 {
@@ -505,6 +548,7 @@ static void bench_evict(void)
 	/* To remove an eager device takes a time by its size, in core. */
 	for (thp = 0; thp < 2; thp++)
 		print_evict(HMM_DEVMEM_BENCH_LAZY, thp, "unplug", time_remove);
+	bench_remove_idle(8);
 }
 
 /* Faults of many threads at the same time, to look at locks meanwhile. */

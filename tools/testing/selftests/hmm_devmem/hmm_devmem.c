@@ -297,6 +297,52 @@ TEST_F(devmem, mprotect)
 	EXPECT_EQ(0, wrong(ptr, 33, self->npages));
 }
 
+/* Pages next to a huge page, and how many of those stay */
+#define EDGE_PAGES	64UL
+#define KEPT_PAGES	(EDGE_PAGES - 3)
+
+/* Page faults that the device takes to read, or -1 if it reads something else. */
+static long read_faults(int fd, const char *ptr, unsigned long first, char *data)
+{
+	struct hmm_devmem_test_cmd cmd;
+
+	if (device_cmd(fd, HMM_DEVMEM_TEST_READ, ptr + first * PAGE, data,
+		       KEPT_PAGES, &cmd) ||
+	    wrong_from(data, 14, first, KEPT_PAGES))
+		return -1;
+	return cmd.faults;
+}
+
+/*
+ * Verifies that the device forgets what is invalidated and nothing next to it: a
+ * whole huge page, and a few small ones before and after it. One mapping, for to
+ * split one invalidates more, and nobody makes huge pages of its edges.
+ */
+TEST_F(devmem, invalidation_leaves_the_neighbours)
+{
+	const unsigned long npages = HUGE_PAGES + 2 * EDGE_PAGES;
+	const unsigned long after = npages - KEPT_PAGES;
+	char *area = area_map(3 * HUGE_PAGES, variant->thp);
+	char *ptr = area + HUGE - EDGE_PAGES * PAGE;
+	char *data = area_map(npages, false);
+
+	munmap(area, ptr - area);
+	munmap(ptr + npages * PAGE, ptr - area);
+	fill(ptr, 14, npages);
+	ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+	ASSERT_LE(0, read_faults(self->fd, ptr, 0, data));
+	ASSERT_LE(0, read_faults(self->fd, ptr, after, data));
+	ASSERT_EQ(0, madvise(ptr + KEPT_PAGES * PAGE, (after - KEPT_PAGES) * PAGE,
+			     MADV_DONTNEED));
+
+	EXPECT_EQ(0, read_faults(self->fd, ptr, 0, data));
+	EXPECT_EQ(0, read_faults(self->fd, ptr, after, data));
+	ASSERT_EQ(after - KEPT_PAGES,
+		  device_read(self->fd, ptr + KEPT_PAGES * PAGE, data,
+			      after - KEPT_PAGES));
+	EXPECT_EQ(0, not_zero(data, after - KEPT_PAGES));
+}
+
 /* Verifies that pages are found again wherever mremap() put them. */
 TEST_F(devmem, mremap)
 {

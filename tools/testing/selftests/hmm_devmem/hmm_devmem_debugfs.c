@@ -4,6 +4,7 @@
  */
 #include "hmm_devmem_fixture.h"
 #include "hmm_devmem_files.h"
+#include "hmm_devmem_uffd.h"
 
 #define READ_FILES(files) do {						\
 	const char *what = read_files(self->ctl, variant->nr, false,	\
@@ -99,7 +100,7 @@ TEST_F(devmem, files_say_what_failed)
 }
 
 /* Verifies the same for a device of which no page is free. */
-TEST_F_TIMEOUT(devmem, files_of_full_device, 600)
+TEST_F(devmem, files_of_full_device)
 {
 	unsigned long size = self->before.size, i;
 	char *ptr = area_map(size, variant->thp);
@@ -113,6 +114,63 @@ TEST_F_TIMEOUT(devmem, files_of_full_device, 600)
 	EXPECT_EQ(0, now.free);
 	EXPECT_EQ(now.nr_blocks, now.full);
 	EXPECT_EQ(variant->thp && !variant->coherent ? size : 0, now.large);
+}
+
+struct reader {
+	pthread_t thread;
+	int fd;
+	char *buffer;
+	ssize_t len;
+};
+
+static void *read_into_buffer(void *arg)
+{
+	struct reader *reader = arg;
+
+	reader->len = read(reader->fd, reader->buffer, PAGE);
+	return NULL;
+}
+
+/*
+ * Verifies that a device can go while the reader of a file has memory that is not
+ * there and that nobody provides, and that who has a file open is told that it has
+ * gone.
+ */
+TEST_F(devmem, unplug_while_reader_waits)
+{
+	static const char * const names[] = { "stats", "segments", "blocks" };
+	struct reader reader;
+	struct uffd_msg msg;
+	struct uffd uffd;
+	char path[100];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		snprintf(path, sizeof(path),
+			 "/sys/kernel/debug/hmm_devmem/hmm_devmem_test%d/%s",
+			 variant->nr, names[i]);
+		reader.fd = open(path, O_RDONLY | O_CLOEXEC);
+		ASSERT_LE(0, reader.fd);
+		reader.buffer = area_map(1, false);
+		ASSERT_EQ(0, uffd_open(&uffd, reader.buffer, 1,
+				       UFFDIO_REGISTER_MODE_MISSING));
+		ASSERT_EQ(0, pthread_create(&reader.thread, NULL, read_into_buffer,
+					    &reader));
+		while (read(uffd.fd, &msg, sizeof(msg)) != sizeof(msg))
+			sleep_ms(10);
+		ASSERT_EQ(0, device_unplug(self->ctl));
+		EXPECT_EQ(1, SINCE(cleanups));
+		ASSERT_EQ(0, uffd_start(&uffd));
+		ASSERT_EQ(0, uffd_provide(&uffd, reader.buffer));
+		pthread_join(reader.thread, NULL);
+		EXPECT_LT(0, reader.len);
+		EXPECT_EQ(0, uffd_stop(&uffd));
+		EXPECT_EQ(-1, pread(reader.fd, reader.buffer, PAGE, 0));
+		EXPECT_EQ(ENODEV, errno);
+		close(reader.fd);
+		ASSERT_EQ(0, device_plug(self->ctl));
+		self->before = device_stats(self->ctl);
+	}
 }
 
 TEST_HARNESS_MAIN

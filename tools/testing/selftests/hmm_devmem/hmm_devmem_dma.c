@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A device that finds system memory by its DMA address only, and steps of a
- * migration that fail by chance. tools/hmm_devmem/selftests --dma runs this with
- * bounce buffers and with an IOMMU.
+ * migration that fail by chance. tools/hmm_devmem/suites/selftests --dma runs this with
+ * bounce buffers, with an IOMMU, and with devices that do not reach all memory.
  */
 #include "hmm_devmem_fixture.h"
+#include "hmm_devmem_system.h"
 
 #define SWIOTLB_PEAK	"/sys/kernel/debug/swiotlb/io_tlb_used_hiwater"
+#define MASK_BITS	"/sys/module/test_hmm_devmem/parameters/dma_mask_bits"
 #define IOMMU_TYPE	"/sys/bus/pci/devices/0000:00:10.0/iommu_group/type"
 
 /* Verifies that this guest is one where data takes the way it was booted for. */
@@ -231,7 +233,8 @@ TEST_F(devmem, dma_fails_in_fault_for_long)
 		if (!pids[i])
 			_exit(!!wrong(ptr, 9, self->npages));
 	}
-	sleep_ms(200);
+	/* Each has tried, and not only once: one alone has one batch of pages */
+	EXPECT_TRUE(soon(SINCE(faults) >= 20));
 	for (i = 0; i < 2; i++)
 		EXPECT_EQ(0, waitpid(pids[i], NULL, WNOHANG));
 	kill(pids[0], SIGKILL);
@@ -315,6 +318,215 @@ TEST_F(devmem, dma_by_many_processes)
 		EXPECT_EQ(0, child_status(pids[i]));
 	EXPECT_LT(0, SINCE(to_device));
 	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
+}
+
+/*
+ * Verifies that the copy is blamed, and not memory, for what could not be mapped for
+ * it, on all ways home, and that nothing is wrong with it when it can.
+ */
+TEST_F(devmem, dma_fails_is_blamed_on_copy)
+{
+	struct hmm_devmem_test_evict why;
+	char *ptr;
+
+	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_DMA, 0));
+	/* Holes, which can go there whatever the mask is */
+	ptr = area_map(self->npages, variant->thp);
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_TRUE(fail_attr("fail_dma", 100, -1));
+	why = device_evict_why(self->fd);
+	EXPECT_EQ(self->npages, why.left);
+	EXPECT_EQ(self->npages, why.not_copied);
+	EXPECT_EQ(0, why.no_memory);
+	EXPECT_EQ(0, why.busy);
+	EXPECT_EQ(-EIO, device_suspend(self->ctl));
+	EXPECT_EQ(0, to_ram(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
+	fail_attrs_clear();
+	EXPECT_EQ(0, device_suspend(self->ctl));
+	EXPECT_EQ(0, device_resume(self->ctl));
+	EXPECT_EQ(0, not_zero(ptr, self->npages));
+}
+
+/* The masks of most guests reach all there is. */
+static unsigned int mask_bits(void)
+{
+	return atoi(file_read(MASK_BITS));
+}
+
+/* Pages in system memory that the device does not reach. */
+static long out_of_reach(const char *ptr, unsigned long npages)
+{
+	const unsigned int bits = mask_bits();
+	unsigned long i;
+	long count = 0;
+	__u64 entry;
+
+	for (i = 0; i < npages && bits < 64; i++) {
+		entry = pagemap_entry(ptr + i * PAGE);
+		if (entry & PAGEMAP_PRESENT)
+			count += ((entry & (_BITULL(55) - 1)) * PAGE) >> bits != 0;
+	}
+	return count;
+}
+
+/* The node with the highest memory; in some guests there is only one. */
+static int last_node(void)
+{
+	char path[60];
+	int node = 0;
+
+	do {
+		snprintf(path, sizeof(path), "/sys/devices/system/node/node%d", ++node);
+	} while (!access(path, F_OK));
+	return node - 1;
+}
+
+/* All that is on the device comes home to memory that it reaches, by all ways. */
+static void mask_home(struct __test_metadata *_metadata, struct _test_data_devmem *self,
+		      const struct _fixture_variant_devmem *variant, int node)
+{
+	enum { TO_RAM, TOUCH, EVICT, SUSPEND, UNPLUG, NR };
+	char *data = area_map(self->npages, false);
+	char *ptr;
+	int way;
+
+	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_DMA, 0));
+	/* Holes, so that all can go there whatever the mask is */
+	ptr = area_map(self->npages, variant->thp);
+	if (node >= 0)
+		ASSERT_TRUE(area_bind(ptr, self->npages, node));
+	for (way = 0; way < NR; way++) {
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		fill(data, 70 + way, self->npages);
+		ASSERT_EQ(self->npages,
+			  device_write(self->fd, ptr, data, self->npages));
+		switch (way) {
+		case TO_RAM:
+			EXPECT_EQ(self->npages, to_ram(self->fd, ptr, self->npages));
+			break;
+		case EVICT:
+			EXPECT_EQ(0, device_evict_all(self->fd));
+			break;
+		case SUSPEND:
+			EXPECT_EQ(0, device_suspend(self->ctl));
+			break;
+		case UNPLUG:
+			EXPECT_EQ(0, device_unplug(self->ctl));
+			break;
+		}
+		EXPECT_EQ(0, wrong(ptr, 70 + way, self->npages));
+		/* Coherent pages do not come home for that */
+		EXPECT_TRUE((variant->coherent && way == TOUCH) ||
+			    !out_of_reach(ptr, self->npages));
+		EXPECT_EQ(0, SINCE(copy_errors));
+		EXPECT_GE(self->npages, SINCE(faults));
+		device_resume(self->ctl);
+	}
+}
+
+/* Verifies that pages come home to memory that the device reaches. */
+TEST_F(devmem, dma_mask_home)
+{
+	mask_home(_metadata, self, variant, -1);
+}
+
+/* Verifies the same for memory that is bound to a node without any such memory. */
+TEST_F(devmem, dma_mask_bound)
+{
+	mask_home(_metadata, self, variant, last_node());
+}
+
+/*
+ * Verifies that pages which the device cannot read stay in RAM, and that nobody
+ * else's go home to make room for them.
+ */
+TEST_F(devmem, dma_mask_stay)
+{
+	char *ptr, *other;
+	long out;
+
+	/* Coherent devices have their own size, which is more than enough */
+	ASSERT_EQ(0, plug_as(self, variant->coherent ? 0 : self->npages * PAGE,
+			     HMM_DEVMEM_TEST_DMA | HMM_DEVMEM_TEST_RECLAIM, 0));
+	ptr = area_filled(self->npages, variant->thp, 80);
+	out = out_of_reach(ptr, self->npages);
+	/* The kernel takes the highest memory first */
+	ASSERT_EQ(mask_bits() < 64 ? self->npages : 0, out);
+	other = area_map(self->npages, variant->thp);
+	ASSERT_EQ(self->npages, to_device(self->fd, other, self->npages));
+	EXPECT_EQ(self->npages - out, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages - out, resident(self->fd, ptr, self->npages));
+	EXPECT_EQ(variant->coherent ? self->npages : out,
+		  resident(self->fd, other, self->npages));
+	EXPECT_EQ(0, SINCE(copy_errors));
+	EXPECT_EQ(0, wrong(ptr, 80, self->npages));
+	EXPECT_EQ(0, not_zero(other, self->npages));
+}
+
+/* Has there been so long no page that a fault has brought home? */
+static bool faulted_in_vain(struct _test_data_devmem *self, long faults)
+{
+	const struct hmm_devmem_test_stats before = device_stats(self->ctl);
+	struct hmm_devmem_test_stats now;
+
+	do {
+		sleep_ms(1);
+		now = device_stats(self->ctl);
+	} while (now.faults < before.faults + faults &&
+		 now.fault_pages == before.fault_pages);
+	return now.fault_pages == before.fault_pages;
+}
+
+/*
+ * Verifies that what does not fit into the memory that the device reaches is short of
+ * memory, that a CPU fault on it can be killed, and that it comes home when there
+ * is memory again. Only where that memory is 16 MiB.
+ */
+TEST_F(devmem, dma_mask_short)
+{
+	const unsigned long npages = 16 * HUGE_PAGES, rest = npages / 4;
+	char *data = area_filled(npages, false, 90);
+	struct hmm_devmem_test_evict evict;
+	char *ptr;
+	pid_t pid;
+
+	if (mask_bits() >= 32)
+		return;
+	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_DMA, 0));
+	ptr = area_map(npages, variant->thp);
+	ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+	ASSERT_EQ(npages, device_write(self->fd, ptr, data, npages));
+	evict = device_evict_why(self->fd);
+	EXPECT_LT(0, evict.left);
+	EXPECT_GT(npages, evict.left);
+	EXPECT_EQ(evict.left, evict.no_memory);
+	EXPECT_EQ(-ENOMEM, device_suspend(self->ctl));
+	if (!variant->coherent) {
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid)
+			_exit(!!wrong(ptr, 90, npages));
+		/* It waits when faults bring no page home any more */
+		EXPECT_TRUE(soon(faulted_in_vain(self, 10)));
+		EXPECT_EQ(0, waitpid(pid, NULL, WNOHANG));
+		kill(pid, SIGKILL);
+		EXPECT_EQ(128 + SIGKILL, child_status(pid));
+	}
+	ASSERT_EQ(0, madvise(ptr + rest * PAGE, (npages - rest) * PAGE,
+			     MADV_DONTNEED));
+	EXPECT_EQ(0, device_suspend(self->ctl));
+	EXPECT_EQ(0, device_resume(self->ctl));
+	EXPECT_EQ(0, SINCE(copy_errors));
+	EXPECT_EQ(0, wrong(ptr, 90, rest));
+	EXPECT_EQ(0, out_of_reach(ptr, rest));
+}
+
+/* Verifies that a device that reaches no memory for sure (16 MiB) is refused. */
+TEST_F(devmem, dma_mask_too_narrow)
+{
+	EXPECT_EQ(mask_bits() < 24 ? -EIO : 0,
+		  plug_as(self, 0, HMM_DEVMEM_TEST_DMA, 0));
 }
 
 TEST_HARNESS_MAIN

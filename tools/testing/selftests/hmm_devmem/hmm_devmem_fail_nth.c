@@ -5,7 +5,7 @@
  * without a failure. Each time no data may be lost, nothing may be leaked, and
  * the operation has to work when it is tried again.
  */
-#include "kselftest_harness.h"
+#include "hmm_devmem_harness.h"
 #include "hmm_devmem_test.h"
 
 #include <dirent.h>
@@ -250,6 +250,7 @@ FIXTURE_TEARDOWN(nth)
 {
 	if (self->fd < 0)
 		return;
+	EXPECT_TRUE(only_function(NULL));
 	/* The next program wants an ordinary one. */
 	device_unplug(self->ctl);
 	device_plug(self->ctl);
@@ -280,7 +281,7 @@ static unsigned int iomem_lines(void)
 }
 
 /* Verifies that a device is added completely or not at all. */
-TEST_F_TIMEOUT(nth, plug, 600)
+TEST_F(nth, plug)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 1);
 	unsigned int lines;
@@ -310,8 +311,76 @@ TEST_F_TIMEOUT(nth, plug, 600)
 	SWEEP_DONE(5);
 }
 
+/*
+ * Verifies the same of one that knows some of its pages to be bad: these take memory
+ * of their own where there are no struct pages yet.
+ */
+TEST_F(nth, plug_with_bad_pages)
+{
+	const __u32 flags = variant->plug | HMM_DEVMEM_TEST_LAZY | HMM_DEVMEM_TEST_BAD;
+	char *ptr = area_filled(self->npages, variant->thp, 8);
+	unsigned int lines;
+	bool failed;
+	int ret;
+
+	ASSERT_EQ(0, device_unplug(self->ctl));
+	ASSERT_TRUE(only_function("hmm_devmem_alloc_retire_new"));
+	lines = iomem_lines();
+	do {
+		sweep_arm(&self->sweep);
+		ret = device_plug_as(self->ctl, 0, flags, 0);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		ASSERT_EQ(failed ? -ENOMEM : 0, ret);
+		if (ret) {
+			ASSERT_EQ(0, device_stats(self->ctl).plugged);
+			ASSERT_EQ(lines, iomem_lines());
+			/* Nothing is left that the kernel would ask for memory */
+			ASSERT_TRUE(file_write("/proc/sys/vm/drop_caches", "2"));
+			ASSERT_EQ(0, device_plug_as(self->ctl, 0, flags, 0));
+		}
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, device_unplug(self->ctl));
+		ASSERT_EQ(0, wrong(ptr, 8, self->npages));
+	} while (failed && self->sweep.nth < PLENTY);
+	/* All such pages are of one segment */
+	SWEEP_DONE(1);
+}
+
+/* Verifies that a full device takes what it can remember not to evict again. */
+TEST_F(nth, to_full_device)
+{
+	const __u32 flags = variant->plug | HMM_DEVMEM_TEST_RECLAIM;
+	const unsigned long size = 2 * self->npages;
+	char *other = area_filled(size, variant->thp, 9);
+	char *ptr = area_filled(self->npages, variant->thp, 10);
+	bool failed;
+	long ret;
+
+	/* The size of a coherent one cannot be chosen */
+	if (variant->coherent)
+		return;
+	ASSERT_EQ(0, device_unplug(self->ctl));
+	ASSERT_EQ(0, device_plug_as(self->ctl, size * PAGE, flags, 0));
+	do {
+		ASSERT_EQ(size, to_device(self->fd, other, size));
+		sweep_arm(&self->sweep);
+		ret = to_device(self->fd, ptr, self->npages);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (!failed)
+			ASSERT_EQ(self->npages, ret);
+		ASSERT_LE(0, ret);
+		ASSERT_EQ(ret, resident(self->fd, ptr, self->npages));
+		ASSERT_EQ(ret + resident(self->fd, other, size), device_used(self->ctl));
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, wrong(ptr, 10, self->npages));
+		ASSERT_EQ(0, wrong(other, 9, size));
+		ASSERT_EQ(0, device_used(self->ctl));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(2);
+}
+
 /* Verifies that what has no memory to move stays in RAM. */
-TEST_F_TIMEOUT(nth, to_device, 600)
+TEST_F(nth, to_device)
 {
 	bool failed;
 	char *ptr;
@@ -340,7 +409,7 @@ TEST_F_TIMEOUT(nth, to_device, 600)
 }
 
 /* Verifies that memory never touched is still zero. */
-TEST_F_TIMEOUT(nth, hole_to_device, 600)
+TEST_F(nth, hole_to_device)
 {
 	bool failed;
 	char *ptr;
@@ -367,7 +436,7 @@ TEST_F_TIMEOUT(nth, hole_to_device, 600)
  * Verifies that a CPU fault gets its page in the end. Without memory it has to
  * be repeated, which core does; it is no reason to kill anybody.
  */
-TEST_F_TIMEOUT(nth, fault, 600)
+TEST_F(nth, fault)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 3);
 	bool failed;
@@ -390,7 +459,7 @@ TEST_F_TIMEOUT(nth, fault, 600)
 }
 
 /* Verifies that what has no system memory to go to stays on the device. */
-TEST_F_TIMEOUT(nth, to_ram, 600)
+TEST_F(nth, to_ram)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 4);
 	bool failed;
@@ -417,7 +486,7 @@ TEST_F_TIMEOUT(nth, to_ram, 600)
 }
 
 /* Verifies the same for eviction. */
-TEST_F_TIMEOUT(nth, evict, 600)
+TEST_F(nth, evict)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 5);
 	bool failed;
@@ -440,7 +509,7 @@ TEST_F_TIMEOUT(nth, evict, 600)
 }
 
 /* Verifies that a device can always be removed, and no page is lost. */
-TEST_F_TIMEOUT(nth, unplug, 600)
+TEST_F(nth, unplug)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 6);
 	bool failed;
@@ -465,7 +534,7 @@ TEST_F_TIMEOUT(nth, unplug, 600)
  * Verifies that a suspend has moved everything or changed nothing that matters,
  * and that the next one works.
  */
-TEST_F_TIMEOUT(nth, suspend, 600)
+TEST_F(nth, suspend)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 7);
 	bool failed;
@@ -560,7 +629,7 @@ FIXTURE_TEARDOWN(load)
 }
 
 /* Verifies that the test driver, with all its devices, is loaded or is not. */
-TEST_F_TIMEOUT(load, module, 600)
+TEST_F(load, module)
 {
 	unsigned int lines;
 	bool failed;

@@ -5,12 +5,8 @@
 #ifndef _SELFTESTS_HMM_DEVMEM_FIXTURE_H
 #define _SELFTESTS_HMM_DEVMEM_FIXTURE_H
 
-#include "kselftest_harness.h"
+#include "hmm_devmem_harness.h"
 #include "hmm_devmem_test.h"
-
-/* Kernels with all checks on, in an emulated machine, take their time */
-#undef TEST_TIMEOUT_DEFAULT
-#define TEST_TIMEOUT_DEFAULT 180
 
 /*
  * One device, used with small or with huge pages. After each test nothing may
@@ -25,6 +21,8 @@ FIXTURE(devmem)
 	struct hmm_devmem_test_stats before;
 	/* The device is not as it was, and is to be plugged again. */
 	bool replug;
+	/* What the test has changed window_kb from; 0 if it has not. */
+	unsigned int window_kb;
 };
 
 FIXTURE_VARIANT(devmem)
@@ -66,6 +64,8 @@ FIXTURE_VARIANT_ADD(devmem, coherent_thp)
 };
 #endif
 
+#define WINDOW_KB	"/sys/module/hmm_devmem/parameters/window_kb"
+
 FIXTURE_SETUP(devmem)
 {
 	self->fd = -1;
@@ -94,6 +94,8 @@ FIXTURE_TEARDOWN(devmem)
 	device_inject(self->ctl, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
 	device_fail_next(self->ctl, 0);
 	fail_attrs_clear();
+	if (self->window_kb)
+		EXPECT_TRUE(file_write_number(WINDOW_KB, self->window_kb));
 	areas_unmap();
 	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
 	if (self->replug) {
@@ -103,6 +105,22 @@ FIXTURE_TEARDOWN(devmem)
 	if (self->fd >= 0)
 		close(self->fd);
 	close(self->ctl);
+}
+
+/* How many pages move at once, at most. A huge page can be larger, and smaller. */
+static inline unsigned long window_pages(void)
+{
+	const unsigned long pages = atoi(file_read(WINDOW_KB)) * 1024UL / PAGE;
+
+	return pages < HUGE_PAGES ? pages : HUGE_PAGES;
+}
+
+/* Move no more than that at once, for the rest of this test. */
+static inline bool set_window_kb(struct _test_data_devmem *self, unsigned int kb)
+{
+	if (!self->window_kb)
+		self->window_kb = atoi(file_read(WINDOW_KB));
+	return file_write_number(WINDOW_KB, kb);
 }
 
 /* Plug the device with other properties, for the rest of this test. */
@@ -116,6 +134,15 @@ static inline int plug_as(struct _test_data_devmem *self, __u64 size, __u32 flag
 	if (!ret)
 		ret = device_plug_as(self->ctl, size, flags, delay_us);
 	self->before = device_stats(self->ctl);
+	return ret;
+}
+
+/* A range that the driver has brought along can be used again when it is free. */
+static inline int plug_soon(int fd)
+{
+	int ret;
+
+	soon((ret = device_plug(fd)) != -EBUSY);
 	return ret;
 }
 

@@ -270,13 +270,7 @@ static bool ksm_begin(void)
 
 static long wait_for_sharing(long wanted)
 {
-	int i;
-
-	for (i = 0; i < 1500; i++) {
-		if (atol(file_read(KSM "pages_sharing")) >= wanted)
-			break;
-		sleep_ms(10);
-	}
+	soon(atol(file_read(KSM "pages_sharing")) >= wanted);
 	return atol(file_read(KSM "pages_sharing"));
 }
 
@@ -392,10 +386,14 @@ static long turn_count_anywhere(struct actor *actor)
 	return turn_count(actor);
 }
 
-/* Leave the scheduler time to find pages that are not on the device. */
+/* Leave the scheduler turns of the others to find pages that are not on the device. */
 static long turn_to_device_at_times(struct actor *actor)
 {
-	sleep_ms(20);
+	const struct actor *counter = &actor->race->actors[0];
+	const unsigned int before = race_turns(counter);
+
+	while (race_turns(counter) < before + 4 && race_goes_on(actor->race))
+		sleep_ms(2);
 	return turn_to_device(actor);
 }
 
@@ -438,11 +436,7 @@ static bool cgroup_begin(void)
 
 static bool cgroup_end(void)
 {
-	int i;
-
-	for (i = 0; i < 500 && rmdir(CGROUP); i++)
-		sleep_ms(10);
-	return i < 500;
+	return soon(!rmdir(CGROUP));
 }
 
 /* Leave no room for anything but what there is. */

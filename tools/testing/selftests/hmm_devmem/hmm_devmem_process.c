@@ -416,7 +416,7 @@ static int race_run(int fd, char *ptr, bool back)
 }
 
 /* Verifies that no write is lost between CPUs and threads that migrate. */
-TEST_F_TIMEOUT(devmem, race_touch_migrate, 600)
+TEST_F(devmem, race_touch_migrate)
 {
 	char *ptr = area_map(RACE_PAGES, variant->thp);
 
@@ -425,7 +425,7 @@ TEST_F_TIMEOUT(devmem, race_touch_migrate, 600)
 }
 
 /* Verifies the same with a thread that brings the pages back. */
-TEST_F_TIMEOUT(devmem, race_both_ways, 600)
+TEST_F(devmem, race_both_ways)
 {
 	char *ptr = area_map(RACE_PAGES, variant->thp);
 
@@ -445,7 +445,7 @@ static void *mover_until(void *arg)
 }
 
 /* Verifies that fork() while pages move gives the child all of them. */
-TEST_F_TIMEOUT(devmem, race_fork, 600)
+TEST_F(devmem, race_fork)
 {
 	char *ptr = area_filled(RACE_PAGES, variant->thp, 30);
 	struct race race = { .fd = self->fd, .ptr = ptr };
@@ -467,7 +467,7 @@ TEST_F_TIMEOUT(devmem, race_fork, 600)
 }
 
 /* Verifies that unmapping and mapping while pages move does no harm. */
-TEST_F_TIMEOUT(devmem, race_unmap, 600)
+TEST_F(devmem, race_unmap)
 {
 	char *ptr = area_filled(RACE_PAGES, variant->thp, 31);
 	char *hole = ptr + 100 * PAGE;
@@ -491,7 +491,7 @@ TEST_F_TIMEOUT(devmem, race_unmap, 600)
 }
 
 /* Verifies that mremap() while pages move loses none of them. */
-TEST_F_TIMEOUT(devmem, race_mremap, 600)
+TEST_F(devmem, race_mremap)
 {
 	char *ptr = area_filled(RACE_PAGES, variant->thp, 32);
 	char *target = area_map(64, false);

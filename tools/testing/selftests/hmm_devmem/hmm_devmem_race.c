@@ -46,7 +46,7 @@ static void *pair_main(void *arg)
 		}
 		pthread_barrier_wait(&pair->barrier);
 		if (first)
-			pair->stop = now_ms() > end;
+			pair->stop = turn >= RACE_TURNS && now_ms() > end;
 		pthread_barrier_wait(&pair->barrier);
 	}
 	return NULL;
@@ -111,21 +111,27 @@ TEST_F(devmem, race_fault_that_collects_nothing)
 		.ptr = area_filled(RACE_PAGES, variant->thp, 1),
 		.until_done = true,
 		.before = self->before.evicted,
+		.faults = self->before.faults,
 	};
-	long before = kernel_memory();
+	long before;
 
 	race_add(&race, turn_check, 0);
 	race_add(&race, turn_check, 0);
 	race_add(&race, turn_evict, 0);
 	race_add(&race, turn_to_device, 0);
 	race_add(&race, turn_break, 0);
+	/* Twice: what the kernel keeps for such a race it has after the first one */
+	EXPECT_EQ(0, race_run(&race));
+	before = kernel_memory();
 	EXPECT_EQ(0, race_run(&race));
 	EXPECT_EQ(0, wrong(race.ptr, 1, RACE_PAGES));
 	EXPECT_LT(0, SINCE(faults));
 	EXPECT_EQ(1, race.done);
 	/* There kmemleak looks, and freed memory is not used again for a while */
+	TH_LOG("%ld KiB, %ld faults", kernel_memory() - before, SINCE(faults));
 	if (!poisoned_pages_are_kept())
-		EXPECT_GT(2048, kernel_memory() - before);
+		EXPECT_TRUE(soon(kernel_memory() - before < 2048))
+			TH_LOG("%ld KiB", kernel_memory() - before);
 }
 
 /*

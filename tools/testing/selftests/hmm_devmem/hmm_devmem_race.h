@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Races: threads that do something to the same memory again and again, for a
- * while. They bound themselves by time, because kernels with all checks on, in an
- * emulated machine, can be a hundred times slower than others.
+ * while, because kernels with all checks on, in an emulated machine, can be a
+ * hundred times slower than others; but not before each has done it some times.
  */
 #ifndef _SELFTESTS_HMM_DEVMEM_RACE_H
 #define _SELFTESTS_HMM_DEVMEM_RACE_H
@@ -13,7 +13,7 @@
 
 #define RACE_PAGES	(HUGE_PAGES + 64)
 #define RACE_MS		1500
-#define RACE_LIMIT_MS	30000
+#define RACE_TURNS	3
 #define MAX_ACTORS	5
 
 struct race;
@@ -41,11 +41,12 @@ struct actor {
  * @fd: The device.
  * @ptr: The memory.
  * @npages: Its size.
- * @end: When it is over.
+ * @end: When it may be over.
  * @nr: Number of @actors.
- * @until_done: It is not over, within reason, before @done is set.
+ * @until_done: It is not over before @done is set.
  * @done: By an actor, when something has happened at least once.
  * @before: Of something that is counted, what there was at the start.
+ * @faults: Of the CPU's faults, what there were at the start.
  * @uffd: For those that need one.
  * @actors: The actors.
  */
@@ -58,6 +59,7 @@ struct race {
 	bool until_done;
 	int done;
 	long before;
+	long faults;
 	struct uffd *uffd;
 	struct actor actors[MAX_ACTORS];
 };
@@ -71,14 +73,21 @@ static inline void race_add(struct race *race,
 	*actor = (struct actor) { .turn = turn, .race = race, .index = index };
 }
 
+static inline unsigned int race_turns(const struct actor *actor)
+{
+	return __atomic_load_n(&actor->turns, __ATOMIC_RELAXED);
+}
+
 static inline bool race_goes_on(const struct race *race)
 {
-	const long more = race->end - now_ms();
+	int i;
 
-	if (more > 0)
+	if (now_ms() < race->end)
 		return true;
-	return race->until_done && more > -RACE_LIMIT_MS &&
-	       !__atomic_load_n(&race->done, __ATOMIC_RELAXED);
+	for (i = 0; i < race->nr; i++)
+		if (race_turns(&race->actors[i]) < RACE_TURNS)
+			return true;
+	return race->until_done && !__atomic_load_n(&race->done, __ATOMIC_RELAXED);
 }
 
 static inline void *actor_main(void *arg)
@@ -87,7 +96,7 @@ static inline void *actor_main(void *arg)
 
 	do {
 		actor->errors += actor->turn(actor);
-		actor->turns++;
+		__atomic_add_fetch(&actor->turns, 1, __ATOMIC_RELAXED);
 	} while (race_goes_on(actor->race));
 	return NULL;
 }
@@ -139,11 +148,14 @@ static inline long turn_to_ram(struct actor *actor)
 
 static inline long turn_evict(struct actor *actor)
 {
-	const int fd = actor->race->fd;
+	struct race *race = actor->race;
+	const struct hmm_devmem_test_stats now = device_stats(race->fd);
 
-	if ((long)device_stats(fd).evicted > actor->race->before)
-		note_done(actor->race);
-	return device_evict_all(fd) < 0;
+	if ((long)now.evicted > race->before && (long)now.faults > race->faults)
+		note_done(race);
+	/* A device that is always empty has nothing that the CPU could fault on */
+	sleep_ms(actor->turns % 16);
+	return device_evict_all(race->fd) < 0;
 }
 
 /* Read only: each page has what it is to have, all of it. */

@@ -31,40 +31,150 @@ static long misnumbered(const char *ptr, unsigned long npages)
 }
 
 /*
- * Verifies that with RECLAIM three times the device's size goes through it window
- * by window, and that the result is what is there in the end.
+ * Verifies that of three times the device's size the front moves, as much as fits,
+ * and that it is not evicted for what comes behind it.
  */
-TEST_F_TIMEOUT(devmem, reclaim_more_than_fits, 600)
+TEST_F(devmem, more_than_fits_stops)
 {
-	const unsigned long size = variant->coherent ? 0 : SMALL;
 	unsigned long there, npages;
 	char *ptr;
-	long ret;
 	int i;
 
-	ASSERT_EQ(0, plug_as(self, size, HMM_DEVMEM_TEST_RECLAIM, 0));
+	ASSERT_EQ(0, plug_as(self, variant->coherent ? 0 : SMALL,
+			     HMM_DEVMEM_TEST_RECLAIM, 0));
 	there = device_stats(self->ctl).size;
 	npages = variant->coherent ? there + 8 * HUGE_PAGES : 3 * there;
 	ptr = numbered(npages, variant->thp);
 	for (i = 0; i < 2; i++) {
-		ret = to_device(self->fd, ptr, npages);
-		EXPECT_EQ(ret, resident(self->fd, ptr, npages));
-		EXPECT_EQ(ret, device_used(self->ctl));
-		EXPECT_GE(there, ret);
-		/* A block is made room for at a time */
-		EXPECT_LE(there - HUGE_PAGES, ret);
-		EXPECT_LE(npages - there, SINCE(evicted));
-		/* The last window went last: nobody has taken its place */
-		EXPECT_EQ(HUGE_PAGES, resident(self->fd,
-					       ptr + (npages - HUGE_PAGES) * PAGE,
-					       HUGE_PAGES));
-		EXPECT_EQ(0, misnumbered(ptr, npages));
+		EXPECT_EQ(there, to_device(self->fd, ptr, npages));
+		EXPECT_EQ(there, resident(self->fd, ptr, there));
+		EXPECT_EQ(there, SINCE(to_device));
+		EXPECT_EQ(0, SINCE(evicted));
 	}
+	EXPECT_EQ(0, misnumbered(ptr, npages));
 	EXPECT_EQ(0, SINCE(copy_errors));
 }
 
+/* A process that fills the device, until @go can be read from. */
+static pid_t fork_filling(int nr, unsigned long npages, bool thp, int ready, int go)
+{
+	pid_t pid = fork();
+	char *ptr, byte;
+	int fd;
+
+	if (pid)
+		return pid;
+	fd = device_open(nr);
+	ptr = numbered(npages, thp);
+	if (to_device(fd, ptr, npages) != (long)npages || write(ready, "", 1) != 1 ||
+	    read(go, &byte, 1) != 1)
+		_exit(1);
+	_exit(misnumbered(ptr, npages) ? 2 : 0);
+}
+
+/* Verifies that each page of others has to go once, and none of the range's own. */
+TEST_F(devmem, more_than_fits_evicts_others_once)
+{
+	int ready[2], go[2];
+	unsigned long there;
+	char *ptr, byte;
+	pid_t pid;
+
+	ASSERT_EQ(0, plug_as(self, variant->coherent ? 0 : SMALL,
+			     HMM_DEVMEM_TEST_RECLAIM, 0));
+	there = device_stats(self->ctl).size;
+	ASSERT_EQ(0, pipe(ready));
+	ASSERT_EQ(0, pipe(go));
+	pid = fork_filling(variant->nr, there, variant->thp, ready[1], go[0]);
+	ASSERT_LE(0, pid);
+	ASSERT_EQ(1, read(ready[0], &byte, 1));
+
+	ptr = numbered(there + 8 * HUGE_PAGES, variant->thp);
+	EXPECT_EQ(there, to_device(self->fd, ptr, there + 8 * HUGE_PAGES));
+	EXPECT_EQ(there, resident(self->fd, ptr, there));
+	EXPECT_EQ(there, SINCE(evicted));
+	ASSERT_EQ(1, write(go[1], "", 1));
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, misnumbered(ptr, there + 8 * HUGE_PAGES));
+}
+
+/*
+ * Verifies that others have to go also where pages of the range are in between them,
+ * in the same block, and that those stay.
+ */
+TEST_F(devmem, reclaim_beside_own_pages)
+{
+	enum { OTHERS = 15, OWN = 8, SIZE = OTHERS + 1 };
+	char *others, *own;
+
+	if (variant->coherent)
+		return;
+	ASSERT_EQ(0, plug_as(self, SIZE * PAGE, HMM_DEVMEM_TEST_RECLAIM, 0));
+	ASSERT_EQ(SIZE, device_stats(self->ctl).size);
+	others = numbered(OTHERS, false);
+	own = numbered(OWN, false);
+	ASSERT_EQ(OTHERS, to_device(self->fd, others, OTHERS));
+	ASSERT_EQ(1, to_device(self->fd, own, 1));
+	EXPECT_EQ(0, SINCE(evicted));
+	EXPECT_EQ(OWN, to_device(self->fd, own, OWN));
+	EXPECT_EQ(OWN, resident(self->fd, own, OWN));
+	EXPECT_EQ(OTHERS + OWN, SINCE(to_device));
+	EXPECT_EQ(0, misnumbered(own, OWN));
+	EXPECT_EQ(0, misnumbered(others, OTHERS));
+}
+
+#define FIGHT_CALLS	300
+
+/* One of two that fight for one page; exits with how often in 100 it got nothing. */
+static int fight(int nr, int go)
+{
+	char *ptr = numbered(1, false), byte;
+	int fd = device_open(nr), i, nothing = 0;
+	long ret;
+
+	if (read(go, &byte, 1) != 1)
+		return 101;
+	for (i = 0; i < FIGHT_CALLS; i++) {
+		ret = to_device(fd, ptr, 1);
+		if (ret < 0)
+			return 102;
+		nothing += !ret;
+		if (read_word(ptr) != 1)
+			return 103;
+	}
+	return nothing * 100 / FIGHT_CALLS;
+}
+
+/*
+ * Verifies that whoever needs the only page while it is on another's way waits for it:
+ * nearly all calls are a move. Each access takes the page home again.
+ */
+TEST_F(devmem, fight_for_one_page)
+{
+	enum { NR = 2 };
+	pid_t pids[NR];
+	int go[2], i;
+
+	if (variant->coherent)
+		return;
+	ASSERT_EQ(0, plug_as(self, PAGE, HMM_DEVMEM_TEST_RECLAIM |
+			     HMM_DEVMEM_TEST_ASYNC, 200));
+	ASSERT_EQ(1, device_stats(self->ctl).size);
+	ASSERT_EQ(0, pipe(go));
+	for (i = 0; i < NR; i++) {
+		pids[i] = fork();
+		ASSERT_LE(0, pids[i]);
+		if (!pids[i])
+			_exit(fight(variant->nr, go[0]));
+	}
+	ASSERT_EQ(NR, write(go[1], "go", NR));
+	for (i = 0; i < NR; i++)
+		EXPECT_GT(20, child_status(pids[i]));
+	EXPECT_LT(NR * FIGHT_CALLS * 8 / 10, SINCE(to_device));
+}
+
 /* Verifies that without it the rest stays in RAM, and nobody has to go. */
-TEST_F_TIMEOUT(devmem, no_reclaim, 600)
+TEST_F(devmem, no_reclaim)
 {
 	unsigned long there, npages;
 	char *ptr;
@@ -81,7 +191,7 @@ TEST_F_TIMEOUT(devmem, no_reclaim, 600)
 }
 
 /* Verifies that a process makes room by evicting others, which lose nothing. */
-TEST_F_TIMEOUT(devmem, reclaim_from_others, 600)
+TEST_F(devmem, reclaim_from_others)
 {
 	enum { NR = 3 };
 	unsigned long npages;
@@ -131,11 +241,10 @@ TEST_F_TIMEOUT(devmem, reclaim_from_others, 600)
 }
 
 /* Verifies that pages that cannot be evicted are no endless loop. */
-TEST_F_TIMEOUT(devmem, reclaim_fails, 600)
+TEST_F(devmem, reclaim_fails)
 {
 	unsigned long npages;
 	char *ptr, *more;
-	long start;
 
 	ASSERT_EQ(0, plug_as(self, variant->coherent ? 0 : SMALL,
 			     HMM_DEVMEM_TEST_RECLAIM, 0));
@@ -145,9 +254,7 @@ TEST_F_TIMEOUT(devmem, reclaim_fails, 600)
 	ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
 	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
 				   ALWAYS));
-	start = now_ms();
 	EXPECT_GE(0, to_device(self->fd, more, HUGE_PAGES));
-	EXPECT_GT(60000, now_ms() - start);
 	EXPECT_EQ(npages, resident(self->fd, ptr, npages));
 	device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
 	EXPECT_EQ(HUGE_PAGES, to_device(self->fd, more, HUGE_PAGES));
@@ -225,14 +332,11 @@ static int user(int nr, bool thp, unsigned int seed, const int *stop)
 	return 0;
 }
 
-/* Less than two seconds, on a machine of which nobody else wants anything. */
-#define REMOVE_MS	30000
-
 /*
- * Verifies that devices of all kinds can go, many times, in bounded time, while
- * processes move, touch, fork and exit, and that none of them notices.
+ * Verifies that devices of all kinds can go, many times, while processes move, touch,
+ * fork and exit, and that none of them notices.
  */
-TEST_F_TIMEOUT(devmem, unplug_all_kinds_under_fire, 900)
+TEST_F(devmem, unplug_all_kinds_under_fire)
 {
 	static const unsigned int kinds[] = {
 		HMM_DEVMEM_TEST_ASYNC, HMM_DEVMEM_TEST_DMA,
@@ -271,7 +375,6 @@ TEST_F_TIMEOUT(devmem, unplug_all_kinds_under_fire, 900)
 	for (i = 0; i < NR; i++)
 		EXPECT_EQ(0, child_status(pids[i]));
 	TH_LOG("longest removal: %ld ms", longest);
-	EXPECT_GT(REMOVE_MS, longest);
 	EXPECT_EQ(ROUNDS, SINCE(kills));
 	EXPECT_EQ(ROUNDS, SINCE(cleanups));
 	EXPECT_EQ(0, SINCE(contexts));

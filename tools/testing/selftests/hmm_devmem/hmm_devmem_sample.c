@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The sample driver, samples/hmm_devmem/, on a PCI function that the host can look
- * into, and take away. Runs in a guest that tools/hmm_devmem/sample has started.
+ * into, and take away. Runs in a guest that tools/hmm_devmem/suites/sample has started.
  */
-#include "kselftest_harness.h"
+#include "hmm_devmem_harness.h"
 #include "hmm_devmem_test.h"
 
 #include <pthread.h>
@@ -11,10 +11,6 @@
 #include <sys/syscall.h>
 
 #include "ivshmem_devmem_uapi.h"
-
-/* Kernels with all checks on, in an emulated machine, take their time */
-#undef TEST_TIMEOUT_DEFAULT
-#define TEST_TIMEOUT_DEFAULT 300
 
 #define DRIVER		"ivshmem_devmem"
 #define FUNCTION	"0000:00:10.0"
@@ -29,9 +25,6 @@
 #define PCI_COMMAND	0x04
 #define PCI_MEMORY	0x2
 #define PCI_BAR2	0x18
-
-/* How long it may take to get rid of a device, in seconds, whatever it does */
-#define REMOVE_TIME	20
 
 /* The host, which answers each line with one: a number that is not negative. */
 
@@ -85,14 +78,7 @@ static int write_file(const char *path, const char *text)
 
 static int wait_for(const char *path, bool there)
 {
-	int i;
-
-	for (i = 0; i < 6000; i++) {
-		if (!access(path, F_OK) == there)
-			return 0;
-		sleep_ms(10);
-	}
-	return -ETIMEDOUT;
+	return soon(!access(path, F_OK) == there) ? 0 : -ETIMEDOUT;
 }
 
 static int bind_driver(void)
@@ -236,14 +222,6 @@ static long move_to_ram(int fd, const void *addr, unsigned long npages)
 	return move(fd, IVSHMEM_DEVMEM_TO_RAM, addr, npages);
 }
 
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
-
 FIXTURE(sample)
 {
 	int fd;
@@ -269,7 +247,7 @@ FIXTURE_SETUP(sample)
 {
 	self->fd = -1;
 	ASSERT_LE(0, host_open())
-		TH_LOG("no $CHANNEL: run tools/hmm_devmem/sample");
+		TH_LOG("no $CHANNEL: run tools/hmm_devmem/suites/sample");
 	restore();
 	self->fd = node_open();
 	ASSERT_LE(0, self->fd);
@@ -472,7 +450,7 @@ static void *work(void *arg)
 			printf("# a worker got %ld\n", ret);
 			worker->errors++;
 		} else {
-			worker->moved += ret;
+			__atomic_add_fetch(&worker->moved, ret, __ATOMIC_RELAXED);
 		}
 		worker->errors += wrong(worker->ptr, worker->seed, worker->npages);
 		fill(worker->ptr, ++worker->seed, worker->npages);
@@ -497,17 +475,24 @@ static void workers_start(struct worker *workers, bool thp)
 	}
 }
 
-static int workers_stop(struct worker *workers, long *moved)
+/* So that the device goes while they use it. */
+static void workers_wait(const struct worker *workers)
+{
+	const long before = __atomic_load_n(&workers[0].moved, __ATOMIC_RELAXED);
+
+	while (__atomic_load_n(&workers[0].moved, __ATOMIC_RELAXED) == before)
+		sleep_ms(10);
+}
+
+static int workers_stop(struct worker *workers)
 {
 	int i, errors = 0;
 
-	*moved = 0;
 	for (i = 0; i < WORKERS; i++)
 		__atomic_store_n(&workers[i].stop, 1, __ATOMIC_RELAXED);
 	for (i = 0; i < WORKERS; i++) {
 		pthread_join(workers[i].thread, NULL);
 		errors += workers[i].errors;
-		*moved += workers[i].moved;
 	}
 	return errors;
 }
@@ -516,34 +501,32 @@ static int workers_stop(struct worker *workers, long *moved)
 TEST_F(sample, unbind_under_fire)
 {
 	struct worker workers[WORKERS];
-	long moved;
 	int i;
 
 	workers_start(workers, variant->thp);
 	for (i = 0; i < 5; i++) {
-		sleep_ms(300);
+		workers_wait(workers);
+		sleep_ms(100);
 		EXPECT_EQ(0, unbind_driver());
 		EXPECT_EQ(0, bind_driver());
 	}
-	EXPECT_EQ(0, workers_stop(workers, &moved));
-	EXPECT_LT(0, moved);
+	EXPECT_EQ(0, workers_stop(workers));
 }
 
 /* Verifies the same for hot-unplug and hot-plug. */
 TEST_F(sample, unplug_under_fire)
 {
 	struct worker workers[WORKERS];
-	long moved;
 	int i;
 
 	workers_start(workers, variant->thp);
 	for (i = 0; i < 3; i++) {
-		sleep_ms(300);
+		workers_wait(workers);
+		sleep_ms(100);
 		EXPECT_EQ(0, unplug());
 		EXPECT_EQ(0, plug());
 	}
-	EXPECT_EQ(0, workers_stop(workers, &moved));
-	EXPECT_LT(0, moved);
+	EXPECT_EQ(0, workers_stop(workers));
 }
 
 /* How many pages can be touched, one way or another */
@@ -574,7 +557,6 @@ TEST_F(sample, vanished)
 {
 	char *lost = area_filled(self->npages, variant->thp, 40);
 	char *kept = area_filled(self->npages, variant->thp, 41);
-	double start;
 	int fd;
 
 	ASSERT_EQ(self->npages, move_to_device(self->fd, lost, self->npages));
@@ -585,9 +567,7 @@ TEST_F(sample, vanished)
 	EXPECT_GE(0, move_to_device(self->fd, kept, self->npages));
 	EXPECT_EQ(0, wrong(kept, 41, self->npages));
 
-	start = now();
 	ASSERT_EQ(0, unbind_driver());
-	EXPECT_LT(now() - start, REMOVE_TIME);
 	EXPECT_EQ(0, readable(lost, self->npages));
 	EXPECT_EQ(-ENODEV, move_to_device(self->fd, kept, self->npages));
 
@@ -619,13 +599,10 @@ TEST_F(sample, vanished_before_copy)
 TEST_F(sample, vanished_unplug)
 {
 	char *lost = area_filled(self->npages, variant->thp, 60);
-	double start;
 
 	ASSERT_EQ(self->npages, move_to_device(self->fd, lost, self->npages));
 	ASSERT_EQ(0, vanish());
-	start = now();
 	ASSERT_EQ(0, unplug());
-	EXPECT_LT(now() - start, REMOVE_TIME);
 	EXPECT_EQ(0, readable(lost, self->npages));
 	ASSERT_EQ(0, unvanish());
 	ASSERT_EQ(0, plug());

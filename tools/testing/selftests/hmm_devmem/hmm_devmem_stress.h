@@ -5,6 +5,7 @@
 #ifndef _SELFTESTS_HMM_DEVMEM_STRESS_H
 #define _SELFTESTS_HMM_DEVMEM_STRESS_H
 
+#include <pthread.h>
 #include <sys/types.h>
 
 #include "kselftest.h"
@@ -19,12 +20,13 @@
 #define WORKERS		4
 #define THREADS		2
 #define AREA_PAGES	(2 * HUGE_PAGES + 96)
+/* Pages that go through a buffer at once */
+#define BUFFER_PAGES	64UL
 
 /* Of everything that works on its own: the last operations, for a report */
 #define NOTES		12
 
-/* How long anybody may take to come to an end */
-#define HANG_MS		240000
+/* How long anybody may do nothing at all, however slow the machine is */
 
 enum kind {
 	/* Of threads, with their own memory */
@@ -48,6 +50,15 @@ enum kind {
 	KIND_MPROTECT,
 	KIND_GUP,
 	KIND_SNAPSHOT,
+	KIND_MLOCK,
+	KIND_MLOCK_ONFAULT,
+	KIND_MLOCK_DROP,
+	KIND_MLOCK_UNMAP,
+	KIND_FREE,
+	KIND_PROT_NONE,
+	KIND_SCAN,
+	KIND_SOFT_DIRTY,
+	KIND_ZAP,
 	/* With a device */
 	KIND_SUSPEND,
 	KIND_UNPLUG,
@@ -85,10 +96,12 @@ enum phase {
 
 enum failure {
 	FAILURE_BYTES,
+	FAILURE_TRACKING,
 	FAILURE_LOST,
 	FAILURE_OPERATION,
 	FAILURE_COUNTERS,
 	FAILURE_NOT_EMPTY,
+	FAILURE_LEAK,
 	FAILURE_HUNG,
 	NR_FAILURES,
 };
@@ -177,6 +190,7 @@ static inline struct rng rng_of(unsigned int slot, __u64 number)
  * @uid: Differs from that of all others, in all rounds.
  * @serial: Counts what was written.
  * @stamps: For each page what all of its words are made from; 0 for zeros.
+ * @droppable: There may be zeros instead, at any time until it is written to.
  */
 struct owner {
 	struct slot *slot;
@@ -185,6 +199,53 @@ struct owner {
 	__u64 uid;
 	__u64 serial;
 	__u64 stamps[AREA_PAGES];
+	bool droppable[AREA_PAGES];
+};
+
+/**
+ * struct span - some pages of some memory
+ * @first: The first one.
+ * @npages: How many.
+ */
+struct span {
+	unsigned long first;
+	unsigned long npages;
+};
+
+/**
+ * struct thread - a thread with its memory
+ * @owner: Its memory. First, so that a child can be told by it.
+ * @index: Which slot.
+ * @buffer: %BUFFER_PAGES pages.
+ * @child: A child with a copy of its memory, or 0.
+ * @killed: The child was.
+ * @thread: The thread.
+ */
+struct thread {
+	struct owner owner;
+	unsigned int index;
+	char *buffer;
+	pid_t child;
+	bool killed;
+	pthread_t thread;
+};
+
+/**
+ * struct turn - one operation
+ * @thread: Who does it.
+ * @rng: For what else is random.
+ * @note: Where its result goes.
+ * @node: The device, if it needs one.
+ * @own: Pages of the thread's own memory.
+ * @any: Pages of any thread's memory.
+ */
+struct turn {
+	struct thread *thread;
+	struct rng rng;
+	struct note *note;
+	int node;
+	struct span own;
+	struct span any;
 };
 
 /* hmm_devmem_stress.c */
@@ -200,18 +261,52 @@ enum phase phase(void);
 enum kind deal(unsigned int slot, __u64 number, const unsigned char *kinds,
 	       unsigned int nr);
 
-/* hmm_devmem_stress_worker.c */
+/* hmm_devmem_stress_owner.c */
 void catch_faults(void);
+char *page_of(const struct owner *owner, unsigned long page);
 bool owner_write(struct owner *owner, unsigned long first, unsigned long npages);
 bool owner_check(struct owner *owner, unsigned long first, unsigned long npages);
+bool owner_check_copy(struct owner *owner, const char *where, char *copy,
+		      struct span span);
+void owner_forget(struct owner *owner, struct span span);
+void owner_may_lose(struct owner *owner, struct span span);
+void owner_fill_copy(struct owner *owner, char *copy, __u64 *stamps,
+		     unsigned long npages);
+void owner_written(struct owner *owner, const __u64 *stamps, struct span span);
+bool owner_find_out(struct owner *owner, const __u64 *stamps, struct span span);
 bool is_tolerable(long ret);
+long tolerate(struct turn *turn, const char *what, long ret);
+bool must(struct turn *turn, const char *what, bool ok);
+
+/* hmm_devmem_stress_worker.c */
+struct span limited(struct span span, unsigned long most);
+int node_of(const struct turn *turn);
+char *own_of(const struct turn *turn);
+struct span huge_span(const struct owner *owner);
+long op_device_write(struct turn *turn);
+long remap_own(struct turn *turn);
+unsigned int worker_deck_size(void);
 void worker_run(unsigned int nr);
+
+/* hmm_devmem_stress_mm.c */
+long op_mlock(struct turn *turn);
+long op_mlock_onfault(struct turn *turn);
+long op_mlock_drop(struct turn *turn);
+long op_mlock_unmap(struct turn *turn);
+long op_free(struct turn *turn);
+long op_prot_none(struct turn *turn);
+long op_scan(struct turn *turn);
+long op_soft_dirty(struct turn *turn);
+long op_zap(struct turn *turn);
+void helpers_start(void);
 
 /* hmm_devmem_stress_world.c */
 bool world_begin(void);
 bool world_end(void);
 int plug_random(int node, int fd, struct rng *rng);
 bool join_group(const char *name);
+unsigned int node_deck_size(int node);
+unsigned int machine_deck_size(void);
 void node_run(int node);
 void machine_run(void);
 

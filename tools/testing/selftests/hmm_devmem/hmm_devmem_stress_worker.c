@@ -20,52 +20,6 @@
 #endif
 
 #define ARENA_PAGES	(THREADS * AREA_PAGES)
-/* Pages that go through a buffer at once */
-#define BUFFER_PAGES	64UL
-/* How long a page may take to come home after a copy that was made to fail */
-#define HOME_MS		60000
-#define WORD_STEP	0x9e3779b97f4a7c15ULL
-
-struct span {
-	unsigned long first;
-	unsigned long npages;
-};
-
-/**
- * struct thread - a thread with its memory
- * @owner: Its memory. First, so that a child can be told by it.
- * @index: Which slot.
- * @buffer: %BUFFER_PAGES pages.
- * @child: A child with a copy of its memory, or 0.
- * @killed: The child was.
- * @thread: The thread.
- */
-struct thread {
-	struct owner owner;
-	unsigned int index;
-	char *buffer;
-	pid_t child;
-	bool killed;
-	pthread_t thread;
-};
-
-/**
- * struct turn - one operation
- * @thread: Who does it.
- * @rng: For what else is random.
- * @note: Where its result goes.
- * @node: The device, if it needs one.
- * @own: Pages of the thread's own memory.
- * @any: Pages of any thread's memory.
- */
-struct turn {
-	struct thread *thread;
-	struct rng rng;
-	struct note *note;
-	int node;
-	struct span own;
-	struct span any;
-};
 
 /* Of this process. A child that is forked has other files. */
 static char *arena;
@@ -75,286 +29,32 @@ static struct thread threads[THREADS];
 static pthread_barrier_t all_there;
 
 /*
- * Accesses. Where a copy to RAM was made to fail they may raise SIGBUS, and then
- * succeed later.
- */
-
-static __thread sigjmp_buf fault_env;
-static __thread sig_atomic_t accessing;
-
-static void fault_handler(int sig)
-{
-	if (accessing)
-		siglongjmp(fault_env, sig);
-	/* Not in a place where it could have been expected */
-	signal(sig, SIG_DFL);
-}
-
-/**
- * catch_faults() - Let owners' accesses notice signals
- */
-void catch_faults(void)
-{
-	const struct sigaction action = {
-		.sa_handler = fault_handler,
-		.sa_flags = SA_NODEFER,
-	};
-
-	sigaction(SIGBUS, &action, NULL);
-	sigaction(SIGSEGV, &action, NULL);
-}
-
-/**
- * struct access - to one page
- * @page: The page.
- * @stamp: What is to be in it.
- * @write: Put it there; else look whether it is.
- * @word: The first wrong word, %WORDS if there is none.
- * @found: What is there instead.
- */
-struct access {
-	char *page;
-	__u64 stamp;
-	bool write;
-	unsigned long word;
-	__u64 found;
-};
-
-static __u64 word_of(__u64 stamp, unsigned long i)
-{
-	return stamp ? stamp + i * WORD_STEP : 0;
-}
-
-static void access_write(struct access *access)
-{
-	__u64 *p = (__u64 *)access->page;
-	unsigned long i;
-
-	for (i = 0; i < WORDS; i++)
-		p[i] = word_of(access->stamp, i);
-	barrier();
-	access->word = WORDS;
-}
-
-static void access_check(struct access *access)
-{
-	const __u64 *p = (const __u64 *)access->page;
-	__u64 found = 0;
-	unsigned long i;
-
-	for (i = 0; i < WORDS; i++) {
-		/* Once: what is compared is what is told */
-		found = read_word(p + i);
-		if (found != word_of(access->stamp, i))
-			break;
-	}
-	access->word = i;
-	access->found = found;
-}
-
-/* The signal that it raised, or 0. */
-static int access_try(struct access *access)
-{
-	int sig = sigsetjmp(fault_env, 0);
-
-	if (!sig) {
-		__atomic_store_n(&accessing, 1, __ATOMIC_SEQ_CST);
-		if (access->write)
-			access_write(access);
-		else
-			access_check(access);
-	}
-	__atomic_store_n(&accessing, 0, __ATOMIC_SEQ_CST);
-	return sig;
-}
-
-static int arm_events(void)
-{
-	return __atomic_load_n(&shared->arm_events, __ATOMIC_SEQ_CST);
-}
-
-/* Was that signal ordered by somebody at some time since @events? */
-static bool is_ordered(int sig, bool armed, int events)
-{
-	return sig == SIGBUS && (armed || events != arm_events());
-}
-
-/* Returns false, and says so, if the page is lost. */
-static bool access_page(struct owner *owner, struct access *access)
-{
-	const long end = now_ms() + HOME_MS;
-	int sig, events;
-	bool armed;
-
-	do {
-		events = arm_events();
-		armed = __atomic_load_n(&shared->armed, __ATOMIC_SEQ_CST);
-		sig = access_try(access);
-		if (!sig)
-			return true;
-		if (!is_ordered(sig, armed, events)) {
-			fail(owner->slot, FAILURE_LOST,
-			     "signal %d at page %lu, and no failure was ordered",
-			     sig, (access->page - owner->area) / PAGE);
-			return false;
-		}
-		sleep_ms(1);
-	} while (now_ms() < end);
-	fail(owner->slot, FAILURE_LOST,
-	     "page %lu does not come home after its copy has failed",
-	     (access->page - owner->area) / PAGE);
-	return false;
-}
-
-/*
- * Owners.
- */
-
-static __u64 next_stamp(struct owner *owner)
-{
-	/* Never 0 */
-	return mix(owner->uid + ++owner->serial) | 1;
-}
-
-static char *page_of(const struct owner *owner, unsigned long page)
-{
-	return owner->area + page * PAGE;
-}
-
-/**
- * owner_write() - Write something new to some pages
- * @owner: The owner.
- * @first: First page.
- * @npages: How many.
- *
- * Return: Whether that was possible; if not, the failure was noted.
- */
-bool owner_write(struct owner *owner, unsigned long first, unsigned long npages)
-{
-	struct access access = { .write = true };
-	unsigned long i;
-
-	for (i = first; i < first + npages; i++) {
-		owner->stamps[i] = next_stamp(owner);
-		access.page = page_of(owner, i);
-		access.stamp = owner->stamps[i];
-		if (!access_page(owner, &access))
-			return false;
-	}
-	return true;
-}
-
-static bool fail_bytes(struct owner *owner, const char *where, unsigned long page,
-		       unsigned long word, __u64 stamp, __u64 found)
-{
-	fail(owner->slot, FAILURE_BYTES,
-	     "%s: page %lu of %lu, word %lu is %#llx, not %#llx (stamp %#llx)%s",
-	     where, page, owner->npages, word, found, word_of(stamp, word), stamp,
-	     found == HMM_DEVMEM_TEST_POISON ? ": of a failed copy" : "");
-	return false;
-}
-
-/**
- * owner_check() - Compare every word of some pages with the record
- * @owner: The owner.
- * @first: First page.
- * @npages: How many.
- *
- * Return: Whether all is right; if not, the failure was noted.
- */
-bool owner_check(struct owner *owner, unsigned long first, unsigned long npages)
-{
-	struct access access = { };
-	unsigned long i;
-
-	for (i = first; i < first + npages; i++) {
-		access.page = page_of(owner, i);
-		access.stamp = owner->stamps[i];
-		if (!access_page(owner, &access))
-			return false;
-		if (access.word < WORDS)
-			return fail_bytes(owner, "read", i, access.word,
-					  access.stamp, access.found);
-	}
-	return true;
-}
-
-/* The same for a copy of the pages in a buffer. */
-static bool owner_check_copy(struct owner *owner, const char *where, char *copy,
-			     struct span span)
-{
-	struct access access = { };
-	unsigned long i;
-
-	for (i = 0; i < span.npages; i++) {
-		access.page = copy + i * PAGE;
-		access.stamp = owner->stamps[span.first + i];
-		access_check(&access);
-		if (access.word < WORDS)
-			return fail_bytes(owner, where, span.first + i, access.word,
-					  access.stamp, access.found);
-	}
-	return true;
-}
-
-/* There are zeros now. */
-static void owner_forget(struct owner *owner, struct span span)
-{
-	memset(owner->stamps + span.first, 0, span.npages * sizeof(__u64));
-}
-
-/**
- * is_tolerable() - What an ioctl that moves memory may return at any time
- * @ret: What it has returned.
- *
- * The device may be unplugged or suspended, others may hold the pages or have them
- * unmapped for a moment, and memory may have been made to run out.
- *
- * Return: Whether that is no failure.
- */
-bool is_tolerable(long ret)
-{
-	switch (ret) {
-	case -EAGAIN:
-	case -EBUSY:
-	case -EFAULT:
-	case -EINVAL:
-	case -EINTR:
-	case -ENODEV:
-	case -ENOMEM:
-		return true;
-	default:
-		return ret >= 0;
-	}
-}
-
-/* Returns @ret, of the ioctl @what. */
-static long tolerate(struct turn *turn, const char *what, long ret)
-{
-	if (!is_tolerable(ret))
-		fail(turn->thread->owner.slot, FAILURE_OPERATION, "%s: %s", what,
-		     strerror(-ret));
-	return ret;
-}
-
-/* A system call that has no reason to fail. */
-static bool must(struct turn *turn, const char *what, bool ok)
-{
-	if (!ok)
-		fail(turn->thread->owner.slot, FAILURE_OPERATION, "%s: %s", what,
-		     strerror(errno));
-	return ok;
-}
-
-/*
  * Operations: all return more than 0 if they had an effect.
  */
 
-static struct span limited(struct span span, unsigned long most)
+/**
+ * limited() - At most so many pages of a span
+ * @span: The span.
+ * @most: How many.
+ *
+ * Return: The first of them.
+ */
+struct span limited(struct span span, unsigned long most)
 {
 	if (span.npages > most)
 		span.npages = most;
 	return span;
+}
+
+/**
+ * node_of() - The device that an operation is about
+ * @turn: The operation.
+ *
+ * Return: Its open file.
+ */
+int node_of(const struct turn *turn)
+{
+	return nodes[turn->node];
 }
 
 static char *any_of(const struct turn *turn)
@@ -362,7 +62,13 @@ static char *any_of(const struct turn *turn)
 	return arena + turn->any.first * PAGE;
 }
 
-static char *own_of(const struct turn *turn)
+/**
+ * own_of() - Address of the memory that an operation is about
+ * @turn: The operation.
+ *
+ * Return: The address.
+ */
+char *own_of(const struct turn *turn)
 {
 	return page_of(&turn->thread->owner, turn->own.first);
 }
@@ -381,16 +87,16 @@ static long op_write(struct turn *turn)
 
 static long op_to_device(struct turn *turn)
 {
-	return tolerate(turn, "to device", to_device(nodes[turn->node], any_of(turn),
-						     turn->any.npages));
+	return tolerate(turn, "to device",
+			to_device(node_of(turn), any_of(turn), turn->any.npages));
 }
 
 /* Most of what is on a device is not there for long: send it there first. */
 static long op_to_ram(struct turn *turn)
 {
 	op_to_device(turn);
-	return tolerate(turn, "to RAM", to_ram(nodes[turn->node], any_of(turn),
-					       turn->any.npages));
+	return tolerate(turn, "to RAM",
+			to_ram(node_of(turn), any_of(turn), turn->any.npages));
 }
 
 /* Where small devices have something, and now and then elsewhere. */
@@ -409,7 +115,7 @@ static long op_device_read(struct turn *turn)
 	struct thread *thread = turn->thread;
 	long ret;
 
-	ret = device_read(nodes[turn->node], own_of(turn), thread->buffer,
+	ret = device_read(node_of(turn), own_of(turn), thread->buffer,
 			  span.npages);
 	/* The classic device does not take page faults */
 	if (turn->node == NODE_CLASSIC && ret == -ENOENT)
@@ -420,52 +126,27 @@ static long op_device_read(struct turn *turn)
 				thread->buffer, span);
 }
 
-static void fill_buffer(struct thread *thread, __u64 *stamps, unsigned long nr)
-{
-	struct access access = { };
-	unsigned long i;
-
-	for (i = 0; i < nr; i++) {
-		stamps[i] = next_stamp(&thread->owner);
-		access.page = thread->buffer + i * PAGE;
-		access.stamp = stamps[i];
-		access_write(&access);
-	}
-}
-
-/* A write that has failed somewhere: page by page, it was done or it was not. */
-static bool find_out(struct owner *owner, const __u64 *stamps, struct span span)
-{
-	struct access access = { };
-	unsigned long i;
-
-	for (i = 0; i < span.npages; i++) {
-		access.page = page_of(owner, span.first + i);
-		access.stamp = stamps[i];
-		if (!access_page(owner, &access))
-			return false;
-		if (access.word == WORDS)
-			owner->stamps[span.first + i] = stamps[i];
-	}
-	return owner_check(owner, span.first, span.npages);
-}
-
-static long op_device_write(struct turn *turn)
+/**
+ * op_device_write() - A device writes to memory
+ * @turn: The operation.
+ *
+ * Return: More than 0 if it did, or -errno.
+ */
+long op_device_write(struct turn *turn)
 {
 	const struct span span = limited(turn->own, BUFFER_PAGES);
 	struct thread *thread = turn->thread;
 	__u64 stamps[BUFFER_PAGES];
 	long ret;
 
-	fill_buffer(thread, stamps, span.npages);
-	ret = device_write(nodes[turn->node], own_of(turn), thread->buffer,
+	owner_fill_copy(&thread->owner, thread->buffer, stamps, span.npages);
+	ret = device_write(node_of(turn), own_of(turn), thread->buffer,
 			   span.npages);
 	if (ret >= 0) {
-		memcpy(thread->owner.stamps + span.first, stamps,
-		       span.npages * sizeof(*stamps));
+		owner_written(&thread->owner, stamps, span);
 		return 1;
 	}
-	find_out(&thread->owner, stamps, span);
+	owner_find_out(&thread->owner, stamps, span);
 	if (turn->node == NODE_CLASSIC && ret == -ENOENT)
 		return ret;
 	return tolerate(turn, "write by the device", ret);
@@ -501,7 +182,7 @@ static bool child_run(struct turn *turn)
 		return false;
 	if (!owner_write(owner, own.first, own.npages))
 		return false;
-	to_device(nodes[turn->node], owner->area, owner->npages);
+	to_device(node_of(turn), owner->area, owner->npages);
 	return owner_check(owner, own.first, own.npages);
 }
 
@@ -586,6 +267,8 @@ static long move_mapping(struct turn *turn, int flags)
 		return 0;
 	memcpy(owner->stamps + to.first, owner->stamps + from.first,
 	       to.npages * sizeof(__u64));
+	memcpy(owner->droppable + to.first, owner->droppable + from.first,
+	       to.npages);
 	owner_forget(owner, from);
 	if (!(flags & MREMAP_DONTUNMAP) && !map_again(turn, from))
 		return 0;
@@ -603,7 +286,13 @@ static long op_mremap_keep(struct turn *turn)
 				  MREMAP_DONTUNMAP);
 }
 
-static long op_remap(struct turn *turn)
+/**
+ * remap_own() - Unmap memory, and map other memory there
+ * @turn: The operation.
+ *
+ * Return: Whether that was possible; if not, the failure was noted.
+ */
+long remap_own(struct turn *turn)
 {
 	if (!must(turn, "munmap", !munmap(own_of(turn), turn->own.npages * PAGE)))
 		return 0;
@@ -626,13 +315,27 @@ static long advise(char *addr, unsigned long npages, int advice)
 	return madvise(addr, npages * PAGE, advice) ? -errno : 1;
 }
 
+/**
+ * huge_span() - Where there can be a huge page
+ * @owner: Of which memory.
+ *
+ * Return: The first such pages.
+ */
+struct span huge_span(const struct owner *owner)
+{
+	const uintptr_t at = (uintptr_t)owner->area + HUGE - 1;
+
+	return (struct span) {
+		.first = ((at & ~(HUGE - 1)) - (uintptr_t)owner->area) / PAGE,
+		.npages = HUGE_PAGES,
+	};
+}
+
 /* Nothing on a device is collapsed, so it is read before. */
 static long op_collapse(struct turn *turn)
 {
 	struct owner *owner = &turn->thread->owner;
-	const uintptr_t at = (uintptr_t)owner->area + HUGE - 1;
-	const unsigned long first = ((at & ~(HUGE - 1)) -
-				     (uintptr_t)owner->area) / PAGE;
+	const unsigned long first = huge_span(owner).first;
 
 	advise(page_of(owner, first), HUGE_PAGES, MADV_HUGEPAGE);
 	if (!owner_check(owner, first, HUGE_PAGES))
@@ -690,7 +393,7 @@ static long op_snapshot(struct turn *turn)
 	unsigned char states[HUGE_PAGES];
 
 	return tolerate(turn, "snapshot",
-			device_pages(nodes[turn->node], HMM_DEVMEM_TEST_SNAPSHOT,
+			device_pages(node_of(turn), HMM_DEVMEM_TEST_SNAPSHOT,
 				     any_of(turn), states, span.npages));
 }
 
@@ -706,7 +409,7 @@ static long (* const ops[])(struct turn *turn) = {
 	[KIND_KILL] = op_kill,
 	[KIND_MREMAP] = op_mremap,
 	[KIND_MREMAP_KEEP] = op_mremap_keep,
-	[KIND_REMAP] = op_remap,
+	[KIND_REMAP] = remap_own,
 	[KIND_DONTNEED] = op_dontneed,
 	[KIND_COLLAPSE] = op_collapse,
 	[KIND_PAGEOUT] = op_pageout,
@@ -715,6 +418,15 @@ static long (* const ops[])(struct turn *turn) = {
 	[KIND_MPROTECT] = op_mprotect,
 	[KIND_GUP] = op_gup,
 	[KIND_SNAPSHOT] = op_snapshot,
+	[KIND_MLOCK] = op_mlock,
+	[KIND_MLOCK_ONFAULT] = op_mlock_onfault,
+	[KIND_MLOCK_DROP] = op_mlock_drop,
+	[KIND_MLOCK_UNMAP] = op_mlock_unmap,
+	[KIND_FREE] = op_free,
+	[KIND_PROT_NONE] = op_prot_none,
+	[KIND_SCAN] = op_scan,
+	[KIND_SOFT_DIRTY] = op_soft_dirty,
+	[KIND_ZAP] = op_zap,
 };
 
 /* What there is more of comes more often. */
@@ -727,6 +439,8 @@ static const unsigned char deck[] = {
 	KIND_DEVICE_WRITE, KIND_DEVICE_WRITE, KIND_FORK, KIND_KILL, KIND_MREMAP,
 	KIND_MREMAP_KEEP, KIND_REMAP, KIND_DONTNEED, KIND_COLLAPSE, KIND_PAGEOUT,
 	KIND_HUGEPAGE, KIND_NOHUGEPAGE, KIND_MPROTECT, KIND_GUP, KIND_SNAPSHOT,
+	KIND_MLOCK, KIND_MLOCK_ONFAULT, KIND_MLOCK_DROP, KIND_MLOCK_UNMAP, KIND_FREE,
+	KIND_PROT_NONE, KIND_SCAN, KIND_SOFT_DIRTY, KIND_ZAP,
 };
 
 /* Small ones as often as large ones. */
@@ -738,6 +452,16 @@ static struct span random_span(struct rng *rng, unsigned long total)
 	span.npages = 1 + rng_below(rng, most);
 	span.first = rng_below(rng, total - span.npages);
 	return span;
+}
+
+/**
+ * worker_deck_size() - Operations of a thread until all were done
+ *
+ * Return: How many.
+ */
+unsigned int worker_deck_size(void)
+{
+	return sizeof(deck);
 }
 
 static void turn_run(struct thread *thread)
@@ -853,6 +577,7 @@ void worker_run(unsigned int nr)
 			    arena + i * AREA_PAGES * PAGE);
 	if (!reopen_nodes(threads[0].owner.slot))
 		return;
+	helpers_start();
 	pthread_barrier_init(&all_there, NULL, THREADS);
 	for (i = 0; i < THREADS; i++)
 		if (pthread_create(&threads[i].thread, NULL, thread_main,

@@ -44,9 +44,9 @@ static bool remove_group(const char *name)
 {
 	int i;
 
-	for (i = 0; i < 500 && rmdir(group_file(name, "")); i++)
+	for (i = 0; i < HANG_MS / 10 && rmdir(group_file(name, "")); i++)
 		sleep_ms(10);
-	return i < 500;
+	return i < HANG_MS / 10;
 }
 
 /**
@@ -58,6 +58,20 @@ static bool remove_group(const char *name)
 bool join_group(const char *name)
 {
 	return file_write(group_file(name, "cgroup.procs"), "0");
+}
+
+/* A RAM disk takes memory when it is written to, and keeps it. */
+static bool fill_swap_disk(void)
+{
+	static const char zeros[1 << 20];
+	int fd = open(SWAP_DISK, O_WRONLY | O_CLOEXEC), i;
+	bool ok = fd >= 0;
+
+	for (i = 0; ok && i < SWAP_MIB; i++)
+		ok = write(fd, zeros, sizeof(zeros)) == sizeof(zeros);
+	ok = ok && !fsync(fd);
+	close(fd);
+	return ok;
 }
 
 /**
@@ -73,7 +87,7 @@ bool world_begin(void)
 	       make_group("work") && make_group("limit") && make_group("oom") &&
 	       file_write(group_file("oom", "memory.max"), OOM_LIMIT) &&
 	       file_write(group_file("oom", "memory.swap.max"), "0") &&
-	       !swap_begin(SWAP_MIB * 256);
+	       fill_swap_disk() && !swap_begin(SWAP_MIB * 256);
 }
 
 /**
@@ -161,7 +175,7 @@ static long do_suspend(struct device *device)
 {
 	long ret, used;
 
-	/* Who suspends it must keep it powered: there, that is the PM core */
+	/* There, the PM core resumes it as well */
 	if (shared->plug[device->node] & HMM_DEVMEM_TEST_RUNTIME_PM)
 		return 0;
 	ret = device_suspend(device->fd);
@@ -263,6 +277,17 @@ static const unsigned char node_deck[] = {
 
 static const unsigned char classic_deck[] = { KIND_UNPLUG };
 
+/**
+ * node_deck_size() - Operations with a device until all were done
+ * @node: Which one.
+ *
+ * Return: How many.
+ */
+unsigned int node_deck_size(int node)
+{
+	return node == NODE_CLASSIC ? sizeof(classic_deck) : sizeof(node_deck);
+}
+
 static void device_turn(struct device *device)
 {
 	const unsigned int index = SLOT_NODES + device->node;
@@ -274,7 +299,7 @@ static void device_turn(struct device *device)
 
 	device->rng = rng_of(index, slot->ops);
 	kind = deal(index, slot->ops, classic ? classic_deck : node_deck,
-		    classic ? sizeof(classic_deck) : sizeof(node_deck));
+		    node_deck_size(device->node));
 	note = note_begin(slot, kind, device->node, 0, 0);
 	ret = device_do(device, kind);
 	note_end(note, ret);
@@ -465,6 +490,16 @@ static const unsigned char machine_deck[] = {
 	KIND_COMPACT, KIND_LIMIT, KIND_OOM,
 };
 
+/**
+ * machine_deck_size() - Operations with the machine until all were done
+ *
+ * Return: How many.
+ */
+unsigned int machine_deck_size(void)
+{
+	return sizeof(machine_deck);
+}
+
 static void machine_turn(struct machine *machine)
 {
 	struct slot *slot = machine->slot;
@@ -473,7 +508,7 @@ static void machine_turn(struct machine *machine)
 	long ret;
 
 	machine->rng = rng_of(SLOT_MACHINE, slot->ops);
-	kind = deal(SLOT_MACHINE, slot->ops, machine_deck, sizeof(machine_deck));
+	kind = deal(SLOT_MACHINE, slot->ops, machine_deck, machine_deck_size());
 	note = note_begin(slot, kind, -1, 0, 0);
 	ret = machine_do(machine, kind);
 	note_end(note, ret);

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Parts of the machine that tests use or watch: swap and the kernel's counters.
+ * Parts of the machine that tests use or watch: swap, physical addresses and the
+ * kernel's counters.
  */
 #ifndef _SELFTESTS_HMM_DEVMEM_SYSTEM_H
 #define _SELFTESTS_HMM_DEVMEM_SYSTEM_H
 
+#include <linux/mempolicy.h>
 #include <sys/swap.h>
+#include <sys/syscall.h>
 
+#include "hmm_devmem_files.h"
 #include "hmm_devmem_test.h"
 
 /* Swap, on a RAM disk. */
@@ -32,6 +36,38 @@ static inline int swap_begin(unsigned long npages)
 	return swapon(SWAP_DISK, 0) ? -errno : 0;
 }
 
+/* Nodes. */
+
+static inline bool area_bind(void *ptr, unsigned long npages, int node)
+{
+	unsigned long nodes = 1UL << node;
+
+	return !syscall(SYS_mbind, ptr, npages * PAGE, MPOL_BIND, &nodes,
+			8 * sizeof(nodes), 0);
+}
+
+/* Physical ranges with the name of a device; what it brought along is not there. */
+static inline int ranges(int nr)
+{
+	const char *text = file_read("/proc/iomem");
+	char name[40];
+	int count = 0;
+
+	snprintf(name, sizeof(name), " : hmm_devmem_test%d\n", nr);
+	while ((text = strstr(text, name))) {
+		text += strlen(name);
+		count++;
+	}
+	return count;
+}
+
+/* Zombies are looked at twice a second. */
+static inline int ranges_soon(int nr, int expected)
+{
+	soon(ranges(nr) == expected);
+	return ranges(nr);
+}
+
 /* An event of /proc/vmstat. */
 static inline long vm_events(const char *name)
 {
@@ -41,6 +77,38 @@ static inline long vm_events(const char *name)
 	while (found && (found[-1] != '\n' || found[strlen(name)] != ' '))
 		found = strstr(found + 1, name);
 	return found ? atol(found + strlen(name)) : -1;
+}
+
+/*
+ * Free pages that MemFree leaves out: CPUs keep some for themselves, thousands of huge
+ * ones where the zones' watermarks are high.
+ */
+static inline long memory_of_cpus(void)
+{
+	const char *text = file_read("/proc/zoneinfo");
+	long sum = 0;
+
+	while ((text = strstr(text, " count:"))) {
+		text += strlen(" count:");
+		sum += atol(text);
+	}
+	return sum;
+}
+
+/* Pages that are neither free nor in use for anything that the kernel tells of. */
+static inline long memory_unknown(void)
+{
+	static const char * const known[] = {
+		"MemFree:", "Buffers:", "Cached:", "SwapCached:", "AnonPages:",
+		"Slab:", "KernelStack:", "PageTables:", "Percpu:",
+	};
+	const char *text = file_read("/proc/meminfo");
+	long sum = number_of(text, "MemTotal:");
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(known); i++)
+		sum -= number_of(text, known[i]);
+	return sum * 1024 / (long)PAGE - memory_of_cpus();
 }
 
 #endif /* _SELFTESTS_HMM_DEVMEM_SYSTEM_H */

@@ -138,16 +138,25 @@ static inline long device_evict_all(int fd)
 	return device_evict(fd, 0, device_stats(fd).size);
 }
 
-static inline int device_inject(int fd, unsigned int what, unsigned int skip,
-				unsigned int times)
+/* @error: A positive number; 0 for EIO. */
+static inline int device_inject_error(int fd, unsigned int what,
+				      unsigned int skip, unsigned int times,
+				      unsigned int error)
 {
 	struct hmm_devmem_test_inject inject = {
 		.what = what,
 		.skip = skip,
 		.times = times,
+		.error = error,
 	};
 
 	return device_ioctl(fd, HMM_DEVMEM_TEST_INJECT, &inject);
+}
+
+static inline int device_inject(int fd, unsigned int what, unsigned int skip,
+				unsigned int times)
+{
+	return device_inject_error(fd, what, skip, times, 0);
 }
 
 #define ALWAYS	(~0U)
@@ -172,16 +181,38 @@ static inline void sleep_ms(unsigned int ms)
 	nanosleep(&t, NULL);
 }
 
+static inline long now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000L + t.tv_nsec / 1000000;
+}
+
+/*
+ * For how long to wait for what must happen. It measures nothing: whoever waits so
+ * long hangs.
+ */
+#define HANG_MS		900000
+
+/* Wait until something is true; returns whether it is. */
+#define soon(condition)							\
+({									\
+	const long soon_end = now_ms() + HANG_MS;			\
+	bool soon_is;							\
+									\
+	while (!(soon_is = (condition)) && now_ms() < soon_end)		\
+		sleep_ms(5);						\
+	soon_is;							\
+})
+
 /*
  * The mm of a process that has ended can live a moment longer, when the driver
  * or the kernel looks at it: pages in use after waiting for @expected.
  */
 static inline long device_used_soon(int fd, long expected)
 {
-	int i;
-
-	for (i = 0; i < 500 && device_used(fd) != expected; i++)
-		sleep_ms(10);
+	soon(device_used(fd) == expected);
 	return device_used(fd);
 }
 
@@ -216,9 +247,10 @@ static inline long resident(int fd, const void *addr, unsigned long npages)
 	return ret;
 }
 
-/* Pages of which the device says that @bit applies to them, or -1. */
-static inline long count_states(int fd, const void *addr, unsigned long npages,
-				unsigned char bit)
+/* Pages of which the device says something that @holds, of @bit if that matters, or -1. */
+static inline long count_pages(int fd, const void *addr, unsigned long npages,
+			       bool (*holds)(unsigned char state, unsigned char bit),
+			       unsigned char bit)
 {
 	unsigned char *states = malloc(npages);
 	unsigned long i;
@@ -227,9 +259,21 @@ static inline long count_states(int fd, const void *addr, unsigned long npages,
 	if (device_pages(fd, HMM_DEVMEM_TEST_SNAPSHOT, addr, states, npages) ==
 	    (long)npages)
 		for (i = 0, count = 0; i < npages; i++)
-			count += !!(states[i] & bit);
+			count += holds(states[i], bit);
 	free(states);
 	return count;
+}
+
+static inline bool state_has(unsigned char state, unsigned char bit)
+{
+	return state & bit;
+}
+
+/* Pages of which the device says that @bit applies to them, or -1. */
+static inline long count_states(int fd, const void *addr, unsigned long npages,
+				unsigned char bit)
+{
+	return count_pages(fd, addr, npages, state_has, bit);
 }
 
 #define PAGEMAP_SWAP	_BITULL(62)
@@ -567,6 +611,14 @@ static inline bool file_write(const char *path, const char *text)
 	return ok;
 }
 
+static inline bool file_write_number(const char *path, long number)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%ld", number);
+	return file_write(path, text);
+}
+
 /* What there is in a file, as a string; empty if it cannot be read. */
 static inline const char *file_read(const char *path)
 {
@@ -614,14 +666,6 @@ static inline void fail_attrs_clear(void)
 
 	for (name = names; *name; name++)
 		fail_attr(*name, 0, 1);
-}
-
-static inline long now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000L + t.tv_nsec / 1000000;
 }
 
 #endif /* _SELFTESTS_HMM_DEVMEM_TEST_H */

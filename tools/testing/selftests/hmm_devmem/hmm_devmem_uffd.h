@@ -22,6 +22,8 @@
  * @seed: Missing pages get this pattern, counted from @ptr.
  * @missing: Pages that the thread has provided.
  * @wp: Write protected pages that it was told of.
+ * @told: One flag for each page, set before a write to it that the thread was told of
+ *	goes on; or NULL.
  * @errors: What it could not resolve.
  * @stop: Ends it.
  * @thread: The thread.
@@ -33,6 +35,7 @@ struct uffd {
 	unsigned int seed;
 	int missing;
 	int wp;
+	bool *told;
 	int errors;
 	int stop;
 	pthread_t thread;
@@ -117,6 +120,8 @@ static inline void uffd_resolve(struct uffd *uffd, const struct uffd_msg *msg)
 		ret = -EINVAL;
 	} else if (msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) {
 		__atomic_fetch_add(&uffd->wp, 1, __ATOMIC_SEQ_CST);
+		if (uffd->told)
+			uffd->told[(addr - uffd->ptr) / PAGE] = true;
 		ret = uffd_protect(uffd, addr, 1, false);
 	} else {
 		__atomic_fetch_add(&uffd->missing, 1, __ATOMIC_SEQ_CST);
