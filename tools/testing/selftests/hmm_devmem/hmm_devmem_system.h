@@ -61,7 +61,7 @@ static inline int ranges(int nr)
 	return count;
 }
 
-/* Zombies are looked at twice a second. */
+/* The range of a zombie goes some time after its last page was freed. */
 static inline int ranges_soon(int nr, int expected)
 {
 	soon(ranges(nr) == expected);
