@@ -327,11 +327,27 @@ hmm_devmem_pagemap_segment(struct dev_pagemap *pagemap)
 	return container_of(pagemap, struct hmm_devmem_segment, pagemap);
 }
 
-struct hmm_devmem *hmm_devmem_of_page(const struct page *page);
-void hmm_devmem_page_drop_context(struct page *page);
 #if IS_ENABLED(CONFIG_KUNIT)
 struct hmm_devmem_context *hmm_devmem_head_context(const struct folio *head);
 #endif
+
+/* page.c */
+
+struct hmm_devmem *hmm_devmem_of_page(const struct page *page);
+void __hmm_devmem_page_drop_context(struct page *page);
+
+/*
+ * The first page of a folio forgets its context. Inline, so that a folio without one
+ * does not pay for a call when it is freed.
+ */
+static inline void hmm_devmem_page_drop_context(struct page *page)
+{
+	if (READ_ONCE(page->zone_device_data))
+		__hmm_devmem_page_drop_context(page);
+}
+
+/* folio.c */
+
 struct folio *hmm_devmem_init_folio(struct hmm_devmem *devmem,
 				    unsigned long pfn, unsigned int order,
 				    struct hmm_devmem_context *ctx);

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Folios made of free device pages.
+ */
+
+#include <linux/export.h>
+#include <linux/memremap.h>
+#include <linux/mm.h>
+#include <linux/percpu-rwsem.h>
+
+#include <trace/events/hmm_devmem.h>
+
+#include "internal.h"
+
+/* How often struct pages are created for one allocation, if others are faster. */
+#define HMM_DEVMEM_GROW_TRIES		8
+
+/* Inline: a call would be half of what it costs to allocate a page. */
+static __always_inline struct folio *
+init_pages(struct hmm_devmem *devmem, unsigned long pfn, unsigned int order,
+	   struct hmm_devmem_context *ctx)
+{
+	struct page *page = pfn_to_page(pfn);
+
+	zone_device_folio_init((struct folio *)page,
+			       hmm_devmem_allocated_pagemap(devmem, pfn), order);
+	page->zone_device_data = ctx;
+	/* See "Pages": no page table tells when the device writes. */
+	folio_set_dirty((struct folio *)page);
+	trace_hmm_devmem_alloc(pfn, order);
+	return (struct folio *)page;
+}
+
+static __always_inline struct folio *
+init_folio(struct hmm_devmem *devmem, unsigned long pfn, unsigned int order,
+	   struct hmm_devmem_context *ctx)
+{
+	hmm_devmem_context_get(ctx);
+	hmm_devmem_count(devmem, HMM_DEVMEM_ALLOCATED, 1UL << order);
+	if (order)
+		hmm_devmem_count(devmem, HMM_DEVMEM_LARGE_ALLOCATED, 1UL << order);
+	return init_pages(devmem, pfn, order, ctx);
+}
+
+/**
+ * hmm_devmem_init_folio() - Make a folio of free device pages
+ * @devmem: A managed devmem.
+ * @pfn: First of 2^@order pages from its allocator.
+ * @order: Size.
+ * @ctx: Context, or NULL; the folio takes a reference.
+ *
+ * Context: Process context, may sleep: core waits for the lock of the page, which
+ * eviction, looking for pages by pfn, can have taken first. @devmem cannot be removed
+ * meanwhile.
+ * Return: The folio, locked and with one reference.
+ */
+struct folio *hmm_devmem_init_folio(struct hmm_devmem *devmem,
+				    unsigned long pfn, unsigned int order,
+				    struct hmm_devmem_context *ctx)
+{
+	return init_folio(devmem, pfn, order, ctx);
+}
+
+/**
+ * hmm_devmem_init_pages() - Make folios of many free device pages
+ * @devmem: A managed devmem.
+ * @pfns: Pages from its allocator.
+ * @nr: How many.
+ * @ctx: Context, or NULL; each folio takes a reference.
+ *
+ * Context: Process context, may sleep, see hmm_devmem_init_folio(). @devmem cannot
+ * be removed meanwhile.
+ */
+void hmm_devmem_init_pages(struct hmm_devmem *devmem, const unsigned long *pfns,
+			   unsigned int nr, struct hmm_devmem_context *ctx)
+{
+	unsigned int i;
+
+	if (!nr)
+		return;
+	if (ctx)
+		refcount_add(nr, &ctx->refs);
+	hmm_devmem_count(devmem, HMM_DEVMEM_ALLOCATED, nr);
+	for (i = 0; i < nr; i++)
+		init_pages(devmem, pfns[i], 0, ctx);
+}
+
+/* No page was free: with %HMM_DEVMEM_LAZY more struct pages can be created. */
+static noinline int grow_and_get(struct hmm_devmem *devmem, unsigned int order,
+				 unsigned long *pfn, int ret)
+{
+	unsigned int tries = HMM_DEVMEM_GROW_TRIES;
+
+	while (ret == -ENOMEM && tries-- && hmm_devmem_can_grow(devmem) &&
+	       !hmm_devmem_segments_grow(devmem))
+		ret = hmm_devmem_alloc_get(devmem->alloc, order, pfn);
+	return ret;
+}
+
+/**
+ * hmm_devmem_alloc_folio() - Allocate device memory
+ * @devmem: A managed devmem.
+ * @order: PAGE_SIZE << @order bytes, naturally aligned. Core migrates folios
+ *	of order 0 and HPAGE_PMD_ORDER; those of more than 2 MiB are split before.
+ * @ctx: Context of the folio, which takes a reference on it; may be NULL.
+ *
+ * Nothing is cleared: the folio holds what was there before. Free it with
+ * folio_unlock() and folio_put().
+ *
+ * An @order between those two is found in blocks that are partly in use. How long
+ * that takes depends on how many of them have had pages freed since they were
+ * searched last, but interrupts are not off for more than a few of them.
+ *
+ * Context: Process context, may sleep. With %HMM_DEVMEM_LAZY the caller has locked
+ * no folio and no mmap lock.
+ * Return: The folio, locked and with one reference; NULL if there is no such
+ * piece, @order is too large, @devmem is classic, being removed or suspended, or, with
+ * %HMM_DEVMEM_LAZY, the caller is being killed while it waits for more struct pages or
+ * others have taken those eight times.
+ */
+struct folio *hmm_devmem_alloc_folio(struct hmm_devmem *devmem,
+				     unsigned int order,
+				     struct hmm_devmem_context *ctx)
+{
+	struct folio *folio = NULL;
+	unsigned long pfn;
+	int ret;
+
+	might_sleep();
+	/*
+	 * Removal waits until each page that was taken from the allocator looks like one
+	 * in use. Only try: the caller can have locked folios that removal waits for.
+	 */
+	if (!hmm_devmem_managed(devmem) || !percpu_down_read_trylock(&devmem->handout))
+		return NULL;
+	ret = hmm_devmem_alloc_get(devmem->alloc, order, &pfn);
+	if (unlikely(ret))
+		ret = grow_and_get(devmem, order, &pfn, ret);
+	/* Two calls, so that order 0 is a constant in the inlined fast path. */
+	if (likely(!ret))
+		folio = likely(!order) ? init_folio(devmem, pfn, 0, ctx) :
+					 init_folio(devmem, pfn, order, ctx);
+	percpu_up_read(&devmem->handout);
+	return folio;
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_alloc_folio);

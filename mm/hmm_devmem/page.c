@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What is known of a device page: its devmem, its offset, its context or drvdata.
+ */
+
+/**
+ * DOC: Pages
+ *
+ * Core finds the owner of a device page by the struct dev_pagemap of its folio.
+ * Ours is part of a struct hmm_devmem_segment, which knows the devmem.
+ *
+ * The one word that core leaves to the owner of a device page, zone_device_data,
+ * holds the driver's drvdata in a classic devmem, one for each page. In a managed
+ * devmem it holds, in the first page of each folio, the context that the folio
+ * was allocated with. The folio has a reference on it, which is dropped when the
+ * folio is freed or when the driver goes away, whichever is first: both take the
+ * word out with xchg(), so that exactly one of them drops it. RCU keeps the driver
+ * until the other one, who may be about to, has done it. The parts of a folio that
+ * core splits share its context, but get none from the moment on that a driver goes
+ * away: core splits with interrupts off, so RCU tells when the last of the splits
+ * that began before has ended.
+ *
+ * The folio of a managed devmem is dirty from the moment it is allocated. No page
+ * table of the CPU sees what the device writes, so the process's entry for the page
+ * stays clean. Core copies the flag to whatever the folio is migrated to, by
+ * whomever, so that what the device wrote is neither dropped because MADV_FREE was
+ * called before nor taken for what swap still has.
+ */
+
+#include <linux/export.h>
+#include <linux/memremap.h>
+#include <linux/mm.h>
+#include <linux/rcupdate.h>
+
+#include "internal.h"
+
+/**
+ * __hmm_devmem_page_drop_context() - The slow part of hmm_devmem_page_drop_context()
+ * @page: First page of a folio of a managed devmem.
+ *
+ * Context: Any context in which a folio can be freed.
+ */
+void __hmm_devmem_page_drop_context(struct page *page)
+{
+	/* See hmm_devmem_segments_release(). */
+	guard(rcu)();
+	hmm_devmem_context_put(xchg(&page->zone_device_data, NULL));
+}
+
+/**
+ * hmm_devmem_of_page() - Of which devmem is a page, removed or not?
+ * @page: Any page; the caller has a reference, or a lock that keeps it in use.
+ *
+ * Context: Any context.
+ * Return: The devmem, or NULL if @page is of none.
+ */
+struct hmm_devmem *hmm_devmem_of_page(const struct page *page)
+{
+	const unsigned long pfn = page_to_pfn(page);
+	struct dev_pagemap *pagemap;
+	struct hmm_devmem *devmem;
+
+	if (!is_zone_device_page(page))
+		return NULL;
+	pagemap = page_pgmap(page);
+	if (!pagemap || pagemap->ops != &hmm_devmem_pagemap_ops)
+		return NULL;
+	devmem = hmm_devmem_pagemap_segment(pagemap)->devmem;
+	/* Struct pages come in larger units than device memory. */
+	return hmm_devmem_has_pfn(devmem, pfn) ? devmem : NULL;
+}
+
+/**
+ * hmm_devmem_from_page() - Whose device memory is a page?
+ * @page: Any page; the caller has a reference, or a lock that keeps it in use.
+ *
+ * Context: Any context.
+ * Return: The devmem that @page is of; it stays valid memory as long as the caller
+ * keeps @page in use, and longer with hmm_devmem_get(). NULL if @page is of none, or
+ * of one whose removal has come to its cleanup callback. It can come to that at any
+ * time; then whatever is called with the devmem fails.
+ */
+struct hmm_devmem *hmm_devmem_from_page(const struct page *page)
+{
+	struct hmm_devmem *devmem = hmm_devmem_of_page(page);
+
+	return devmem && !READ_ONCE(devmem->gone) ? devmem : NULL;
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_from_page);
+
+/**
+ * hmm_devmem_page_offset() - Where in the device's memory is a page?
+ * @page: A page of a devmem; that can have been removed.
+ *
+ * Context: Any context.
+ * Return: Offset in bytes from the start of device memory.
+ */
+u64 hmm_devmem_page_offset(const struct page *page)
+{
+	struct hmm_devmem *devmem = hmm_devmem_of_page(page);
+
+	if (WARN_ON_ONCE(!devmem))
+		return 0;
+	return (u64)(page_to_pfn(page) - devmem->pfn_first) << PAGE_SHIFT;
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_page_offset);
+
+/**
+ * hmm_devmem_page_set_drvdata() - Set a driver's data of a page
+ * @page: A page of a classic devmem; the caller has allocated it. Of a large
+ *	folio only the first page has such data.
+ * @data: Anything; kept until the page is freed.
+ *
+ * In a managed devmem the library uses this word; nothing is changed there.
+ *
+ * Context: Any context.
+ */
+void hmm_devmem_page_set_drvdata(struct page *page, unsigned long data)
+{
+	struct hmm_devmem *devmem = hmm_devmem_of_page(page);
+
+	if (WARN_ON_ONCE(!devmem || hmm_devmem_managed(devmem)))
+		return;
+	page->zone_device_data = (void *)data;
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_page_set_drvdata);
+
+/**
+ * hmm_devmem_page_get_drvdata() - Get a driver's data of a page
+ * @page: A page of a classic devmem; see hmm_devmem_page_set_drvdata().
+ *
+ * Context: Any context.
+ * Return: What was set last; undefined if nothing was since the page was
+ * allocated; 0 in a managed devmem.
+ */
+unsigned long hmm_devmem_page_get_drvdata(const struct page *page)
+{
+	struct hmm_devmem *devmem = hmm_devmem_of_page(page);
+
+	if (WARN_ON_ONCE(!devmem || hmm_devmem_managed(devmem)))
+		return 0;
+	return (unsigned long)page->zone_device_data;
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_page_get_drvdata);
+
+/**
+ * hmm_devmem_page_context() - Get the context of a page
+ * @page: A page of a managed devmem that cannot be freed meanwhile.
+ *
+ * Context: Any context.
+ * Return: The context its folio was allocated with, without a new reference, or
+ * NULL if there was none, or the devmem has been removed.
+ */
+struct hmm_devmem_context *hmm_devmem_page_context(const struct page *page)
+{
+	struct hmm_devmem *devmem = hmm_devmem_of_page(page);
+
+	if (WARN_ON_ONCE(!devmem || !hmm_devmem_managed(devmem)))
+		return NULL;
+	return READ_ONCE(page_folio(page)->page.zone_device_data);
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_page_context);
