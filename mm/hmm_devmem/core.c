@@ -22,14 +22,6 @@
  *                                       zombie until they are free
  *
  * When an add fails, at whatever step, neither kill nor cleanup is called.
- *
- * Three counts say how long something is there. &hmm_devmem.ref keeps the driver from
- * being told that it may go: removal waits for it. hmm_devmem.kref keeps the physical
- * range, and what is known of its pages, for the driver until removal and for each
- * segment. hmm_devmem.handles keeps the memory of the struct hmm_devmem itself: for
- * the driver until it is detached, for the range, and for each hmm_devmem_get(). So
- * whoever is late has a pointer to something that says -ENODEV, and not to another
- * devmem that was given the same address.
  */
 
 /**
@@ -115,23 +107,12 @@
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/bitmap.h>
-#include <linux/cleanup.h>
 #include <linux/device.h>
 #include <linux/export.h>
 #include <linux/init.h>
-#include <linux/ioport.h>
-#include <linux/memory_hotplug.h>
 #include <linux/mm.h>
 #include <linux/mmzone.h>
-#include <linux/mutex.h>
 #include <linux/numa.h>
-#include <linux/overflow.h>
-#include <linux/percpu.h>
-#include <linux/preempt.h>
-#include <linux/slab.h>
-#include <linux/string.h>
-#include <linux/swap.h>
 
 #include <trace/events/hmm_devmem.h>
 
@@ -171,249 +152,6 @@ static int check_desc(const struct hmm_devmem_desc *desc)
 	     !node_online(desc->nid)))
 		return -EINVAL;
 	return 0;
-}
-
-/* Reserve physical addresses that are used by nothing else. */
-static int reserve_range(struct hmm_devmem *devmem, u64 size,
-			 unsigned long flags)
-{
-	const struct range limits = mhp_get_pluggable_range(false);
-	struct resource *res;
-	const char *name;
-	u64 rounded;
-	int ret;
-
-	if (!size)
-		return -ENODATA;
-	/* Two steps: to a page what we use, to a section what is reserved. */
-	if (check_add_overflow(size, (u64)PAGES_PER_SECTION << PAGE_SHIFT,
-			       &rounded))
-		return -EOVERFLOW;
-	if (rounded > range_len(&limits))
-		return -ERANGE;
-	ret = flags & HMM_DEVMEM_LAZY ? 0 : hmm_devmem_memmap_fits(rounded);
-	if (ret)
-		return ret;
-
-	/* A zombie's range outlives the device. */
-	name = kstrdup(dev_name(devmem->device), GFP_KERNEL);
-	if (!name)
-		return -ENOMEM;
-	res = request_free_mem_region(&iomem_resource, size, name);
-	if (IS_ERR(res)) {
-		kfree(name);
-		return PTR_ERR(res);
-	}
-
-	devmem->resource = res;
-	devmem->pfn_first = PHYS_PFN(res->start);
-	devmem->pfn_last = devmem->pfn_first + PFN_UP(size);
-	return 0;
-}
-
-/*
- * Not pfn_valid(), which is also true for what is near memory that the machine has
- * booted with.
- */
-static bool has_struct_page(unsigned long pfn)
-{
-	struct mem_section *section;
-
-	if (pfn_to_section_nr(pfn) >= NR_MEM_SECTIONS)
-		return false;
-	section = __pfn_to_section(pfn);
-	/* As pfn_valid(): the bitmap goes with the section. */
-	guard(preempt)();
-	return valid_section(section) && pfn_section_valid(section, pfn);
-}
-
-/*
- * Core looks at the ends of a range only, and warns. A pagemap has at least the
- * size of our step. One that is going away is not found any more, but has struct
- * pages until shortly before its end.
- */
-static bool range_has_pagemap(const struct range *range)
-{
-	struct dev_pagemap *pagemap;
-	u64 addr;
-
-	for (addr = range->start; addr <= range->end;
-	     addr += memremap_compat_align()) {
-		if (has_struct_page(PHYS_PFN(addr)))
-			return true;
-		pagemap = get_dev_pagemap(PHYS_PFN(addr));
-		if (pagemap) {
-			put_dev_pagemap(pagemap);
-			return true;
-		}
-	}
-	return false;
-}
-
-/* Use a range that the driver brought along. */
-static int check_range(struct hmm_devmem *devmem, struct resource *res,
-		       unsigned long flags)
-{
-	const struct range range = { .start = res->start, .end = res->end };
-	const struct range limits = mhp_get_pluggable_range(true);
-	const u64 size = resource_size(res);
-
-	if (!size)
-		return -ENODATA;
-	if (range.end < range.start)
-		return -EOVERFLOW;
-	if (!IS_ALIGNED(range.start | size, memremap_compat_align()))
-		return -EADDRNOTAVAIL;
-	if (!range_contains(&limits, &range))
-		return -ERANGE;
-	if (region_intersects(range.start, size, IORESOURCE_SYSTEM_RAM,
-			      IORES_DESC_NONE) != REGION_DISJOINT)
-		return -ENXIO;
-	if (hmm_devmem_range_has_segment(&range) || range_has_pagemap(&range)) {
-		/*
-		 * If core's batches for mlock have the last reference (see evict.c), it
-		 * goes now, and the next try succeeds.
-		 */
-		lru_add_drain_all();
-		return -EBUSY;
-	}
-
-	devmem->resource = res;
-	devmem->pfn_first = PHYS_PFN(range.start);
-	devmem->pfn_last = PHYS_PFN(range.end + 1);
-	return flags & HMM_DEVMEM_LAZY ? 0 : hmm_devmem_memmap_fits(size);
-}
-
-static void devmem_ref_release(struct percpu_ref *ref)
-{
-	complete(&container_of(ref, struct hmm_devmem, ref)->completion);
-}
-
-/* Undo reserve_range(). */
-static void release_range(struct hmm_devmem *devmem)
-{
-	const char *name;
-
-	if (!devmem->resource || devmem->type != MEMORY_DEVICE_PRIVATE)
-		return;
-	name = devmem->resource->name;
-	release_mem_region(devmem->resource->start,
-			   resource_size(devmem->resource));
-	kfree(name);
-}
-
-/* Nobody has the pointer any more. */
-static void free_devmem(struct kref *kref)
-{
-	struct hmm_devmem *devmem = container_of(kref, struct hmm_devmem, handles);
-
-	hmm_devmem_alloc_destroy(devmem->alloc);
-	free_percpu(devmem->stats);
-	percpu_free_rwsem(&devmem->handout);
-	percpu_free_rwsem(&devmem->intake);
-	percpu_ref_exit(&devmem->ref);
-	kfree(devmem);
-}
-
-/**
- * hmm_devmem_get() - Keep the pointer to a devmem valid
- * @devmem: The device memory. The caller has a reference already, or knows that the
- *	driver cannot be detached from the device at the moment, or has a page of
- *	@devmem in use (see hmm_devmem_from_page()).
- *
- * Keeps the memory of @devmem and nothing else: it can be removed all the same, and
- * its driver detached. What is called then returns -ENODEV, or does nothing.
- *
- * Context: Any.
- */
-void hmm_devmem_get(struct hmm_devmem *devmem)
-{
-	kref_get(&devmem->handles);
-}
-EXPORT_SYMBOL_GPL(hmm_devmem_get);
-
-/**
- * hmm_devmem_put() - The end of hmm_devmem_get()
- * @devmem: The device memory. Not to be used after this, unless there is another
- *	reference or the driver is attached still.
- *
- * Context: Process context, may sleep.
- */
-void hmm_devmem_put(struct hmm_devmem *devmem)
-{
-	might_sleep();
-	kref_put(&devmem->handles, free_devmem);
-}
-EXPORT_SYMBOL_GPL(hmm_devmem_put);
-
-/* The last of driver and segments is done with the range. */
-void hmm_devmem_release(struct kref *kref)
-{
-	struct hmm_devmem *devmem = container_of(kref, struct hmm_devmem, kref);
-
-	/* What is left of it refuses to allocate, as long as there is a pointer. */
-	hmm_devmem_alloc_clear(devmem->alloc);
-	bitmap_free(devmem->ending);
-	devmem->ending = NULL;
-	kvfree(devmem->segments);
-	devmem->segments = NULL;
-	devmem->nr_segments = 0;
-	release_range(devmem);
-	devmem->resource = NULL;
-	hmm_devmem_put(devmem);
-}
-
-/**
- * hmm_devmem_create() - Allocate a devmem that has no memory yet
- * @device: Its device.
- * @desc: What it is to be; was checked.
- *
- * Context: Process context, may sleep.
- * Return: The devmem, with one reference on its &hmm_devmem.kref that
- * hmm_devmem_release() ends, or NULL if there is no memory.
- */
-struct hmm_devmem *hmm_devmem_create(struct device *device,
-				     const struct hmm_devmem_desc *desc)
-{
-	struct hmm_devmem *devmem;
-
-	devmem = kzalloc_obj(*devmem);
-	if (!devmem)
-		return NULL;
-	kref_init(&devmem->handles);
-	kref_init(&devmem->kref);
-	init_completion(&devmem->completion);
-	init_completion(&devmem->removed);
-	devmem->device = device;
-	devmem->ops = desc->ops;
-	devmem->has_free = desc->ops->free;
-	devmem->type = desc->type;
-	devmem->owner = desc->owner ?: devmem;
-	devmem->driver_data = desc->driver_data;
-	devmem->flags = desc->flags;
-	mutex_init(&devmem->suspend_lock);
-	hmm_devmem_power_init(devmem);
-
-	if (percpu_ref_init(&devmem->ref, devmem_ref_release, 0, GFP_KERNEL))
-		goto err_free;
-	if (percpu_init_rwsem(&devmem->intake))
-		goto err_exit_ref;
-	if (percpu_init_rwsem(&devmem->handout))
-		goto err_free_intake;
-	devmem->stats = alloc_percpu(struct hmm_devmem_stats_pcpu);
-	if (!devmem->stats)
-		goto err_free_handout;
-	return devmem;
-
-err_free_handout:
-	percpu_free_rwsem(&devmem->handout);
-err_free_intake:
-	percpu_free_rwsem(&devmem->intake);
-err_exit_ref:
-	percpu_ref_exit(&devmem->ref);
-err_free:
-	kfree(devmem);
-	return NULL;
 }
 
 static int desc_nid(struct device *device, const struct hmm_devmem_desc *desc)
@@ -466,8 +204,8 @@ static int populate_devmem(struct hmm_devmem *devmem,
 	if (ret)
 		return ret;
 	devmem->nid = desc_nid(devmem->device, desc);
-	ret = desc->res ? check_range(devmem, desc->res, desc->flags) :
-			  reserve_range(devmem, desc->size, desc->flags);
+	ret = desc->res ? hmm_devmem_range_check(devmem, desc->res, desc->flags) :
+			  hmm_devmem_range_reserve(devmem, desc->size, desc->flags);
 	if (!ret)
 		ret = check_bad_pages(devmem, desc);
 	if (!ret)
@@ -680,54 +418,6 @@ void hmm_devmem_remove(struct hmm_devmem *devmem)
 	hmm_devmem_put(devmem);
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_remove);
-
-static u64 sum_events(const struct hmm_devmem *devmem,
-		      enum hmm_devmem_event event)
-{
-	unsigned int cpu;
-	u64 sum = 0;
-
-	for_each_possible_cpu(cpu)
-		sum += READ_ONCE(per_cpu_ptr(devmem->stats, cpu)->events[event]);
-	return sum;
-}
-
-/**
- * hmm_devmem_large_pages() - Number of pages in large folios
- * @devmem: The device memory.
- *
- * Context: Any context.
- * Return: Number of pages of PAGE_SIZE.
- */
-u64 hmm_devmem_large_pages(const struct hmm_devmem *devmem)
-{
-	return sum_events(devmem, HMM_DEVMEM_LARGE_ALLOCATED) -
-	       sum_events(devmem, HMM_DEVMEM_LARGE_GONE);
-}
-
-/**
- * hmm_devmem_get_stats() - Read the counters
- * @devmem: The device memory; can have been removed.
- * @stats: Filled in. The counters are read one after the other.
- *
- * Context: Any context.
- */
-void hmm_devmem_get_stats(struct hmm_devmem *devmem,
-			  struct hmm_devmem_stats *stats)
-{
-	*stats = (struct hmm_devmem_stats) {
-		.allocated = sum_events(devmem, HMM_DEVMEM_ALLOCATED),
-		.freed = sum_events(devmem, HMM_DEVMEM_FREED),
-		.to_device = sum_events(devmem, HMM_DEVMEM_MOVED_TO_DEVICE),
-		.to_ram = sum_events(devmem, HMM_DEVMEM_MOVED_TO_RAM),
-		.faults = sum_events(devmem, HMM_DEVMEM_FAULTS),
-		.fault_pages = sum_events(devmem, HMM_DEVMEM_FAULT_PAGES),
-		.evicted = sum_events(devmem, HMM_DEVMEM_EVICTED),
-		.copy_errors = sum_events(devmem, HMM_DEVMEM_COPY_ERRORS),
-		.lost = sum_events(devmem, HMM_DEVMEM_LOST),
-	};
-}
-EXPORT_SYMBOL_GPL(hmm_devmem_get_stats);
 
 static int __init hmm_devmem_init(void)
 {

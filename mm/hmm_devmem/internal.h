@@ -258,103 +258,7 @@ static inline bool hmm_devmem_block_set_live(struct hmm_devmem_alloc *alloc,
 	       __hmm_devmem_block_set_live(alloc, pfn, order, live);
 }
 
-/* segment.c */
-
-/**
- * struct hmm_devmem_segment - a part of the range that has struct pages
- * @pagemap: What core knows of it.
- * @devmem: Whose it is; has a reference on &hmm_devmem.kref.
- * @idx: Which of &hmm_devmem.segments, and of &hmm_devmem_alloc.areas.
- * @idle: How often in a row it was found without a page in use.
- * @is_zombie: It has outlived its driver.
- * @first_busy: In a zombie: no page before this one is in use.
- * @end: Gives it back; in a zombie only if no page is in use.
- * @contexts: In a zombie, until it has none any more: which pages have a context.
- * @node: On the list of all segments.
- */
-struct hmm_devmem_segment {
-	struct dev_pagemap pagemap;
-	struct hmm_devmem *devmem;
-	unsigned int idx;
-	unsigned int idle;
-	bool is_zombie;
-	unsigned long first_busy;
-	struct work_struct end;
-	unsigned long *contexts;
-	struct list_head node;
-};
-
-int hmm_devmem_segments_init(struct hmm_devmem *devmem, unsigned long flags);
-void hmm_devmem_segments_release(struct hmm_devmem *devmem);
-int hmm_devmem_segments_grow(struct hmm_devmem *devmem);
-void hmm_devmem_segment_page_freed(struct hmm_devmem_segment *segment);
-unsigned long hmm_devmem_segment_busy(struct hmm_devmem_segment *segment);
-unsigned long hmm_devmem_segments_busy(struct hmm_devmem *devmem);
-struct hmm_devmem_segment *hmm_devmem_segment_at(struct hmm_devmem *devmem,
-						 unsigned long pfn);
-int hmm_devmem_memmap_fits(u64 size);
-bool hmm_devmem_range_has_segment(const struct range *range);
-int hmm_devmem_segments_boot(void);
-#if IS_ENABLED(CONFIG_KUNIT)
-void *hmm_devmem_memremap(struct dev_pagemap *pagemap, int nid);
-bool hmm_devmem_page_is_locked(const struct page *page);
-bool hmm_devmem_zombie_page_busy(const struct page *page);
-#endif
-
-/* The struct dev_pagemap of a page that the caller has allocated. */
-static inline struct dev_pagemap *
-hmm_devmem_allocated_pagemap(struct hmm_devmem *devmem, unsigned long pfn)
-{
-	const unsigned long base = ALIGN_DOWN(devmem->pfn_first,
-					      HMM_DEVMEM_BLOCK_NR);
-
-	return &devmem->segments[(pfn - base) >> devmem->segment_shift]->pagemap;
-}
-
-/* More struct pages can be created. */
-static inline bool hmm_devmem_can_grow(struct hmm_devmem *devmem)
-{
-	return READ_ONCE(devmem->nr_populated) < devmem->nr_segments;
-}
-
-/* pagemap.c */
-
-extern const struct dev_pagemap_ops hmm_devmem_pagemap_ops;
-
-static inline struct hmm_devmem_segment *
-hmm_devmem_pagemap_segment(struct dev_pagemap *pagemap)
-{
-	return container_of(pagemap, struct hmm_devmem_segment, pagemap);
-}
-
-#if IS_ENABLED(CONFIG_KUNIT)
-struct hmm_devmem_context *hmm_devmem_head_context(const struct folio *head);
-#endif
-
-/* page.c */
-
-struct hmm_devmem *hmm_devmem_of_page(const struct page *page);
-void __hmm_devmem_page_drop_context(struct page *page);
-
-/*
- * The first page of a folio forgets its context. Inline, so that a folio without one
- * does not pay for a call when it is freed.
- */
-static inline void hmm_devmem_page_drop_context(struct page *page)
-{
-	if (READ_ONCE(page->zone_device_data))
-		__hmm_devmem_page_drop_context(page);
-}
-
-/* folio.c */
-
-struct folio *hmm_devmem_init_folio(struct hmm_devmem *devmem,
-				    unsigned long pfn, unsigned int order,
-				    struct hmm_devmem_context *ctx);
-void hmm_devmem_init_pages(struct hmm_devmem *devmem, const unsigned long *pfns,
-			   unsigned int nr, struct hmm_devmem_context *ctx);
-
-/* core.c */
+/* stats.c */
 
 /* First those of struct hmm_devmem_stats; see there. */
 enum hmm_devmem_event {
@@ -383,6 +287,10 @@ static inline void hmm_devmem_count(struct hmm_devmem *devmem,
 {
 	this_cpu_add(devmem->stats->events[event], nr);
 }
+
+u64 hmm_devmem_large_pages(const struct hmm_devmem *devmem);
+
+/* life.c */
 
 static inline bool hmm_devmem_has_pfn(const struct hmm_devmem *devmem,
 				      unsigned long pfn)
@@ -424,7 +332,7 @@ static inline bool hmm_devmem_ref_tryget(struct hmm_devmem *devmem)
 	return percpu_ref_tryget(&devmem->ref);
 }
 
-/* The same for what could keep removal waiting for ever: not once that ends. */
+/* Fails also when removal waits for the last reference, so that it need not wait for ever. */
 static inline bool hmm_devmem_ref_tryget_live(struct hmm_devmem *devmem)
 {
 	return percpu_ref_tryget_live(&devmem->ref);
@@ -435,14 +343,20 @@ static inline void hmm_devmem_ref_put(struct hmm_devmem *devmem)
 	percpu_ref_put(&devmem->ref);
 }
 
-/* What is on its way to the device arrives. No more can start. */
+/*
+ * Wait for the migrations to the device that have begun. The caller has seen to it that
+ * none can begin.
+ */
 static inline void hmm_devmem_wait_for_intake(struct hmm_devmem *devmem)
 {
 	percpu_down_write(&devmem->intake);
 	percpu_up_write(&devmem->intake);
 }
 
-/* What was allocated looks like a page in use. No more can be. */
+/*
+ * Wait until every page that was allocated looks like one in use. The caller has seen to
+ * it that no more can be.
+ */
 static inline void hmm_devmem_wait_for_handout(struct hmm_devmem *devmem)
 {
 	percpu_down_write(&devmem->handout);
@@ -452,7 +366,130 @@ static inline void hmm_devmem_wait_for_handout(struct hmm_devmem *devmem)
 struct hmm_devmem *hmm_devmem_create(struct device *device,
 				     const struct hmm_devmem_desc *desc);
 void hmm_devmem_release(struct kref *kref);
-u64 hmm_devmem_large_pages(const struct hmm_devmem *devmem);
+
+/* segment.c */
+
+/**
+ * struct hmm_devmem_segment - a part of the range that has struct pages
+ * @pagemap: What core knows of it.
+ * @devmem: Whose it is; has a reference on &hmm_devmem.kref.
+ * @idx: Which of &hmm_devmem.segments, and of &hmm_devmem_alloc.areas.
+ * @idle: How often in a row it was found without a page in use.
+ * @is_zombie: It has outlived its driver.
+ * @first_busy: In a zombie: no page before this one is in use.
+ * @end: Gives it back; in a zombie only if no page is in use.
+ * @contexts: In a zombie, until it has none any more: which pages have a context.
+ * @node: On the list of all segments.
+ */
+struct hmm_devmem_segment {
+	struct dev_pagemap pagemap;
+	struct hmm_devmem *devmem;
+	unsigned int idx;
+	unsigned int idle;
+	bool is_zombie;
+	unsigned long first_busy;
+	struct work_struct end;
+	unsigned long *contexts;
+	struct list_head node;
+};
+
+int hmm_devmem_segments_init(struct hmm_devmem *devmem, unsigned long flags);
+void hmm_devmem_segments_release(struct hmm_devmem *devmem);
+int hmm_devmem_segments_grow(struct hmm_devmem *devmem);
+void hmm_devmem_segment_page_freed(struct hmm_devmem_segment *segment);
+unsigned long hmm_devmem_segment_busy(struct hmm_devmem_segment *segment);
+unsigned long hmm_devmem_segments_busy(struct hmm_devmem *devmem);
+int hmm_devmem_memmap_fits(u64 size);
+bool hmm_devmem_range_has_segment(const struct range *range);
+int hmm_devmem_segments_boot(void);
+#if IS_ENABLED(CONFIG_KUNIT)
+void *hmm_devmem_memremap(struct dev_pagemap *pagemap, int nid);
+bool hmm_devmem_page_is_locked(const struct page *page);
+bool hmm_devmem_zombie_page_busy(const struct page *page);
+#endif
+
+/* Where the first segment begins: a block begins there, too. */
+static inline unsigned long
+hmm_devmem_segments_base(const struct hmm_devmem *devmem)
+{
+	return ALIGN_DOWN(devmem->pfn_first, HMM_DEVMEM_BLOCK_NR);
+}
+
+/* The index of the segment of @pfn, which is one of @devmem. */
+static inline unsigned long
+hmm_devmem_segment_idx(const struct hmm_devmem *devmem, unsigned long pfn)
+{
+	return (pfn - hmm_devmem_segments_base(devmem)) >> devmem->segment_shift;
+}
+
+/*
+ * The segment of any pfn; NULL if that is not one of @devmem or has no struct page. The
+ * caller has allocated the page, or has &hmm_devmem.segments_lock.
+ */
+static inline struct hmm_devmem_segment *
+hmm_devmem_segment_at(struct hmm_devmem *devmem, unsigned long pfn)
+{
+	if (!hmm_devmem_has_pfn(devmem, pfn))
+		return NULL;
+	return devmem->segments[hmm_devmem_segment_idx(devmem, pfn)];
+}
+
+/* The struct dev_pagemap of a page that the caller has allocated. */
+static inline struct dev_pagemap *
+hmm_devmem_allocated_pagemap(struct hmm_devmem *devmem, unsigned long pfn)
+{
+	return &devmem->segments[hmm_devmem_segment_idx(devmem, pfn)]->pagemap;
+}
+
+/* More struct pages can be created. */
+static inline bool hmm_devmem_can_grow(struct hmm_devmem *devmem)
+{
+	return READ_ONCE(devmem->nr_populated) < devmem->nr_segments;
+}
+
+/* range.c */
+
+int hmm_devmem_range_reserve(struct hmm_devmem *devmem, u64 size,
+			     unsigned long flags);
+int hmm_devmem_range_check(struct hmm_devmem *devmem, struct resource *res,
+			   unsigned long flags);
+
+/* pagemap.c */
+
+extern const struct dev_pagemap_ops hmm_devmem_pagemap_ops;
+
+static inline struct hmm_devmem_segment *
+hmm_devmem_pagemap_segment(struct dev_pagemap *pagemap)
+{
+	return container_of(pagemap, struct hmm_devmem_segment, pagemap);
+}
+
+#if IS_ENABLED(CONFIG_KUNIT)
+struct hmm_devmem_context *hmm_devmem_head_context(const struct folio *head);
+#endif
+
+/* page.c */
+
+struct hmm_devmem *hmm_devmem_of_page(const struct page *page);
+void __hmm_devmem_page_drop_context(struct page *page);
+
+/*
+ * The first page of a folio forgets its context. Inline, so that a folio without one
+ * does not pay for a call when it is freed.
+ */
+static inline void hmm_devmem_page_drop_context(struct page *page)
+{
+	if (READ_ONCE(page->zone_device_data))
+		__hmm_devmem_page_drop_context(page);
+}
+
+/* folio.c */
+
+struct folio *hmm_devmem_init_folio(struct hmm_devmem *devmem,
+				    unsigned long pfn, unsigned int order,
+				    struct hmm_devmem_context *ctx);
+void hmm_devmem_init_pages(struct hmm_devmem *devmem, const unsigned long *pfns,
+			   unsigned int nr, struct hmm_devmem_context *ctx);
 
 /* power.c */
 

@@ -99,17 +99,6 @@ static char zombie_owner;
 
 static struct workqueue_struct *segments_wq;
 
-static unsigned long segments_base(const struct hmm_devmem *devmem)
-{
-	return ALIGN_DOWN(devmem->pfn_first, HMM_DEVMEM_BLOCK_NR);
-}
-
-static unsigned int pfn_segment(const struct hmm_devmem *devmem,
-				unsigned long pfn)
-{
-	return (pfn - segments_base(devmem)) >> devmem->segment_shift;
-}
-
 /* Pages [first, end) of a segment are the device's. */
 static unsigned long segment_first(const struct hmm_devmem_segment *segment)
 {
@@ -315,7 +304,7 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_memremap);
 /* Create the struct pages of segment @idx; its pages can not be allocated yet. */
 static int segment_create(struct hmm_devmem *devmem, unsigned int idx)
 {
-	unsigned long base = segments_base(devmem) +
+	unsigned long base = hmm_devmem_segments_base(devmem) +
 			     ((unsigned long)idx << devmem->segment_shift);
 	unsigned long first = max(base, devmem->pfn_first);
 	unsigned long end = min(base + (1UL << devmem->segment_shift),
@@ -768,22 +757,6 @@ void hmm_devmem_segments_release(struct hmm_devmem *devmem)
 }
 
 /**
- * hmm_devmem_segment_at() - The segment of a pfn
- * @devmem: The device memory.
- * @pfn: Any pfn. The caller has allocated it, or &hmm_devmem.segments_lock.
- *
- * Context: Any context.
- * Return: The segment, or NULL if @pfn has no struct page or is not ours.
- */
-struct hmm_devmem_segment *hmm_devmem_segment_at(struct hmm_devmem *devmem,
-						 unsigned long pfn)
-{
-	if (!hmm_devmem_has_pfn(devmem, pfn))
-		return NULL;
-	return devmem->segments[pfn_segment(devmem, pfn)];
-}
-
-/**
  * hmm_devmem_pfn_populated() - Does a pfn have a struct page?
  * @devmem: The device memory.
  * @pfn: Any pfn.
@@ -830,7 +803,7 @@ static int create_alloc(struct hmm_devmem *devmem)
  */
 int hmm_devmem_segments_init(struct hmm_devmem *devmem, unsigned long flags)
 {
-	const unsigned long nr = devmem->pfn_last - segments_base(devmem);
+	const unsigned long nr = devmem->pfn_last - hmm_devmem_segments_base(devmem);
 	int ret;
 
 	init_rwsem(&devmem->segments_lock);
@@ -838,7 +811,8 @@ int hmm_devmem_segments_init(struct hmm_devmem *devmem, unsigned long flags)
 	devmem->segment_shift = flags & HMM_DEVMEM_LAZY ?
 				HMM_DEVMEM_SEGMENT_SHIFT : order_base_2(nr);
 	devmem->segment_shift = max(devmem->segment_shift, HMM_DEVMEM_BLOCK_ORDER);
-	devmem->nr_segments = pfn_segment(devmem, devmem->pfn_last - 1) + 1;
+	devmem->nr_segments = hmm_devmem_segment_idx(devmem,
+						     devmem->pfn_last - 1) + 1;
 	devmem->segments = kvzalloc_objs(*devmem->segments, devmem->nr_segments);
 	devmem->ending = bitmap_zalloc(devmem->nr_segments, GFP_KERNEL);
 	if (!devmem->segments || !devmem->ending)

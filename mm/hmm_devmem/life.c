@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * References to a devmem: what they keep, and what goes with the last one.
+ */
+
+/**
+ * DOC: Lifetime
+ *
+ * Three counts say how long something is there. &hmm_devmem.ref keeps the driver from
+ * being told that it may go: removal waits for it. hmm_devmem.kref keeps the physical
+ * range, and what is known of its pages, for the driver until removal and for each
+ * segment. hmm_devmem.handles keeps the memory of the struct hmm_devmem itself: for
+ * the driver until it is detached, for the range, and for each hmm_devmem_get(). So
+ * a caller that is late has a pointer to a devmem that says -ENODEV, and not to another
+ * devmem that was given the same address.
+ */
+
+#include <linux/bitmap.h>
+#include <linux/completion.h>
+#include <linux/export.h>
+#include <linux/ioport.h>
+#include <linux/kref.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/percpu.h>
+#include <linux/percpu-refcount.h>
+#include <linux/percpu-rwsem.h>
+#include <linux/slab.h>
+
+#include "internal.h"
+
+/* Undo hmm_devmem_range_reserve(). */
+static void release_range(struct hmm_devmem *devmem)
+{
+	const char *name;
+
+	if (!devmem->resource || devmem->type != MEMORY_DEVICE_PRIVATE)
+		return;
+	name = devmem->resource->name;
+	release_mem_region(devmem->resource->start,
+			   resource_size(devmem->resource));
+	kfree(name);
+}
+
+/* The last pointer to it has been given back. */
+static void free_devmem(struct kref *kref)
+{
+	struct hmm_devmem *devmem = container_of(kref, struct hmm_devmem, handles);
+
+	hmm_devmem_alloc_destroy(devmem->alloc);
+	free_percpu(devmem->stats);
+	percpu_free_rwsem(&devmem->handout);
+	percpu_free_rwsem(&devmem->intake);
+	percpu_ref_exit(&devmem->ref);
+	kfree(devmem);
+}
+
+/**
+ * hmm_devmem_get() - Keep the pointer to a devmem valid
+ * @devmem: The device memory. The caller has a reference already, or knows that the
+ *	driver cannot be detached from the device at the moment, or has a page of
+ *	@devmem in use (see hmm_devmem_from_page()).
+ *
+ * Keeps the memory of @devmem and nothing else: it can be removed all the same, and
+ * its driver detached. What is called then returns -ENODEV, or does nothing.
+ *
+ * Context: Any.
+ */
+void hmm_devmem_get(struct hmm_devmem *devmem)
+{
+	kref_get(&devmem->handles);
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_get);
+
+/**
+ * hmm_devmem_put() - The end of hmm_devmem_get()
+ * @devmem: The device memory. Not to be used after this, unless there is another
+ *	reference or the driver is attached still.
+ *
+ * Context: Process context, may sleep.
+ */
+void hmm_devmem_put(struct hmm_devmem *devmem)
+{
+	might_sleep();
+	kref_put(&devmem->handles, free_devmem);
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_put);
+
+/**
+ * hmm_devmem_release() - The driver and all segments are done with the range
+ * @kref: &hmm_devmem.kref, which is 0 now.
+ *
+ * Context: Process context, may sleep.
+ */
+void hmm_devmem_release(struct kref *kref)
+{
+	struct hmm_devmem *devmem = container_of(kref, struct hmm_devmem, kref);
+
+	/* The allocator stays until the last hmm_devmem_put(), and refuses. */
+	hmm_devmem_alloc_clear(devmem->alloc);
+	bitmap_free(devmem->ending);
+	devmem->ending = NULL;
+	kvfree(devmem->segments);
+	devmem->segments = NULL;
+	devmem->nr_segments = 0;
+	release_range(devmem);
+	devmem->resource = NULL;
+	hmm_devmem_put(devmem);
+}
+
+static void devmem_ref_release(struct percpu_ref *ref)
+{
+	complete(&container_of(ref, struct hmm_devmem, ref)->completion);
+}
+
+/**
+ * hmm_devmem_create() - Allocate a devmem that has no memory yet
+ * @device: Its device.
+ * @desc: What it is to be; was checked.
+ *
+ * Context: Process context, may sleep.
+ * Return: The devmem, with one reference on its &hmm_devmem.kref that
+ * hmm_devmem_release() ends, or NULL if there is no memory.
+ */
+struct hmm_devmem *hmm_devmem_create(struct device *device,
+				     const struct hmm_devmem_desc *desc)
+{
+	struct hmm_devmem *devmem;
+
+	devmem = kzalloc_obj(*devmem);
+	if (!devmem)
+		return NULL;
+	kref_init(&devmem->handles);
+	kref_init(&devmem->kref);
+	init_completion(&devmem->completion);
+	init_completion(&devmem->removed);
+	devmem->device = device;
+	devmem->ops = desc->ops;
+	devmem->has_free = desc->ops->free;
+	devmem->type = desc->type;
+	devmem->owner = desc->owner ?: devmem;
+	devmem->driver_data = desc->driver_data;
+	devmem->flags = desc->flags;
+	mutex_init(&devmem->suspend_lock);
+	hmm_devmem_power_init(devmem);
+
+	if (percpu_ref_init(&devmem->ref, devmem_ref_release, 0, GFP_KERNEL))
+		goto err_free;
+	if (percpu_init_rwsem(&devmem->intake))
+		goto err_exit_ref;
+	if (percpu_init_rwsem(&devmem->handout))
+		goto err_free_intake;
+	devmem->stats = alloc_percpu(struct hmm_devmem_stats_pcpu);
+	if (!devmem->stats)
+		goto err_free_handout;
+	return devmem;
+
+err_free_handout:
+	percpu_free_rwsem(&devmem->handout);
+err_free_intake:
+	percpu_free_rwsem(&devmem->intake);
+err_exit_ref:
+	percpu_ref_exit(&devmem->ref);
+err_free:
+	kfree(devmem);
+	return NULL;
+}
