@@ -1,24 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Devices that are switched off, and devices that are gone.
+ * What keeps a device on, and devices that are gone.
  */
 
 /**
  * DOC: Power
- *
- * Suspend is eviction: hmm_devmem_suspend() refuses new device pages, waits for
- * migrations that are under way, and brings all pages home. When it has succeeded
- * no data of a process is on the device, so that nothing can fault there and
- * nothing is lost with the device's memory. When it fails the devmem works as
- * before, and the suspend has to be given up.
  *
  * With %HMM_DEVMEM_RUNTIME_PM the devmem keeps its device on while pages are in use.
  * To resume it where it is needed, in a CPU fault or an eviction, would be to wait for
  * the driver with the mmap lock and folios locked; what the driver locks to resume it
  * may also lock around accesses to user memory, which wait for those. A migration to
  * the device can resume it before it takes a lock, and all other copies are made
- * from pages in use. That there are none any more is not noticed by who frees the
- * last one, which is to be cheap, but by a worker that looks twice a second.
+ * from pages in use. To free the last one is to be cheap: that there are none any more
+ * is noticed by a worker that looks twice a second.
  *
  * The device is therefore not suspended by runtime power management when processes
  * have memory there, however idle it is. A driver that knows that the device is idle,
@@ -36,17 +30,13 @@
 #include <linux/device.h>
 #include <linux/export.h>
 #include <linux/lockdep.h>
-#include <linux/mutex.h>
 #include <linux/pm_runtime.h>
-#include <linux/sched/signal.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
 
-#include <trace/events/hmm_devmem.h>
-
 #include "internal.h"
 
-/* How often it is looked whether a device that is on is needed. */
+/* How often the worker looks whether a device that is on is needed. */
 #define HMM_DEVMEM_POWER_INTERVAL	(HZ / 2)
 
 static void power_off(struct hmm_devmem *devmem)
@@ -88,7 +78,7 @@ static int power_on(struct hmm_devmem *devmem)
 	bool first;
 	int ret;
 
-	/* Waits for a suspend that is under way: its end is what is wanted. */
+	/* Waits for the end of a suspend that is under way, and resumes after it. */
 	ret = pm_runtime_resume_and_get(devmem->device);
 	if (ret)
 		return ret;
@@ -104,7 +94,7 @@ static int power_on(struct hmm_devmem *devmem)
 	return 0;
 }
 
-/* The migrations to the device that are under way end, and their pages go with all else. */
+/* Migrations to the device that have begun end first, so that their pages are unmapped, too. */
 static void dead_work(struct work_struct *work)
 {
 	struct hmm_devmem *devmem = container_of(work, struct hmm_devmem, dead_work);
@@ -114,7 +104,7 @@ static void dead_work(struct work_struct *work)
 }
 
 /**
- * hmm_devmem_power_init() - Set up what this file needs
+ * hmm_devmem_power_init() - Set up a devmem's lock and workers for power
  * @devmem: The device memory.
  *
  * Context: Any context.
@@ -175,9 +165,9 @@ void hmm_devmem_power_put(struct hmm_devmem *devmem)
 
 /**
  * hmm_devmem_power_release() - The device is not needed any more at all
- * @devmem: The device memory; removal is waiting for nobody any more.
+ * @devmem: The device memory; its last callback has returned.
  *
- * Nothing of this file works on @devmem by itself any more after this.
+ * No worker looks at @devmem after this.
  *
  * Context: Process context, may sleep.
  */
@@ -189,108 +179,6 @@ void hmm_devmem_power_release(struct hmm_devmem *devmem)
 		power_off(devmem);
 	devmem->powered = false;
 }
-
-static int suspend_errno(const struct hmm_devmem_left *left)
-{
-	if (fatal_signal_pending(current))
-		return -EINTR;
-	if (left->no_memory)
-		return -ENOMEM;
-	return left->not_copied ? -EIO : -EBUSY;
-}
-
-static int suspend_locked(struct hmm_devmem *devmem)
-{
-	struct hmm_devmem_left left = { };
-	int ret = 0;
-
-	if (READ_ONCE(devmem->dead) || !hmm_devmem_alloc_freeze(devmem->alloc))
-		return -ENODEV;
-	hmm_devmem_wait_for_intake(devmem);
-	if (hmm_devmem_evict_all(devmem, true, &left)) {
-		ret = READ_ONCE(devmem->dead) ? -ENODEV : suspend_errno(&left);
-		hmm_devmem_alloc_thaw(devmem->alloc);
-		dev_warn(devmem->device,
-			 "cannot be suspended: pages left: %lu busy, %lu without system memory, %lu not copied\n",
-			 left.busy, left.no_memory, left.not_copied);
-	}
-	devmem->suspended = !ret;
-	return ret;
-}
-
-/**
- * hmm_devmem_suspend() - Get ready for the device to lose its memory
- * @devmem: A managed devmem. Nothing happens if it is suspended already.
- *
- * Brings all pages home. Until hmm_devmem_resume(), migrations to the device fail
- * with -EAGAIN and hmm_devmem_alloc_folio() returns NULL. To be called when the
- * device still works, from a PM callback or wherever a driver is about to reset
- * the device.
- *
- * Context: Process context, may sleep. Takes folio locks; as for
- * hmm_devmem_remove(), the caller has no lock that a callback of the driver
- * takes. User processes can be frozen.
- * Return:
- * * %0 - there is no data on the device
- * * %-EBUSY - pages are locked or referenced, and were for a second after the last
- *   page that came home, or for ten seconds
- * * %-ENOMEM - there is no system memory for them
- * * %-EIO - the device did not copy them, or they could not be mapped for it
- * * %-EINTR - the caller is being killed, perhaps while it waited for another suspend
- * * %-ENODEV - the device is dead or being removed
- * * %-EOPNOTSUPP - @devmem is classic
- *
- * A runtime_suspend callback that calls this must not return all of these: the PM
- * core takes what is neither -EBUSY nor -EAGAIN for an error that lasts, and never
- * resumes the device again. Let it return -EBUSY.
- *
- * Who suspends a devmem for two reasons, system sleep and idleness, resumes it when
- * neither is left: suspends are not counted.
- *
- * When the result is an errno the devmem is not suspended: pages that have come
- * home stay there, and migrations to the device are possible.
- */
-int hmm_devmem_suspend(struct hmm_devmem *devmem)
-{
-	int ret;
-
-	might_sleep();
-	if (!hmm_devmem_managed(devmem))
-		return -EOPNOTSUPP;
-	if (!hmm_devmem_ref_tryget_live(devmem))
-		return -ENODEV;
-	/* Another suspend holds it for as long as it takes to evict all pages. */
-	ret = mutex_lock_killable(&devmem->suspend_lock);
-	if (!ret) {
-		ret = devmem->suspended ? 0 : suspend_locked(devmem);
-		mutex_unlock(&devmem->suspend_lock);
-	}
-	trace_hmm_devmem_suspend(devmem, ret);
-	hmm_devmem_ref_put(devmem);
-	return ret;
-}
-EXPORT_SYMBOL_GPL(hmm_devmem_suspend);
-
-/**
- * hmm_devmem_resume() - The device has memory again
- * @devmem: The device memory. Nothing happens if it is not suspended, or removed.
- *
- * What was on the device before does not go there by itself.
- *
- * Context: Process context, may sleep.
- */
-void hmm_devmem_resume(struct hmm_devmem *devmem)
-{
-	if (!hmm_devmem_managed(devmem) || !hmm_devmem_ref_tryget_live(devmem))
-		return;
-	scoped_guard(mutex, &devmem->suspend_lock) {
-		if (devmem->suspended)
-			hmm_devmem_alloc_thaw(devmem->alloc);
-		devmem->suspended = false;
-	}
-	hmm_devmem_ref_put(devmem);
-}
-EXPORT_SYMBOL_GPL(hmm_devmem_resume);
 
 /**
  * hmm_devmem_mark_dead() - The device is gone for good

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Devices that are about to lose their memory, and have it again.
+ */
+
+/**
+ * DOC: Suspend
+ *
+ * Suspend is eviction: hmm_devmem_suspend() refuses new device pages, waits for
+ * migrations that are under way, and brings all pages back to system memory. When it has
+ * succeeded no data of a process is on the device, so that nothing can fault there and
+ * nothing is lost with the device's memory. When it fails the devmem works as
+ * before, and the driver has to give its suspend up.
+ */
+
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/cleanup.h>
+#include <linux/device.h>
+#include <linux/export.h>
+#include <linux/mutex.h>
+#include <linux/sched/signal.h>
+
+#include <trace/events/hmm_devmem.h>
+
+#include "internal.h"
+
+static int suspend_errno(const struct hmm_devmem_left *left)
+{
+	if (fatal_signal_pending(current))
+		return -EINTR;
+	if (left->no_memory)
+		return -ENOMEM;
+	return left->not_copied ? -EIO : -EBUSY;
+}
+
+static int suspend_locked(struct hmm_devmem *devmem)
+{
+	struct hmm_devmem_left left = { };
+	int ret = 0;
+
+	if (READ_ONCE(devmem->dead) || !hmm_devmem_alloc_freeze(devmem->alloc))
+		return -ENODEV;
+	hmm_devmem_wait_for_intake(devmem);
+	if (hmm_devmem_evict_all(devmem, true, &left)) {
+		ret = READ_ONCE(devmem->dead) ? -ENODEV : suspend_errno(&left);
+		hmm_devmem_alloc_thaw(devmem->alloc);
+		dev_warn(devmem->device,
+			 "cannot be suspended: pages left: %lu busy, %lu without system memory, %lu not copied\n",
+			 left.busy, left.no_memory, left.not_copied);
+	}
+	devmem->suspended = !ret;
+	return ret;
+}
+
+/**
+ * hmm_devmem_suspend() - Get ready for the device to lose its memory
+ * @devmem: A managed devmem. Nothing happens if it is suspended already.
+ *
+ * Brings all pages back to system memory. Until hmm_devmem_resume(), migrations to the
+ * device fail with -EAGAIN and hmm_devmem_alloc_folio() returns NULL. The driver calls
+ * it while the device still works, from a PM callback or before it resets the device.
+ *
+ * Context: Process context, may sleep. Takes folio locks; as for
+ * hmm_devmem_remove(), the caller has no lock that a callback of the driver
+ * takes. User processes can be frozen.
+ * Return:
+ * * %0 - there is no data on the device
+ * * %-EBUSY - pages are locked or referenced, and were for a second after the last
+ *   page that came back, or for ten seconds
+ * * %-ENOMEM - there is no system memory for them
+ * * %-EIO - the device did not copy them, or they could not be mapped for it
+ * * %-EINTR - the caller is being killed, perhaps while it waited for another suspend
+ * * %-ENODEV - the device is dead or being removed
+ * * %-EOPNOTSUPP - @devmem is classic
+ *
+ * A runtime_suspend callback that calls this must not return all of these: the PM
+ * core takes what is neither -EBUSY nor -EAGAIN for an error that lasts, and never
+ * resumes the device again. Let it return -EBUSY.
+ *
+ * Suspends are not counted: a driver that suspends a devmem for two reasons, system
+ * sleep and idleness, resumes it when neither is left.
+ *
+ * When the result is an errno the devmem is not suspended: pages that have come back
+ * stay in system memory, and migrations to the device are possible.
+ */
+int hmm_devmem_suspend(struct hmm_devmem *devmem)
+{
+	int ret;
+
+	might_sleep();
+	if (!hmm_devmem_managed(devmem))
+		return -EOPNOTSUPP;
+	if (!hmm_devmem_ref_tryget_live(devmem))
+		return -ENODEV;
+	/* Another suspend holds it for as long as it takes to evict all pages. */
+	ret = mutex_lock_killable(&devmem->suspend_lock);
+	if (!ret) {
+		ret = devmem->suspended ? 0 : suspend_locked(devmem);
+		mutex_unlock(&devmem->suspend_lock);
+	}
+	trace_hmm_devmem_suspend(devmem, ret);
+	hmm_devmem_ref_put(devmem);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_suspend);
+
+/**
+ * hmm_devmem_resume() - The device has memory again
+ * @devmem: The device memory. Nothing happens if it is not suspended, or removed.
+ *
+ * What was on the device before does not go there by itself.
+ *
+ * Context: Process context, may sleep.
+ */
+void hmm_devmem_resume(struct hmm_devmem *devmem)
+{
+	if (!hmm_devmem_managed(devmem) || !hmm_devmem_ref_tryget_live(devmem))
+		return;
+	scoped_guard(mutex, &devmem->suspend_lock) {
+		if (devmem->suspended)
+			hmm_devmem_alloc_thaw(devmem->alloc);
+		devmem->suspended = false;
+	}
+	hmm_devmem_ref_put(devmem);
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_resume);
