@@ -27,13 +27,10 @@
 #include <linux/export.h>
 #include <linux/jiffies.h>
 #include <linux/math64.h>
-#include <linux/memcontrol.h>
 #include <linux/migrate.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
-#include <linux/rcupdate.h>
-#include <linux/rmap.h>
 #include <linux/rwsem.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
@@ -43,7 +40,6 @@
 
 #include <trace/events/hmm_devmem.h>
 
-#include "../internal.h"
 #include "internal.h"
 
 /*
@@ -161,137 +157,6 @@ static bool split_large_folio(unsigned long pfn)
 	return !ret;
 }
 
-static unsigned long count_destinations(const struct hmm_devmem_txn *txn)
-{
-	unsigned int i, nr = 0;
-
-	if (txn->dst[0] & MIGRATE_PFN_COMPOUND)
-		return HMM_DEVMEM_BLOCK_NR;
-	for (i = 0; i < txn->nr; i++)
-		nr += !!txn->dst[i];
-	return nr;
-}
-
-/*
- * Pages that have no data of anybody's: a CPU fault has brought it home and not yet
- * dropped its last reference, or it was allocated and not used yet. Core collects
- * them like others, but a page has to have a charge when that moves.
- */
-static void spare_orphans(struct hmm_devmem_txn *txn)
-{
-	unsigned int i;
-
-	if (mem_cgroup_disabled())
-		return;
-	for (i = 0; i < txn->nr; i++) {
-		struct page *page = migrate_pfn_to_page(txn->src[i]);
-
-		if (page && !folio_memcg_charged(page_folio(page)))
-			txn->src[i] &= ~MIGRATE_PFN_MIGRATE;
-	}
-}
-
-/*
- * What the mappings of @page hang on, with a reference; NULL if nobody maps it, or
- * its lock is taken. @block is set if its folio is a large one, and all of it.
- */
-static struct anon_vma *get_mapping(struct page *page, bool *block)
-{
-	struct folio *folio = page_folio(page);
-	struct anon_vma *anon_vma = NULL;
-
-	*block = false;
-	if (!folio_try_get(folio))
-		return NULL;
-	if (folio_trylock(folio)) {
-		/* A free page can still name the folio that it was a part of. */
-		if (folio == page_folio(page) && folio_test_anon(folio) &&
-		    page_to_pfn(page) - folio_pfn(folio) < folio_nr_pages(folio))
-			anon_vma = folio_get_anon_vma(folio);
-		*block = anon_vma && page == &folio->page &&
-			 folio_order(folio) == HMM_DEVMEM_BLOCK_ORDER;
-		folio_unlock(folio);
-	}
-	folio_put(folio);
-	return anon_vma;
-}
-
-/*
- * Core looks for the mappings of each page that it has collected when it ends the
- * migration, but has nothing then that keeps the last process from exiting in the
- * meantime, and its anon_vma from being freed. So hold those. Pages without
- * mappings stay out of it altogether.
- */
-static void hold_mappings(struct hmm_devmem_txn *txn)
-{
-	unsigned int i, n, size, nr = 0;
-	struct anon_vma *anon_vma;
-	bool block;
-
-	for (i = 0; i < txn->nr; i += size) {
-		size = 1;
-		anon_vma = get_mapping(pfn_to_page(txn->src[i]), &block);
-		if (!anon_vma)
-			continue;
-		/* Its other pages follow, and there is nothing else. */
-		if (block)
-			size = txn->nr - i;
-		for (n = 0; n < size; n++, nr++) {
-			txn->src[nr] = txn->src[i + n];
-			txn->mappings[nr] = n ? NULL : anon_vma;
-		}
-	}
-	txn->nr = nr;
-}
-
-/*
- * The folio can have got another one before it was collected; now it cannot. Or there
- * was a large folio, of which the first page was asked, and now there are small ones.
- */
-static void hold_new_mapping(struct anon_vma **mapping, struct folio *folio)
-{
-	struct anon_vma *anon_vma;
-
-	scoped_guard(rcu) {
-		anon_vma = folio_anon_vma(folio);
-		if (likely(anon_vma == *mapping) || !anon_vma ||
-		    !atomic_inc_not_zero(&anon_vma->refcount))
-			return;
-	}
-	swap(*mapping, anon_vma);
-	if (anon_vma)
-		put_anon_vma(anon_vma);
-}
-
-static void hold_new_mappings(struct hmm_devmem_txn *txn)
-{
-	unsigned int i;
-
-	for (i = 0; i < txn->nr; i++) {
-		struct page *page = migrate_pfn_to_page(txn->src[i]);
-
-		if (page)
-			hold_new_mapping(&txn->mappings[i], page_folio(page));
-	}
-}
-
-/* On its own for a test: all of this can change before core has the locks. */
-VISIBLE_IF_KUNIT void hmm_devmem_collect_pfns(unsigned long *pfns, unsigned int nr)
-{
-	KUNIT_STATIC_STUB_REDIRECT(hmm_devmem_collect_pfns, pfns, nr);
-	migrate_device_pfns(pfns, nr);
-}
-EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_collect_pfns);
-
-static void put_mappings(struct hmm_devmem_txn *txn)
-{
-	unsigned int i;
-
-	for (i = 0; i < txn->nr; i++)
-		if (txn->mappings[i])
-			put_anon_vma(txn->mappings[i]);
-}
-
 /*
  * Start to move the device pages whose pfns are in @txn->src; there can be none
  * left in the end. Returns false if that takes a large folio of system memory and
@@ -302,35 +167,20 @@ static bool evict_start(struct hmm_devmem_txn *txn)
 	u64 start;
 	bool ret;
 
-	hold_mappings(txn);
+	hmm_devmem_txn_collect_pfns(txn);
 	if (!txn->nr)
 		return true;
 	txn->unmapped = false;
 	txn->must_split = false;
-	memset(txn->dst, 0, txn->nr * sizeof(*txn->dst));
-	hmm_devmem_collect_pfns(txn->src, txn->nr);
-	hold_new_mappings(txn);
-	spare_orphans(txn);
 	txn->copy.dir = HMM_DEVMEM_TO_RAM;
 	start = hmm_devmem_evict_ns();
 	ret = hmm_devmem_txn_alloc_ram(txn, 0);
-	txn->wanted = count_destinations(txn);
+	txn->wanted = hmm_devmem_txn_nr_dst(txn);
 	if (txn->wanted)
 		start = hmm_devmem_evict_ns();
 	hmm_devmem_txn_copy_start(txn);
 	txn->ns = hmm_devmem_evict_ns() - start;
 	return ret;
-}
-
-static unsigned long count_collected(const struct hmm_devmem_txn *txn)
-{
-	unsigned int i, nr = 0;
-
-	if (txn->src[0] & MIGRATE_PFN_COMPOUND)
-		return txn->src[0] & MIGRATE_PFN_MIGRATE ? HMM_DEVMEM_BLOCK_NR : 0;
-	for (i = 0; i < txn->nr; i++)
-		nr += !!(txn->src[i] & MIGRATE_PFN_MIGRATE);
-	return nr;
 }
 
 static void evict_finish(struct hmm_devmem_txn *txn,
@@ -346,8 +196,8 @@ static void evict_finish(struct hmm_devmem_txn *txn,
 		return;
 	start = hmm_devmem_evict_ns();
 	err = hmm_devmem_txn_copy_wait(txn);
-	collected = count_collected(txn);
-	copied = count_destinations(txn);
+	collected = hmm_devmem_txn_nr_collected(txn);
+	copied = hmm_devmem_txn_nr_dst(txn);
 	/* What is split is tried again; what cannot be is in use by others. */
 	if (!txn->must_split)
 		left->no_memory += collected - txn->wanted;
@@ -358,7 +208,7 @@ static void evict_finish(struct hmm_devmem_txn *txn,
 	migrate_device_pages(txn->src, txn->dst, txn->nr);
 	moved = hmm_devmem_txn_committed(txn);
 	migrate_device_finalize(txn->src, txn->dst, txn->nr);
-	put_mappings(txn);
+	hmm_devmem_txn_put_mappings(txn);
 
 	hmm_devmem_count(devmem, HMM_DEVMEM_MOVED_TO_RAM, moved);
 	hmm_devmem_count(devmem, HMM_DEVMEM_EVICTED, moved);

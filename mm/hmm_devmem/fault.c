@@ -65,21 +65,6 @@ static void fault_window_done(const struct vm_area_struct *vma,
 	WRITE_ONCE(hint->nr, (end - start) >> PAGE_SHIFT);
 }
 
-/* The entry that decides about entry @i: large folios have one. */
-static bool fault_has_dst(const struct hmm_devmem_txn *txn, unsigned int i)
-{
-	return txn->dst[txn->dst[0] & MIGRATE_PFN_COMPOUND ? 0 : i];
-}
-
-/* Has the page at entry @first moved? */
-static bool fault_moved(const struct hmm_devmem_txn *txn, unsigned int first)
-{
-	const bool large = txn->dst[0] & MIGRATE_PFN_COMPOUND;
-
-	return fault_has_dst(txn, first) &&
-	       txn->src[large ? 0 : first] & MIGRATE_PFN_MIGRATE;
-}
-
 /*
  * What follows returns, beside errors: VM_FAULT_NOPAGE if the page is locked or has
  * other references at the moment, VM_FAULT_RETRY if the device did not copy it and may
@@ -102,11 +87,11 @@ static vm_fault_t fault_copy(struct hmm_devmem_txn *txn, unsigned int first)
 
 	if (!hmm_devmem_txn_alloc_ram(txn, first))
 		return txn->must_split ? 0 : no_ram_for_fault(txn->devmem);
-	collected = fault_has_dst(txn, first);
+	collected = hmm_devmem_txn_has_dst(txn, first);
 	hmm_devmem_txn_copy_start(txn);
 	err = hmm_devmem_txn_copy_wait(txn);
 	/* Only the page that the CPU has touched is owed. */
-	if (!collected || fault_has_dst(txn, first))
+	if (!collected || hmm_devmem_txn_has_dst(txn, first))
 		return 0;
 	return err == -EIO || err == -ENODEV ? VM_FAULT_SIGBUS : VM_FAULT_RETRY;
 }
@@ -133,9 +118,9 @@ static vm_fault_t fault_window(struct hmm_devmem_txn *txn, unsigned long addr,
 	bool retry;
 
 	/* Core has locked @page, and has to be told by which name. */
-	collected = hmm_devmem_txn_collect(txn, end, devmem->owner,
-					   flags | MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
-					   (struct page *)page);
+	flags |= MIGRATE_VMA_SELECT_DEVICE_PRIVATE;
+	collected = hmm_devmem_txn_collect_vma(txn, end, devmem->owner, flags,
+					       (struct page *)page);
 	if (collected <= 0)
 		return collected ? VM_FAULT_SIGBUS : VM_FAULT_NOPAGE;
 
@@ -145,7 +130,7 @@ static vm_fault_t fault_window(struct hmm_devmem_txn *txn, unsigned long addr,
 	migrate_vma_pages(&txn->mig);
 	moved = hmm_devmem_txn_committed(txn);
 	/* It was not collected, or core has refused to move it. */
-	retry = !ret && !txn->must_split && !fault_moved(txn, first);
+	retry = !ret && !txn->must_split && !hmm_devmem_txn_moved(txn, first);
 	migrate_vma_finalize(&txn->mig);
 
 	hmm_devmem_count(devmem, HMM_DEVMEM_MOVED_TO_RAM, moved);

@@ -690,8 +690,11 @@ void hmm_devmem_txn_note_pages(const struct hmm_devmem_txn *txn,
 void hmm_devmem_txn_copy_start(struct hmm_devmem_txn *txn);
 int hmm_devmem_txn_copy_wait(struct hmm_devmem_txn *txn);
 unsigned long hmm_devmem_txn_committed(const struct hmm_devmem_txn *txn);
+bool hmm_devmem_txn_has_dst(const struct hmm_devmem_txn *txn, unsigned int i);
+bool hmm_devmem_txn_moved(const struct hmm_devmem_txn *txn, unsigned int i);
+unsigned long hmm_devmem_txn_nr_dst(const struct hmm_devmem_txn *txn);
 
-/* migrate.c */
+/* collect.c */
 
 extern unsigned long hmm_devmem_max_window;
 
@@ -707,9 +710,15 @@ static inline bool hmm_devmem_moves_blocks(void)
 	return hmm_devmem_window_nr() == HMM_DEVMEM_BLOCK_NR;
 }
 
-int hmm_devmem_txn_collect(struct hmm_devmem_txn *txn, unsigned long end,
-			   void *owner, unsigned long flags,
-			   struct page *fault_page);
+int hmm_devmem_txn_collect_vma(struct hmm_devmem_txn *txn, unsigned long end,
+			       void *owner, unsigned long flags,
+			       struct page *fault_page);
+void hmm_devmem_txn_collect_pfns(struct hmm_devmem_txn *txn);
+void hmm_devmem_txn_put_mappings(struct hmm_devmem_txn *txn);
+unsigned long hmm_devmem_txn_nr_collected(const struct hmm_devmem_txn *txn);
+#if IS_ENABLED(CONFIG_KUNIT)
+void hmm_devmem_collect_pfns(unsigned long *pfns, unsigned int nr);
+#endif
 
 /* resident.c */
 
@@ -737,7 +746,6 @@ void hmm_devmem_evict_clock_pass(struct hmm_devmem_evict_clock *clock,
 				 u64 start, u64 now, bool progress);
 u64 hmm_devmem_evict_ns(void);
 void hmm_devmem_drain_batches(void);
-void hmm_devmem_collect_pfns(unsigned long *pfns, unsigned int nr);
 #endif
 unsigned long hmm_devmem_evict_all(struct hmm_devmem *devmem, bool killable,
 				   struct hmm_devmem_left *left);

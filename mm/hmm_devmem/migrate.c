@@ -7,91 +7,17 @@
 
 #include <linux/delay.h>
 #include <linux/export.h>
-#include <linux/kstrtox.h>
-#include <linux/log2.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
-#include <linux/moduleparam.h>
 #include <linux/percpu-rwsem.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
-#include <linux/sizes.h>
 #include <linux/vmalloc.h>
 
 #include <trace/events/hmm_devmem.h>
 
 #include "internal.h"
-
-/*
- * While a window is copied nobody can touch its pages, and the mappings of the process
- * cannot be changed: 2 MiB take a fifth of a millisecond at 10 GB/s. What one entry of
- * a page table maps can be much more (512 MiB on arm64 with pages of 64 KiB).
- */
-#define HMM_DEVMEM_WINDOW_MAX	SZ_2M
-
-unsigned long hmm_devmem_max_window __read_mostly = HMM_DEVMEM_WINDOW_MAX >> PAGE_SHIFT;
-
-static int set_window_kb(const char *text, const struct kernel_param *param)
-{
-	unsigned int kb;
-	int ret = kstrtouint(text, 0, &kb);
-
-	if (ret)
-		return ret;
-	if (kb < PAGE_SIZE / SZ_1K || kb > HMM_DEVMEM_WINDOW_MAX / SZ_1K ||
-	    !is_power_of_2(kb))
-		return -EINVAL;
-	WRITE_ONCE(hmm_devmem_max_window, (unsigned long)kb * SZ_1K >> PAGE_SHIFT);
-	return 0;
-}
-
-static int get_window_kb(char *text, const struct kernel_param *param)
-{
-	return sysfs_emit(text, "%lu\n", hmm_devmem_max_window * (PAGE_SIZE / SZ_1K));
-}
-
-static const struct kernel_param_ops window_kb_ops = {
-	.set = set_window_kb,
-	.get = get_window_kb,
-};
-module_param_cb(window_kb, &window_kb_ops, NULL, 0644);
-MODULE_PARM_DESC(window_kb, "How much is migrated at once, KiB");
-
-/**
- * hmm_devmem_txn_collect() - Collect what can move, by virtual address
- * @txn: The transaction, with its vma and start.
- * @end: User virtual address, exclusive.
- * @owner: See &struct migrate_vma for this and all other parameters.
- * @flags: "
- * @fault_page: "
- *
- * Context: Process context, may sleep. The caller holds the mmap lock for reading.
- * Return: Whether anything was collected, or an errno. If so, finalize must follow.
- */
-int hmm_devmem_txn_collect(struct hmm_devmem_txn *txn, unsigned long end,
-			   void *owner, unsigned long flags,
-			   struct page *fault_page)
-{
-	int ret;
-
-	/* All of it: to clear it first would cost every fault as much again. */
-	txn->mig = (struct migrate_vma) {
-		.vma = txn->vma,
-		.dst = txn->dst,
-		.src = txn->src,
-		.cpages = 0,
-		.npages = 0,
-		.start = txn->start,
-		.end = end,
-		.pgmap_owner = owner,
-		.flags = flags,
-		.fault_page = fault_page,
-	};
-	ret = migrate_vma_setup(&txn->mig);
-	txn->nr = ret ? 0 : txn->mig.npages;
-	return ret ?: txn->mig.cpages > 0;
-}
 
 /* @split: Core is to split large folios before it unmaps them. */
 static int window_start_to_device(struct hmm_devmem_txn *txn, unsigned long end,
@@ -104,7 +30,7 @@ static int window_start_to_device(struct hmm_devmem_txn *txn, unsigned long end,
 	/* Core does not bring large coherent folios back, nor pins them. */
 	if (devmem->type == MEMORY_DEVICE_PRIVATE && !split)
 		flags |= MIGRATE_VMA_SELECT_COMPOUND;
-	ret = hmm_devmem_txn_collect(txn, end, &devmem->to_device_cookie, flags, NULL);
+	ret = hmm_devmem_txn_collect_vma(txn, end, &devmem->to_device_cookie, flags, NULL);
 	if (ret <= 0)
 		return ret;
 	txn->copy.dir = HMM_DEVMEM_TO_DEVICE;
@@ -129,7 +55,7 @@ static int window_start_to_ram(struct hmm_devmem_txn *txn, unsigned long end,
 
 	if (!split)
 		flags |= MIGRATE_VMA_SELECT_COMPOUND;
-	ret = hmm_devmem_txn_collect(txn, end, devmem->owner, flags, NULL);
+	ret = hmm_devmem_txn_collect_vma(txn, end, devmem->owner, flags, NULL);
 	if (ret <= 0)
 		return ret;
 	txn->copy.dir = HMM_DEVMEM_TO_RAM;

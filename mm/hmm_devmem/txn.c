@@ -22,11 +22,6 @@
  *
  * What is copied is read from the arrays that core filled when it collected, and
  * never from the page that a CPU fault was about: core may have split its folio.
- *
- * A *window* is 2 MiB, or the ``hmm_devmem.window_kb`` of the kernel's command line and
- * of sysfs if that is less, but not more than a block. Where a block is larger, large
- * folios are split before they move, in either direction: the library makes none on the
- * device then, but drivers can, and those from before ``window_kb`` was lowered stay.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -503,11 +498,61 @@ unsigned long hmm_devmem_txn_committed(const struct hmm_devmem_txn *txn)
 	unsigned long moved = 0;
 	unsigned int i;
 
-	if (txn->dst[0] & MIGRATE_PFN_COMPOUND)
+	if (txn_dst_is_large(txn))
 		return txn_entry_committed(txn, 0) ? HMM_DEVMEM_BLOCK_NR : 0;
 	for (i = 0; i < nr; i++)
 		moved += txn_entry_committed(txn, i);
 	return moved;
+}
+
+/* The entry that decides about the page at entry @i: a large folio has one. */
+static unsigned int txn_dst_entry(const struct hmm_devmem_txn *txn, unsigned int i)
+{
+	return txn_dst_is_large(txn) ? 0 : i;
+}
+
+/**
+ * hmm_devmem_txn_has_dst() - Has a page a destination?
+ * @txn: The transaction.
+ * @i: Its entry. It need not have one of its own in @txn, as a part of a large folio.
+ *
+ * Context: Any context.
+ * Return: True if it has, and no copy of it has failed.
+ */
+bool hmm_devmem_txn_has_dst(const struct hmm_devmem_txn *txn, unsigned int i)
+{
+	return txn->dst[txn_dst_entry(txn, i)];
+}
+
+/**
+ * hmm_devmem_txn_moved() - Has a page moved?
+ * @txn: The transaction, after core has committed it.
+ * @i: Its entry, as for hmm_devmem_txn_has_dst().
+ *
+ * Context: Any context.
+ * Return: True if it has.
+ */
+bool hmm_devmem_txn_moved(const struct hmm_devmem_txn *txn, unsigned int i)
+{
+	return txn_entry_committed(txn, txn_dst_entry(txn, i));
+}
+
+/**
+ * hmm_devmem_txn_nr_dst() - Number of pages that have a destination
+ * @txn: The transaction.
+ *
+ * Context: Any context.
+ * Return: Number of pages.
+ */
+unsigned long hmm_devmem_txn_nr_dst(const struct hmm_devmem_txn *txn)
+{
+	unsigned int i, nr = 0;
+
+	if (txn_dst_is_large(txn))
+		return HMM_DEVMEM_BLOCK_NR;
+	for (i = 0; i < txn->nr; i++)
+		nr += !!txn->dst[i];
+	return nr;
 }
 
 /**

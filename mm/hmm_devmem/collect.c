@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a transaction starts with: the pages that core has collected.
+ */
+
+/**
+ * DOC: Collection
+ *
+ * Core collects pages in two ways: by virtual address, which needs a vma and the mmap
+ * lock, and by pfn, which needs neither and finds the mappings by rmap. A CPU fault and
+ * the migration of a range do the former, eviction the latter. Either way core has
+ * locked and unmapped what it has collected.
+ *
+ * A *window* is 2 MiB, or the ``hmm_devmem.window_kb`` of the kernel's command line and
+ * of sysfs if that is less, but not more than a block. Where a block is larger, large
+ * folios are split before they move, in either direction: the library makes none on the
+ * device then, but drivers can, and those from before ``window_kb`` was lowered stay.
+ */
+
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <kunit/static_stub.h>
+#include <kunit/visibility.h>
+#include <linux/cleanup.h>
+#include <linux/kstrtox.h>
+#include <linux/log2.h>
+#include <linux/memcontrol.h>
+#include <linux/migrate.h>
+#include <linux/minmax.h>
+#include <linux/mm.h>
+#include <linux/moduleparam.h>
+#include <linux/pagemap.h>
+#include <linux/rcupdate.h>
+#include <linux/rmap.h>
+#include <linux/sizes.h>
+#include <linux/string.h>
+
+#include "../internal.h"
+#include "internal.h"
+
+/*
+ * While a window is copied the process can neither touch its pages nor change its
+ * mappings: 2 MiB take a fifth of a millisecond at 10 GB/s. What one entry of a page
+ * table maps can be much more (512 MiB on arm64 with pages of 64 KiB).
+ */
+#define HMM_DEVMEM_WINDOW_MAX	SZ_2M
+
+unsigned long hmm_devmem_max_window __read_mostly = HMM_DEVMEM_WINDOW_MAX >> PAGE_SHIFT;
+
+static int set_window_kb(const char *text, const struct kernel_param *param)
+{
+	unsigned int kb;
+	int ret = kstrtouint(text, 0, &kb);
+
+	if (ret)
+		return ret;
+	if (kb < PAGE_SIZE / SZ_1K || kb > HMM_DEVMEM_WINDOW_MAX / SZ_1K ||
+	    !is_power_of_2(kb))
+		return -EINVAL;
+	WRITE_ONCE(hmm_devmem_max_window, (unsigned long)kb * SZ_1K >> PAGE_SHIFT);
+	return 0;
+}
+
+static int get_window_kb(char *text, const struct kernel_param *param)
+{
+	return sysfs_emit(text, "%lu\n", hmm_devmem_max_window * (PAGE_SIZE / SZ_1K));
+}
+
+static const struct kernel_param_ops window_kb_ops = {
+	.set = set_window_kb,
+	.get = get_window_kb,
+};
+module_param_cb(window_kb, &window_kb_ops, NULL, 0644);
+MODULE_PARM_DESC(window_kb, "How much is migrated at once, KiB");
+
+/**
+ * hmm_devmem_txn_collect_vma() - Collect what can move, by virtual address
+ * @txn: The transaction, with its vma and start.
+ * @end: User virtual address, exclusive.
+ * @owner: Whose device pages to collect: &migrate_vma.pgmap_owner.
+ * @flags: What to collect: &migrate_vma.flags.
+ * @fault_page: The page that a CPU fault is about, or NULL: &migrate_vma.fault_page.
+ *
+ * Context: Process context, may sleep. The caller holds the mmap lock for reading.
+ * Return: Whether anything was collected, or an errno. If so, finalize must follow.
+ */
+int hmm_devmem_txn_collect_vma(struct hmm_devmem_txn *txn, unsigned long end,
+			       void *owner, unsigned long flags,
+			       struct page *fault_page)
+{
+	int ret;
+
+	/* All of it: to clear it first would cost every fault as much again. */
+	txn->mig = (struct migrate_vma) {
+		.vma = txn->vma,
+		.dst = txn->dst,
+		.src = txn->src,
+		.cpages = 0,
+		.npages = 0,
+		.start = txn->start,
+		.end = end,
+		.pgmap_owner = owner,
+		.flags = flags,
+		.fault_page = fault_page,
+	};
+	ret = migrate_vma_setup(&txn->mig);
+	txn->nr = ret ? 0 : txn->mig.npages;
+	return ret ?: txn->mig.cpages > 0;
+}
+
+/*
+ * The anon_vma of @page, with a reference; NULL if no process maps it, or its folio is
+ * locked. @block is set if @page is the first one of a large folio.
+ */
+static struct anon_vma *get_mapping(struct page *page, bool *block)
+{
+	struct folio *folio = page_folio(page);
+	struct anon_vma *anon_vma = NULL;
+
+	*block = false;
+	if (!folio_try_get(folio))
+		return NULL;
+	if (folio_trylock(folio)) {
+		/* A free page can still name the folio that it was a part of. */
+		if (folio == page_folio(page) && folio_test_anon(folio) &&
+		    page_to_pfn(page) - folio_pfn(folio) < folio_nr_pages(folio))
+			anon_vma = folio_get_anon_vma(folio);
+		*block = anon_vma && page == &folio->page &&
+			 folio_order(folio) == HMM_DEVMEM_BLOCK_ORDER;
+		folio_unlock(folio);
+	}
+	folio_put(folio);
+	return anon_vma;
+}
+
+/*
+ * When core ends a migration it looks for the mappings of each page that it has
+ * collected, but it holds nothing that keeps the last process from exiting before, and
+ * its anon_vma from being freed. So hold a reference on each anon_vma. Pages without
+ * one are not collected at all.
+ */
+static void hold_mappings(struct hmm_devmem_txn *txn)
+{
+	unsigned int i, n, size, nr = 0;
+	struct anon_vma *anon_vma;
+	bool block;
+
+	for (i = 0; i < txn->nr; i += size) {
+		size = 1;
+		anon_vma = get_mapping(pfn_to_page(txn->src[i]), &block);
+		if (!anon_vma)
+			continue;
+		/* Its other pages follow, and there is nothing else. */
+		if (block)
+			size = txn->nr - i;
+		for (n = 0; n < size; n++, nr++) {
+			txn->src[nr] = txn->src[i + n];
+			txn->mappings[nr] = n ? NULL : anon_vma;
+		}
+	}
+	txn->nr = nr;
+}
+
+/*
+ * Before it was collected the folio can have got another anon_vma; now it cannot. Or the
+ * reference is for the first page of a large folio, which has been split since.
+ */
+static void hold_new_mapping(struct anon_vma **mapping, struct folio *folio)
+{
+	struct anon_vma *anon_vma;
+
+	scoped_guard(rcu) {
+		anon_vma = folio_anon_vma(folio);
+		if (likely(anon_vma == *mapping) || !anon_vma ||
+		    !atomic_inc_not_zero(&anon_vma->refcount))
+			return;
+	}
+	swap(*mapping, anon_vma);
+	if (anon_vma)
+		put_anon_vma(anon_vma);
+}
+
+static void hold_new_mappings(struct hmm_devmem_txn *txn)
+{
+	unsigned int i;
+
+	for (i = 0; i < txn->nr; i++) {
+		struct page *page = migrate_pfn_to_page(txn->src[i]);
+
+		if (page)
+			hold_new_mapping(&txn->mappings[i], page_folio(page));
+	}
+}
+
+/* Where a test changes what is in use: that can happen before core has the locks. */
+VISIBLE_IF_KUNIT void hmm_devmem_collect_pfns(unsigned long *pfns, unsigned int nr)
+{
+	KUNIT_STATIC_STUB_REDIRECT(hmm_devmem_collect_pfns, pfns, nr);
+	migrate_device_pfns(pfns, nr);
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_collect_pfns);
+
+/*
+ * Leave pages where they are that hold no data of a process: a CPU fault has brought that
+ * back and not yet dropped its last reference, or the page was allocated and not used
+ * yet. Core collects them like others, but moves the charge of a page, which they have
+ * none of.
+ */
+static void spare_orphans(struct hmm_devmem_txn *txn)
+{
+	unsigned int i;
+
+	if (mem_cgroup_disabled())
+		return;
+	for (i = 0; i < txn->nr; i++) {
+		struct page *page = migrate_pfn_to_page(txn->src[i]);
+
+		if (page && !folio_memcg_charged(page_folio(page)))
+			txn->src[i] &= ~MIGRATE_PFN_MIGRATE;
+	}
+}
+
+/**
+ * hmm_devmem_txn_collect_pfns() - Collect what can move, by pfn
+ * @txn: The transaction, with @txn->nr pfns of device pages in its @txn->src.
+ *
+ * Pages that no process maps drop out: @txn->nr can be less afterwards, and 0. Unless
+ * it is 0, finalize must follow, and then hmm_devmem_txn_put_mappings().
+ *
+ * Context: Process context, may sleep. The struct pages cannot go away meanwhile.
+ */
+void hmm_devmem_txn_collect_pfns(struct hmm_devmem_txn *txn)
+{
+	hold_mappings(txn);
+	if (!txn->nr)
+		return;
+	memset(txn->dst, 0, txn->nr * sizeof(*txn->dst));
+	hmm_devmem_collect_pfns(txn->src, txn->nr);
+	hold_new_mappings(txn);
+	spare_orphans(txn);
+}
+
+/**
+ * hmm_devmem_txn_put_mappings() - The end of what hmm_devmem_txn_collect_pfns() holds
+ * @txn: The transaction, after core has finalized it.
+ *
+ * Context: Process context.
+ */
+void hmm_devmem_txn_put_mappings(struct hmm_devmem_txn *txn)
+{
+	unsigned int i;
+
+	for (i = 0; i < txn->nr; i++)
+		if (txn->mappings[i])
+			put_anon_vma(txn->mappings[i]);
+}
+
+/**
+ * hmm_devmem_txn_nr_collected() - Number of pages that core has collected
+ * @txn: The transaction, before core has committed it.
+ *
+ * Context: Any context.
+ * Return: Number of pages.
+ */
+unsigned long hmm_devmem_txn_nr_collected(const struct hmm_devmem_txn *txn)
+{
+	unsigned int i, nr = 0;
+
+	if (txn->src[0] & MIGRATE_PFN_COMPOUND)
+		return txn->src[0] & MIGRATE_PFN_MIGRATE ? HMM_DEVMEM_BLOCK_NR : 0;
+	for (i = 0; i < txn->nr; i++)
+		nr += !!(txn->src[i] & MIGRATE_PFN_MIGRATE);
+	return nr;
+}
