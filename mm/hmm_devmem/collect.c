@@ -82,7 +82,8 @@ MODULE_PARM_DESC(window_kb, "How much is migrated at once, KiB");
  * @fault_page: The page that a CPU fault is about, or NULL: &migrate_vma.fault_page.
  *
  * Context: Process context, may sleep. The caller holds the mmap lock for reading.
- * Return: Whether anything was collected, or an errno. If so, finalize must follow.
+ * Return: Whether anything was collected, or an errno. If so, hmm_devmem_txn_commit()
+ * must follow.
  */
 int hmm_devmem_txn_collect_vma(struct hmm_devmem_txn *txn, unsigned long end,
 			       void *owner, unsigned long flags,
@@ -225,7 +226,7 @@ static void spare_orphans(struct hmm_devmem_txn *txn)
  * @txn: The transaction, with @txn->nr pfns of device pages in its @txn->src.
  *
  * Pages that no process maps drop out: @txn->nr can be less afterwards, and 0. Unless
- * it is 0, finalize must follow, and then hmm_devmem_txn_put_mappings().
+ * it is 0, hmm_devmem_txn_commit() must follow.
  *
  * Context: Process context, may sleep. The struct pages cannot go away meanwhile.
  */

@@ -187,8 +187,7 @@ static void evict_finish(struct hmm_devmem_txn *txn,
 			 struct evict_effort *effort,
 			 struct hmm_devmem_left *left)
 {
-	struct hmm_devmem *devmem = txn->devmem;
-	unsigned long collected, copied, moved;
+	unsigned long collected, copied;
 	u64 start;
 	int err;
 
@@ -205,13 +204,7 @@ static void evict_finish(struct hmm_devmem_txn *txn,
 	if (collected && !txn->must_split)
 		effort_note(effort, txn->wanted, copied, err,
 			    txn->ns + hmm_devmem_evict_ns() - start);
-	migrate_device_pages(txn->src, txn->dst, txn->nr);
-	moved = hmm_devmem_txn_committed(txn);
-	migrate_device_finalize(txn->src, txn->dst, txn->nr);
-	hmm_devmem_txn_put_mappings(txn);
-
-	hmm_devmem_count(devmem, HMM_DEVMEM_MOVED_TO_RAM, moved);
-	hmm_devmem_count(devmem, HMM_DEVMEM_EVICTED, moved);
+	hmm_devmem_count(txn->devmem, HMM_DEVMEM_EVICTED, hmm_devmem_txn_commit(txn));
 }
 
 /*

@@ -127,13 +127,9 @@ static vm_fault_t fault_window(struct hmm_devmem_txn *txn, unsigned long addr,
 	txn->copy.dir = HMM_DEVMEM_TO_RAM;
 	txn->in_fault = true;
 	ret = fault_copy(txn, first);
-	migrate_vma_pages(&txn->mig);
-	moved = hmm_devmem_txn_committed(txn);
+	moved = hmm_devmem_txn_commit(txn);
 	/* It was not collected, or core has refused to move it. */
 	retry = !ret && !txn->must_split && !hmm_devmem_txn_moved(txn, first);
-	migrate_vma_finalize(&txn->mig);
-
-	hmm_devmem_count(devmem, HMM_DEVMEM_MOVED_TO_RAM, moved);
 	hmm_devmem_count(devmem, HMM_DEVMEM_FAULT_PAGES, moved);
 	trace_hmm_devmem_fault(devmem, addr, txn->start, end, moved, ret);
 	/* Then the next fault, which is sure to come, is about a page. */

@@ -684,12 +684,11 @@ struct hmm_devmem_txn *hmm_devmem_txn_get_locked(struct hmm_devmem *devmem,
 void hmm_devmem_txn_put(struct hmm_devmem_txn *txn);
 void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn);
 bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first);
-void hmm_devmem_txn_map(struct hmm_devmem_txn *txn);
 void hmm_devmem_txn_note_pages(const struct hmm_devmem_txn *txn,
 			       unsigned long *pages);
 void hmm_devmem_txn_copy_start(struct hmm_devmem_txn *txn);
 int hmm_devmem_txn_copy_wait(struct hmm_devmem_txn *txn);
-unsigned long hmm_devmem_txn_committed(const struct hmm_devmem_txn *txn);
+unsigned long hmm_devmem_txn_commit(struct hmm_devmem_txn *txn);
 bool hmm_devmem_txn_has_dst(const struct hmm_devmem_txn *txn, unsigned int i);
 bool hmm_devmem_txn_moved(const struct hmm_devmem_txn *txn, unsigned int i);
 unsigned long hmm_devmem_txn_nr_dst(const struct hmm_devmem_txn *txn);

@@ -69,22 +69,14 @@ static int window_start_to_ram(struct hmm_devmem_txn *txn, unsigned long end,
  */
 static unsigned long window_finish(struct hmm_devmem_txn *txn, unsigned long *own)
 {
-	const bool to_device = txn->copy.dir == HMM_DEVMEM_TO_DEVICE;
 	struct hmm_devmem *devmem = txn->devmem;
 	unsigned long moved;
 
 	hmm_devmem_txn_copy_wait(txn);
-	migrate_vma_pages(&txn->mig);
-	moved = hmm_devmem_txn_committed(txn);
-	if (to_device)
-		hmm_devmem_txn_map(txn);
+	moved = hmm_devmem_txn_commit(txn);
 	if (own)
 		hmm_devmem_txn_note_pages(txn, own);
-	migrate_vma_finalize(&txn->mig);
-
-	hmm_devmem_count(devmem, to_device ? HMM_DEVMEM_MOVED_TO_DEVICE :
-					     HMM_DEVMEM_MOVED_TO_RAM, moved);
-	if (to_device)
+	if (txn->copy.dir == HMM_DEVMEM_TO_DEVICE)
 		trace_hmm_devmem_to_device(devmem, txn->start, txn->mig.end, moved);
 	else
 		trace_hmm_devmem_to_ram(devmem, txn->start, txn->mig.end, moved);

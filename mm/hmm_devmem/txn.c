@@ -485,14 +485,7 @@ static bool txn_entry_committed(const struct hmm_devmem_txn *txn,
 	return txn->dst[i] && (txn->src[i] & MIGRATE_PFN_MIGRATE);
 }
 
-/**
- * hmm_devmem_txn_committed() - Number of pages that have moved
- * @txn: The transaction, after core has committed it.
- *
- * Context: Any context.
- * Return: Number of pages.
- */
-unsigned long hmm_devmem_txn_committed(const struct hmm_devmem_txn *txn)
+static unsigned long txn_nr_committed(const struct hmm_devmem_txn *txn)
 {
 	const unsigned int nr = txn->nr;
 	unsigned long moved = 0;
@@ -505,63 +498,8 @@ unsigned long hmm_devmem_txn_committed(const struct hmm_devmem_txn *txn)
 	return moved;
 }
 
-/* The entry that decides about the page at entry @i: a large folio has one. */
-static unsigned int txn_dst_entry(const struct hmm_devmem_txn *txn, unsigned int i)
-{
-	return txn_dst_is_large(txn) ? 0 : i;
-}
-
-/**
- * hmm_devmem_txn_has_dst() - Has a page a destination?
- * @txn: The transaction.
- * @i: Its entry. It need not have one of its own in @txn, as a part of a large folio.
- *
- * Context: Any context.
- * Return: True if it has, and no copy of it has failed.
- */
-bool hmm_devmem_txn_has_dst(const struct hmm_devmem_txn *txn, unsigned int i)
-{
-	return txn->dst[txn_dst_entry(txn, i)];
-}
-
-/**
- * hmm_devmem_txn_moved() - Has a page moved?
- * @txn: The transaction, after core has committed it.
- * @i: Its entry, as for hmm_devmem_txn_has_dst().
- *
- * Context: Any context.
- * Return: True if it has.
- */
-bool hmm_devmem_txn_moved(const struct hmm_devmem_txn *txn, unsigned int i)
-{
-	return txn_entry_committed(txn, txn_dst_entry(txn, i));
-}
-
-/**
- * hmm_devmem_txn_nr_dst() - Number of pages that have a destination
- * @txn: The transaction.
- *
- * Context: Any context.
- * Return: Number of pages.
- */
-unsigned long hmm_devmem_txn_nr_dst(const struct hmm_devmem_txn *txn)
-{
-	unsigned int i, nr = 0;
-
-	if (txn_dst_is_large(txn))
-		return HMM_DEVMEM_BLOCK_NR;
-	for (i = 0; i < txn->nr; i++)
-		nr += !!txn->dst[i];
-	return nr;
-}
-
-/**
- * hmm_devmem_txn_map() - Tell the driver what is on the device now
- * @txn: A transaction to the device, after core has committed it.
- *
- * Context: Process context, may sleep.
- */
-void hmm_devmem_txn_map(struct hmm_devmem_txn *txn)
+/* Tell the driver what is on the device now. */
+static void txn_map(struct hmm_devmem_txn *txn)
 {
 	/* The runs are not needed any more, and there are at least as many. */
 	struct hmm_devmem_map_entry *entries = (void *)txn->runs;
@@ -594,8 +532,87 @@ void hmm_devmem_txn_map(struct hmm_devmem_txn *txn)
 }
 
 /**
+ * hmm_devmem_txn_commit() - Let core move what has a destination, and finalize
+ * @txn: The transaction, after hmm_devmem_txn_copy_wait(); or no copy was started, and
+ *	nothing has a destination.
+ *
+ * The second half of every transaction. What it has moved can be asked afterwards, until
+ * @txn is given back.
+ *
+ * Context: Process context, may sleep. Afterwards no page of @txn is locked, except the
+ * one that a CPU fault is about.
+ * Return: Number of pages that have moved.
+ */
+unsigned long hmm_devmem_txn_commit(struct hmm_devmem_txn *txn)
+{
+	const bool to_device = txn->copy.dir == HMM_DEVMEM_TO_DEVICE;
+	unsigned long moved;
+
+	if (txn->vma)
+		migrate_vma_pages(&txn->mig);
+	else
+		migrate_device_pages(txn->src, txn->dst, txn->nr);
+	moved = txn_nr_committed(txn);
+	if (to_device)
+		txn_map(txn);
+	if (txn->vma) {
+		migrate_vma_finalize(&txn->mig);
+	} else {
+		migrate_device_finalize(txn->src, txn->dst, txn->nr);
+		hmm_devmem_txn_put_mappings(txn);
+	}
+	hmm_devmem_count(txn->devmem, to_device ? HMM_DEVMEM_MOVED_TO_DEVICE :
+						  HMM_DEVMEM_MOVED_TO_RAM, moved);
+	return moved;
+}
+
+/**
+ * hmm_devmem_txn_has_dst() - Has a page a destination?
+ * @txn: The transaction.
+ * @i: Its entry. It need not have one of its own in @txn, as a part of a large folio.
+ *
+ * Context: Any context.
+ * Return: True if it has, and no copy of it has failed.
+ */
+bool hmm_devmem_txn_has_dst(const struct hmm_devmem_txn *txn, unsigned int i)
+{
+	return txn->dst[txn_dst_is_large(txn) ? 0 : i];
+}
+
+/**
+ * hmm_devmem_txn_moved() - Has a page moved?
+ * @txn: The transaction, after hmm_devmem_txn_commit().
+ * @i: Its entry, as for hmm_devmem_txn_has_dst().
+ *
+ * Context: Any context.
+ * Return: True if it has.
+ */
+bool hmm_devmem_txn_moved(const struct hmm_devmem_txn *txn, unsigned int i)
+{
+	return txn_entry_committed(txn, txn_dst_is_large(txn) ? 0 : i);
+}
+
+/**
+ * hmm_devmem_txn_nr_dst() - Number of pages that have a destination
+ * @txn: The transaction.
+ *
+ * Context: Any context.
+ * Return: Number of pages.
+ */
+unsigned long hmm_devmem_txn_nr_dst(const struct hmm_devmem_txn *txn)
+{
+	unsigned int i, nr = 0;
+
+	if (txn_dst_is_large(txn))
+		return HMM_DEVMEM_BLOCK_NR;
+	for (i = 0; i < txn->nr; i++)
+		nr += !!txn->dst[i];
+	return nr;
+}
+
+/**
  * hmm_devmem_txn_note_pages() - Note what has moved to the device
- * @txn: A transaction to the device, after core has committed it.
+ * @txn: A transaction to the device, after hmm_devmem_txn_commit().
  * @pages: A bit for each page of the device.
  *
  * Context: Any context.
