@@ -27,7 +27,6 @@
 #include <linux/export.h>
 #include <linux/jiffies.h>
 #include <linux/math64.h>
-#include <linux/migrate.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
@@ -230,7 +229,10 @@ static unsigned int next_in_use(struct hmm_devmem_txn *txn, unsigned long *pfn,
 	return n;
 }
 
-/* A large folio with lost pages is in the way of the others, or it is too large. */
+/*
+ * A large folio is split before its pages are collected if some of them are lost, since
+ * the others could not move then, or if it is larger than a window.
+ */
 static bool must_split_first(const struct hmm_devmem_txn *txn, unsigned int max)
 {
 	return txn->nr < HMM_DEVMEM_BLOCK_NR &&
@@ -238,19 +240,95 @@ static bool must_split_first(const struct hmm_devmem_txn *txn, unsigned int max)
 		hmm_devmem_alloc_any_retired(txn->devmem->alloc));
 }
 
+/**
+ * struct evict_walk - bringing the pages of a range back, window by window
+ * @pfn: Where to look for the next pages in use.
+ * @end: One past the last pfn of the range.
+ * @max: Pages of a window. Read once: the administrator can change it at any time.
+ * @keep: If not NULL: a bit for each page of the device, set if it is to stay.
+ * @effort: What was done in vain so far.
+ * @left: Why pages are left.
+ * @txn: The transaction of the next window.
+ * @spare: A second one for the window after that; NULL if there is none, or while it is
+ *	@in_flight.
+ * @in_flight: The transaction of a window whose copy was started, but not waited for;
+ *	NULL if there is none.
+ */
+struct evict_walk {
+	unsigned long pfn;
+	unsigned long end;
+	unsigned int max;
+	const unsigned long *keep;
+	struct evict_effort *effort;
+	struct hmm_devmem_left *left;
+	struct hmm_devmem_txn *txn;
+	struct hmm_devmem_txn *spare;
+	struct hmm_devmem_txn *in_flight;
+};
+
+/* Find the pages of the next window. Returns false if there are none. */
+static bool evict_find(struct evict_walk *walk)
+{
+	struct hmm_devmem_txn *txn = walk->txn;
+
+	txn->nr = next_in_use(txn, &walk->pfn, walk->end, walk->keep, walk->max);
+	return txn->nr;
+}
+
+/* Finish the window that is in flight, if there is one. */
+static void evict_drain(struct evict_walk *walk)
+{
+	if (!walk->in_flight)
+		return;
+	evict_finish(walk->in_flight, walk->effort, walk->left);
+	walk->spare = walk->in_flight;
+	walk->in_flight = NULL;
+}
+
 /*
- * Try once to bring the pages in [@pfn, @end) home, but for those of @keep. Adds to
- * @left why that failed, for those for which it is known.
+ * Bring back the window that evict_find() has found; what was in flight before is
+ * finished. Returns false if its first folio has been split, so that the same pages are
+ * to be looked at again.
+ */
+static bool evict_window(struct evict_walk *walk)
+{
+	struct hmm_devmem_txn *txn = walk->txn;
+	const unsigned long first = txn->src[0];
+	bool has_memory;
+
+	if (must_split_first(txn, walk->max) && split_large_folio(first))
+		return false;
+	has_memory = evict_start(txn);
+	/* Two are in flight now; the device works on the second meanwhile. */
+	evict_drain(walk);
+	if (has_memory && txn->nr && walk->spare) {
+		walk->in_flight = txn;
+		walk->txn = walk->spare;
+		walk->spare = NULL;
+		return true;
+	}
+	evict_finish(txn, walk->effort, walk->left);
+	return has_memory || !split_large_folio(first);
+}
+
+/*
+ * Try once to bring back the pages in [@pfn, @end), except those of @keep. Adds to @left
+ * why that failed, for the pages for which it is known.
  */
 static void evict_range(struct hmm_devmem *devmem, unsigned long pfn,
 			unsigned long end, const unsigned long *keep,
 			struct evict_effort *effort,
 			struct hmm_devmem_left *left)
 {
-	const unsigned int max = hmm_devmem_window_nr();
-	struct hmm_devmem_txn *txn, *other = NULL;
-	unsigned long start, first;
-	bool in_flight = false;
+	struct evict_walk walk = {
+		.pfn = pfn,
+		.end = end,
+		.max = hmm_devmem_window_nr(),
+		.keep = keep,
+		.effort = effort,
+		.left = left,
+	};
+	unsigned long start = pfn;
 
 	lockdep_assert_held_read(&devmem->segments_lock);
 
@@ -258,37 +336,20 @@ static void evict_range(struct hmm_devmem *devmem, unsigned long pfn,
 		return;
 	/* Cached pages are free, but cannot be told from others. */
 	hmm_devmem_alloc_drain(devmem->alloc);
-	txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
-	/* A second one, so that the device does not have to wait for us. */
+	walk.txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
 	if (devmem->ops->copy_wait)
-		other = hmm_devmem_txn_tryget(devmem, HMM_DEVMEM_BLOCK_NR);
-	while (start = pfn, !place_is_over(effort) &&
-	       (txn->nr = next_in_use(txn, &pfn, end, keep, max))) {
-		bool whole;
-
-		first = txn->src[0];
-		if (must_split_first(txn, max) && split_large_folio(first)) {
-			pfn = start;
-			continue;
-		}
-		whole = evict_start(txn);
-		if (in_flight)
-			evict_finish(other, effort, left);
-		in_flight = whole && other && txn->nr;
-		if (in_flight) {
-			swap(txn, other);
-		} else {
-			evict_finish(txn, effort, left);
-			if (!whole && split_large_folio(first))
-				pfn = start;
-		}
+		walk.spare = hmm_devmem_txn_tryget(devmem, HMM_DEVMEM_BLOCK_NR);
+	while (!place_is_over(effort) && evict_find(&walk)) {
+		if (evict_window(&walk))
+			start = walk.pfn;
+		else
+			walk.pfn = start;
 		cond_resched();
 	}
-	if (in_flight)
-		evict_finish(other, effort, left);
-	hmm_devmem_txn_put(txn);
-	if (other)
-		hmm_devmem_txn_put(other);
+	evict_drain(&walk);
+	hmm_devmem_txn_put(walk.txn);
+	if (walk.spare)
+		hmm_devmem_txn_put(walk.spare);
 }
 
 /*
