@@ -137,7 +137,10 @@ struct range_walk {
 	bool entered;
 };
 
-/* Others can take what was made room for, but not forever. */
+/*
+ * How often a window is tried again for which there was too little device memory: other
+ * migrations can take what this one has made room for, but not for ever.
+ */
 #define HMM_DEVMEM_WINDOW_TRIES		8
 
 /* How often, and after how long, it is looked again for what others hold. */
@@ -153,8 +156,8 @@ static unsigned long count_resident(const struct range_walk *walk,
 }
 
 /* Pages of a window that are to be counted, of which @moved have just moved. */
-static unsigned long window_result(struct range_walk *walk, unsigned long start,
-				   unsigned long end, unsigned long moved)
+static unsigned long window_pages(struct range_walk *walk, unsigned long start,
+				  unsigned long end, unsigned long moved)
 {
 	/* Those that were there before count as well. */
 	if (walk->dir == HMM_DEVMEM_TO_DEVICE &&
@@ -174,7 +177,7 @@ static int range_drain(struct range_walk *walk)
 		return 0;
 	walk->in_flight = NULL;
 	moved = window_finish(txn, walk->own);
-	walk->done += window_result(walk, txn->start, txn->mig.end, moved);
+	walk->done += window_pages(walk, txn->start, txn->mig.end, moved);
 	if (!moved && txn->no_memory)
 		ret = -ENOMEM;
 	hmm_devmem_txn_put(txn);
@@ -191,7 +194,7 @@ static struct hmm_devmem_txn *range_get_txn(struct range_walk *walk,
 		txn = hmm_devmem_txn_tryget(walk->devmem, nr);
 	if (txn)
 		return txn;
-	/* Who waits for a transaction must not have one. */
+	/* Never wait for a transaction while holding one: the reserve could deadlock. */
 	*ret = range_drain(walk);
 	return hmm_devmem_txn_get(walk->devmem, nr);
 }
@@ -234,10 +237,14 @@ static bool window_stays(const struct range_walk *walk,
 	       !count_resident(walk, start, end);
 }
 
-/*
- * -EAGAIN: more would have moved if there had been more device memory, or if the
- * window had not been one piece.
- */
+/* What comes of a window, beside an errno. */
+enum window_result {
+	WINDOW_DONE = 0,	/* what can move has moved, or its copy was started */
+	WINDOW_TRY_SPLIT,	/* more can move if it is collected in single pages */
+	WINDOW_TRY_MEMORY,	/* more can move if there is more device memory */
+};
+
+/* Return: One of those, or an errno. */
 static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 			  unsigned long start, unsigned long end)
 {
@@ -245,13 +252,13 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 	struct hmm_devmem_txn *txn;
 	unsigned long moved;
 	int ret, started;
-	bool again;
+	bool wants_memory, wants_split;
 
 	if (!hmm_devmem_vma_is_suitable(vma))
-		return 0;
+		return WINDOW_DONE;
 	if (window_stays(walk, vma, start, end)) {
-		walk->done += window_result(walk, start, end, 0);
-		return 0;
+		walk->done += window_pages(walk, start, end, 0);
+		return WINDOW_DONE;
 	}
 	txn = range_get_txn(walk, (end - start) >> PAGE_SHIFT, &ret);
 	if (ret) {
@@ -269,20 +276,21 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 	if (started <= 0) {
 		hmm_devmem_txn_put(txn);
 		if (!started)
-			walk->done += window_result(walk, start, end, 0);
+			walk->done += window_pages(walk, start, end, 0);
 		return started ?: ret;
 	}
 
-	again = txn->short_of_memory && can_get_more(walk) &&
-		walk->tries < HMM_DEVMEM_WINDOW_TRIES;
-	if (again || txn->must_split) {
+	wants_memory = txn->short_of_memory && can_get_more(walk) &&
+		       walk->tries < HMM_DEVMEM_WINDOW_TRIES;
+	wants_split = txn->must_split && !walk->split;
+	if (wants_memory || txn->must_split) {
 		walk->split |= txn->must_split;
 		/* Counted when it is tried again, if it is. */
 		moved = window_finish(txn, walk->own);
 		walk->moved += moved;
 		walk->recount |= moved;
 		hmm_devmem_txn_put(txn);
-		return ret ?: -EAGAIN;
+		return ret ?: wants_split ? WINDOW_TRY_SPLIT : WINDOW_TRY_MEMORY;
 	}
 	walk->in_flight = txn;
 	if (!devmem->ops->copy_wait)
@@ -455,7 +463,6 @@ static int range_pause(struct range_walk *walk, enum range_pause why)
 static int range_migrate_window(struct range_walk *walk, unsigned long *addr)
 {
 	const unsigned long size = hmm_devmem_window_nr() << PAGE_SHIFT;
-	const bool split = walk->split;
 	struct vm_area_struct *vma;
 	unsigned long start, next;
 	int ret;
@@ -474,10 +481,9 @@ static int range_migrate_window(struct range_walk *walk, unsigned long *addr)
 	start = max(*addr, vma->vm_start);
 	next = min3(walk->end, vma->vm_end, ALIGN_DOWN(start, size) + size);
 	ret = window_migrate(walk, vma, start, next);
-	if (ret == -EAGAIN && walk->split && !split)
+	if (ret == WINDOW_TRY_SPLIT)
 		return 0;
-	if (ret == -EAGAIN) {
-		/* Others were faster: go for it again. */
+	if (ret == WINDOW_TRY_MEMORY) {
 		walk->tries++;
 		return range_pause(walk, PAUSE_FOR_MEMORY);
 	}
