@@ -200,7 +200,8 @@ struct hmm_devmem_test_inject {
 	__u32 error;
 };
 
-#define HMM_DEVMEM_TEST_POISON		0x6b5a7e57d00dfeedULL
+/* Unused device memory, and the destination of a failed copy, is filled with this. */
+#define HMM_DEVMEM_TEST_FILL		0x6b5a7e57d00dfeedULL
 
 #define HMM_DEVMEM_TEST_STATS		_IOR('H', 0x20, struct hmm_devmem_test_stats)
 #define HMM_DEVMEM_TEST_EVICT		_IOWR('H', 0x21, struct hmm_devmem_test_evict)

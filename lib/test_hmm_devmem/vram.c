@@ -76,7 +76,7 @@ static int vram_add_piece(struct thd_device *tdev, unsigned long i)
 	piece = kvmalloc(THD_VRAM_PIECE, GFP_KERNEL);
 	if (!piece)
 		return -ENOMEM;
-	memset64(piece, HMM_DEVMEM_TEST_POISON, THD_VRAM_PIECE / sizeof(*piece));
+	memset64(piece, HMM_DEVMEM_TEST_FILL, THD_VRAM_PIECE / sizeof(*piece));
 	/* Orders the pattern before the pointer; somebody may have been faster. */
 	if (cmpxchg(&tdev->vram[i], NULL, piece))
 		kvfree(piece);
@@ -214,42 +214,42 @@ static int copy_run(struct thd_device *tdev, const struct hmm_devmem_run *run,
 	return 0;
 }
 
-static void poison(void *addr)
+static void fill(void *addr)
 {
-	memset64(addr, HMM_DEVMEM_TEST_POISON, PAGE_SIZE / sizeof(u64));
+	memset64(addr, HMM_DEVMEM_TEST_FILL, PAGE_SIZE / sizeof(u64));
 }
 
-static void poison_page(struct page *page)
+static void fill_page(struct page *page)
 {
 	void *addr = kmap_local_page(page);
 
-	poison(addr);
+	fill(addr);
 	kunmap_local(addr);
 }
 
 /* Destroy where a run should have been copied to. */
-static void poison_run(struct thd_device *tdev, const struct hmm_devmem_run *run,
-		       enum hmm_devmem_dir dir)
+static void fill_run(struct thd_device *tdev, const struct hmm_devmem_run *run,
+		     enum hmm_devmem_dir dir)
 {
 	unsigned int i;
 
 	for (i = 0; i < run->nr_pages; i++) {
 		if (dir == HMM_DEVMEM_TO_RAM)
-			poison_page(run_ram(tdev, run, i));
+			fill_page(run_ram(tdev, run, i));
 		else if (!tdev->vram)
-			poison_page(run->device + i);
+			fill_page(run->device + i);
 		else
-			poison(vram_page_data(tdev, run->device + i));
+			fill(vram_page_data(tdev, run->device + i));
 	}
 }
 
-static void poison_copy(struct thd_device *tdev,
-			const struct hmm_devmem_copy *copy)
+static void fill_copy(struct thd_device *tdev,
+		      const struct hmm_devmem_copy *copy)
 {
 	unsigned int i;
 
 	for (i = 0; i < copy->nr_runs; i++)
-		poison_run(tdev, &copy->runs[i], copy->dir);
+		fill_run(tdev, &copy->runs[i], copy->dir);
 }
 
 /**
@@ -310,7 +310,7 @@ static void copy_runs(struct thd_device *tdev, struct hmm_devmem_copy *copy)
 	for (i = 0; i < copy->nr_runs; i++) {
 		ret = must_fail(tdev, run);
 		if (ret)
-			poison_run(tdev, &copy->runs[i], copy->dir);
+			fill_run(tdev, &copy->runs[i], copy->dir);
 		else
 			ret = copy_run(tdev, &copy->runs[i], copy->dir);
 		copy->runs[i].error = ret;
@@ -413,12 +413,12 @@ static int start_copy(struct thd_device *tdev, struct hmm_devmem_copy *copy,
 	if (!has_power(tdev))
 		atomic_long_inc(&tdev->bad_power);
 	if (must_fail(tdev, HMM_DEVMEM_TEST_FAIL_GONE)) {
-		poison_copy(tdev, copy);
+		fill_copy(tdev, copy);
 		return -ENODEV;
 	}
 	ret = must_fail(tdev, call);
 	if (ret) {
-		poison_copy(tdev, copy);
+		fill_copy(tdev, copy);
 		return ret;
 	}
 	note_start(tdev);
@@ -468,7 +468,7 @@ static int vram_copy_wait(struct hmm_devmem *devmem,
 	atomic_dec(&tdev->in_flight);
 	ret = must_fail(tdev, HMM_DEVMEM_TEST_FAIL_WAIT);
 	if (ret)
-		poison_copy(tdev, copy);
+		fill_copy(tdev, copy);
 	return ret;
 }
 

@@ -145,7 +145,7 @@ TEST_F(devmem, nothing_uninitialised_is_seen)
 	device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
 	EXPECT_EQ(0, wrong_pages(ptr, self->npages, 1));
 	EXPECT_EQ(0, count_runs_everywhere(SECRET));
-	EXPECT_EQ(0, count_runs_everywhere(HMM_DEVMEM_TEST_POISON));
+	EXPECT_EQ(0, count_runs_everywhere(HMM_DEVMEM_TEST_FILL));
 }
 
 /* Verifies that the search above finds what is there. */

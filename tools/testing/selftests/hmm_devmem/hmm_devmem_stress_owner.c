@@ -196,7 +196,7 @@ static bool fail_bytes(struct owner *owner, const char *where, unsigned long pag
 	fail(owner->slot, FAILURE_BYTES,
 	     "%s: page %lu of %lu, word %lu is %#llx, not %#llx (stamp %#llx)%s",
 	     where, page, owner->npages, word, found, word_of(stamp, word), stamp,
-	     found == HMM_DEVMEM_TEST_POISON ? ": of a failed copy" : "");
+	     found == HMM_DEVMEM_TEST_FILL ? ": of a failed copy" : "");
 	return false;
 }
 
