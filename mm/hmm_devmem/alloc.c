@@ -13,7 +13,7 @@
  * of several lists, by the size of the largest piece that can be free in them. So
  * single pages and whole blocks are found in constant time.
  *
- * Which piece really is the largest is found out only by who needs one: the list
+ * Which piece really is the largest is found out only when one is needed: the list
  * follows from the number of free pages until a search has found less, and again
  * when pages are freed. A search takes part of a microsecond. At most eight are done
  * with interrupts off; then a whole block is broken up, or, if there is none, the
@@ -209,7 +209,7 @@ static noinline bool pcp_may_put(struct hmm_devmem_alloc *alloc,
 	return true;
 }
 
-/* The end of pcp_put() if somebody has to look at the page, or the cache is full. */
+/* The end of pcp_put() if the page may be retired, or the cache is full. */
 static noinline void pcp_put_special(struct hmm_devmem_alloc *alloc,
 				     struct hmm_devmem_pcp *pcp,
 				     unsigned long flags, unsigned long pfn)
@@ -473,8 +473,8 @@ void hmm_devmem_alloc_kill(struct hmm_devmem_alloc *alloc)
 	scoped_guard(spinlock_irqsave, &alloc->lock)
 		WRITE_ONCE(alloc->refused, -ENODEV);
 	/*
-	 * This takes the lock of each cache: whoever has it later sees @refused,
-	 * and whoever had it before has got its page.
+	 * This takes the lock of each cache: an allocation that takes it later sees
+	 * @refused, and one that took it before has got its page.
 	 */
 	pcp_drain_all(alloc);
 }
@@ -568,7 +568,7 @@ void hmm_devmem_alloc_retire_range(struct hmm_devmem_alloc *alloc,
 
 /**
  * hmm_devmem_alloc_retire_new() - Never hand a page out at all
- * @alloc: The allocator; nobody has got a page of it yet.
+ * @alloc: The allocator; no page of it has been allocated yet.
  * @pfn: The page, as for hmm_devmem_alloc_retire().
  *
  * Context: Process context, may sleep.
@@ -611,7 +611,7 @@ void hmm_devmem_alloc_get_stats(struct hmm_devmem_alloc *alloc,
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_get_stats);
 
 /**
- * hmm_devmem_alloc_used() - Number of pages that somebody has allocated
+ * hmm_devmem_alloc_used() - Number of pages that are allocated
  * @alloc: The allocator.
  *
  * Context: Any context.
@@ -627,7 +627,7 @@ unsigned long hmm_devmem_alloc_used(struct hmm_devmem_alloc *alloc)
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_used);
 
 /**
- * hmm_devmem_alloc_any_used() - Has somebody a page?
+ * hmm_devmem_alloc_any_used() - Is any page allocated?
  * @alloc: The allocator. Its caches are emptied.
  *
  * Not from hmm_devmem_alloc_used(): what is counted as cached there can have got back
@@ -779,8 +779,8 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_create);
 
 /**
  * hmm_devmem_alloc_clear() - Forget about all areas
- * @alloc: The allocator, or NULL. It was killed, if anybody can still ask it for
- *	pages, and none is in use.
+ * @alloc: The allocator, or NULL. No page is in use, and it was killed if it can still
+ *	be asked for pages.
  *
  * What is left is small and goes on to refuse.
  *

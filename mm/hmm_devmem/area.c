@@ -167,7 +167,7 @@ static void area_trim(struct hmm_devmem_alloc *alloc,
  * hmm_devmem_alloc_populate() - Let the pages of an area be allocated
  * @alloc: The allocator.
  * @idx: Which area, less than &hmm_devmem_alloc.nr_areas. It must not be
- *	populated yet; the caller sees to it that nobody else does it.
+ *	populated yet, nor by another task at the same time.
  *
  * Context: Process context, may sleep.
  * Return: 0, or -ENOMEM and nothing is changed.

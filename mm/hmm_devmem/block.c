@@ -434,11 +434,11 @@ void hmm_devmem_area_lose(struct hmm_devmem_alloc *alloc,
 }
 
 /**
- * __hmm_devmem_block_set_live() - Note that somebody has got or freed pages
+ * __hmm_devmem_block_set_live() - Note that pages were allocated or freed
  * @alloc: The allocator; not locked, @pfn is the caller's.
  * @pfn: The first page.
  * @order: 2^@order pages.
- * @live: True for got, false for freed.
+ * @live: True for allocated, false for freed.
  *
  * For debug kernels: a page that is freed twice must not reach a per-CPU cache,
  * which would hand it out twice.
@@ -575,7 +575,7 @@ static unsigned int alloc_in_use(struct hmm_devmem_alloc *alloc,
 }
 
 /**
- * hmm_devmem_alloc_in_use() - Find pages that somebody has allocated
+ * hmm_devmem_alloc_in_use() - Find pages that are allocated
  * @alloc: The allocator.
  * @pfn: Where to start; set to where to go on.
  * @end: One past the last pfn of interest.

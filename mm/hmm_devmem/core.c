@@ -27,11 +27,11 @@
 /**
  * DOC: Locking
  *
- * Who removes a devmem is decided by one cmpxchg of hmm_devmem.remover; all others
+ * One cmpxchg of hmm_devmem.remover decides which task removes a devmem; all others
  * wait for a completion. No lock is held.
  *
  * &hmm_devmem.ref is held around every callback into the driver but kill and
- * cleanup. It is killed after eviction, so that CPU faults bring pages home
+ * cleanup. It is killed after eviction, so that CPU faults bring pages back
  * while eviction is going on; then removal waits until no callback is running.
  *
  * hmm_devmem.intake (a per-CPU rwsem) is held for reading while pages are
@@ -61,7 +61,8 @@
  *
  * The allocator's locks are leaf locks and safe in any context (see Allocator).
  * hmm_devmem.power_lock (a spinlock) protects whether the devmem keeps its device
- * on, and who needs that. The device is never resumed under a lock of the library.
+ * on, and how many migrations need that. The device is never resumed under a lock of the
+ * library.
  *
  * CPU faults take no other lock of the library. Core holds the mmap lock for
  * reading and the lock of the faulting folio there. The order is::
@@ -99,8 +100,8 @@
  * - With %HMM_DEVMEM_RUNTIME_PM, removal comes before pm_runtime_disable().
  * - A driver that removes its devmem itself does so before it is detached from
  *   the device, which removes what is left. The pointer is valid until the driver is
- *   detached; whoever may use it later, an open file for instance, has an
- *   hmm_devmem_get() and ends with hmm_devmem_put().
+ *   detached; what may use it later, an open file for instance, needs an
+ *   hmm_devmem_get(), and an hmm_devmem_put() in the end.
  * - Nothing in a page may point to an object that can go away before the page:
  *   use a context.
  */
@@ -242,9 +243,9 @@ static void teardown_devmem(struct hmm_devmem *devmem)
 }
 
 /*
- * The first to come removes it; all others return when that is over. But for the
- * first one himself, in a callback: he cannot wait for his own end. Should a task of
- * today have the address of a remover that has exited, there is nothing to wait for.
+ * The first task that calls this removes the devmem; all others return when that is
+ * over. In a callback the first task calls it again, and cannot wait for itself. A later
+ * task can have the address of a remover that has exited: then the removal is over.
  */
 static void remove_once(struct hmm_devmem *devmem)
 {
@@ -287,7 +288,7 @@ static void remove_on_detach(void *data)
  * * %-EOVERFLOW - size overflows when it is rounded up
  * * %-ERANGE - no free range of that size, or the resource is out of reach
  * * %-EIO - with %HMM_DEVMEM_DMA, the device's DMA mask reaches no memory that pages
- *   could come home to, see there
+ *   could be brought back to, see there
  * * %-EADDRNOTAVAIL - the resource is not aligned to memremap_compat_align()
  * * %-ENXIO - the resource overlaps system memory
  * * %-EBUSY - the resource has struct pages already
@@ -363,8 +364,8 @@ EXPORT_SYMBOL_GPL(hmm_devmem_add);
  * hmm_devmem_add_resource() - Add memory that the CPU can address coherently
  * @ops: The driver's operations; must stay valid until cleanup has returned.
  * @device: The device, as for hmm_devmem_add().
- * @res: The physical range. It remains the caller's, who has reserved it and
- *	releases it after cleanup.
+ * @res: The physical range. It remains the caller's: reserved
+ *	before, and released after cleanup.
  *
  * Context: Process context, may sleep.
  * Return: The devmem or an ERR_PTR(), see hmm_devmem_add_desc().
@@ -390,10 +391,10 @@ EXPORT_SYMBOL_GPL(hmm_devmem_add_resource);
  *
  * Calls &hmm_devmem_ops.kill, brings all pages back to system memory and calls
  * &hmm_devmem_ops.cleanup. Always ends: a page that a driver or the kernel has a
- * reference to is tried again for a second after the last page that came home, ten
- * seconds at most, without those in which pages come home. A device that fails 16 copies
+ * reference to is tried again for a second after the last page that came back, ten
+ * seconds at most, without those in which pages come back. A device that fails 16 copies
  * in a row with -EIO, in several places of its memory, or takes a second for pages that
- * do not come home, is not asked any more. What is left then is lost to its processes, which
+ * do not come back, is not asked any more. What is left then is lost to its processes, which
  * get SIGBUS, and the log says which pages these are. For a dead device (see
  * hmm_devmem_mark_dead()) it does not try.
  *

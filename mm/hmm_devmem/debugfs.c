@@ -226,7 +226,7 @@ void hmm_devmem_debugfs_add(struct hmm_devmem *devmem)
  *
  * To read a file that was opened before gives -ENODEV from then on.
  *
- * Context: Process context, may sleep until nobody opens the files any more.
+ * Context: Process context, may sleep until no open() of the files is under way.
  */
 void hmm_devmem_debugfs_remove(struct hmm_devmem *devmem)
 {

@@ -10,7 +10,7 @@
  * address before the driver sees it. Where an IOMMU translates for the device,
  * all runs of a copy are put into one range of IOVA, which is allocated, flushed
  * and given back once; elsewhere each run is mapped by itself. Either way it is
- * unmapped exactly once: when the copy is over and before anybody else sees the
+ * unmapped exactly once: when the copy is over and before any process sees the
  * pages, so that data in a bounce buffer is where it belongs.
  *
  * A run that cannot be mapped is no failure of the others: its pages stay where
@@ -18,11 +18,11 @@
  *
  * A device need not reach all memory: its DMA mask, or the bus, is narrower than what
  * the machine has, no IOMMU translates, and there are no bounce buffers that it
- * reaches, which with the others would do. Then pages come home to memory that
+ * reaches, which with the others would do. Then pages are brought back to memory that
  * it does reach, of which the page allocator has to have a whole zone: the lowest 4 GiB
  * (ZONE_DMA32) or less (ZONE_DMA), whatever the process's memory policy says. An add
  * fails if there is none. If that memory is short, pages stay on the device as for any
- * want of memory, but there is nobody to be killed for it, and CPU faults wait. And
+ * want of memory, but no process is killed for it, and CPU faults wait. And
  * pages that the device cannot read do not go there.
  */
 
@@ -110,7 +110,7 @@ static bool reaches_bounce_buffers(struct device *dev)
 }
 #endif
 
-/* Zone modifiers for what comes home, those with most memory first. */
+/* Zone modifiers for pages that are brought back, those with most memory first. */
 static const gfp_t ram_zones[] = { 0, GFP_DMA32, GFP_DMA };
 
 static gfp_t ram_gfp_in(gfp_t zone)
@@ -118,7 +118,7 @@ static gfp_t ram_gfp_in(gfp_t zone)
 	return (GFP_HIGHUSER_MOVABLE & ~__GFP_HIGHMEM) | __GFP_NOWARN | zone;
 }
 
-/* How to allocate what comes home, 0 if that can be nowhere. */
+/* How to allocate memory for pages that are brought back; 0 if there is none. */
 static gfp_t find_ram_gfp(struct device *dev)
 {
 	unsigned int i;
@@ -142,7 +142,7 @@ static gfp_t find_ram_gfp(struct device *dev)
  *
  * Context: Process context, may sleep.
  * Return: 0, -EINVAL if the device cannot do DMA, or -EIO if there is no memory that
- * its pages could come home to.
+ * its pages could be brought back to.
  */
 int hmm_devmem_dma_init(struct hmm_devmem *devmem,
 			const struct hmm_devmem_desc *desc)
@@ -171,7 +171,7 @@ int hmm_devmem_dma_init(struct hmm_devmem *devmem,
 }
 
 /**
- * __hmm_devmem_dma_ram_gfp() - How to allocate what comes home, if DMA matters
+ * __hmm_devmem_dma_ram_gfp() - hmm_devmem_dma_ram_gfp() of a device that does DMA
  * @devmem: A devmem with %HMM_DEVMEM_DMA.
  *
  * Memory that was plugged in since the last time can be out of the device's reach.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Bringing device pages home by their physical address.
+ * Bringing device pages back to system memory by their physical address.
  */
 
 /**
@@ -42,10 +42,9 @@
 #include "internal.h"
 
 /*
- * Pages that a CPU fault or the kernel has at the moment are free to move a moment later:
- * removal and suspend go on trying, with a pause in between, for so long after the
- * last of them came home, and for so long in all. What it takes to bring pages home
- * is not waiting.
+ * Pages that a CPU fault or the kernel works with can move a moment later: removal and
+ * suspend go on trying, with a pause in between, for so long after the last page came
+ * back, and for so long in all. The time in which pages come back does not count.
  */
 #define HMM_DEVMEM_EVICT_WAIT_NS	NSEC_PER_SEC
 #define HMM_DEVMEM_EVICT_WAIT_MAX_NS	(10 * NSEC_PER_SEC)
@@ -53,8 +52,8 @@
 
 /*
  * What a device refuses, or does not do in time, it will not do when it is asked
- * again and again: after so many copies in a row of which nothing came home, or when
- * so much time has gone into pages that did not, it is not asked any more.
+ * again and again: after so many copies in a row that brought nothing back, or when
+ * so much time has gone into pages that did not come back, it is not asked any more.
  */
 #define HMM_DEVMEM_EVICT_REFUSALS	16
 #define HMM_DEVMEM_EVICT_WASTE_NS	NSEC_PER_SEC
@@ -62,13 +61,13 @@
 /*
  * The pages that the device refuses can all be in one part of its memory. So removal and
  * suspend go on in another place when one has used up this part of the refusals, or of
- * the time. A copy that brings a page home sets the refusals back to none.
+ * the time. A copy that brings a page back sets the refusals back to none.
  */
 #define HMM_DEVMEM_EVICT_PLACES		8
 
 /**
  * struct evict_effort - what an eviction has done in vain so far
- * @refused: Copies in a row that failed with -EIO, and not one page came home.
+ * @refused: Copies in a row that failed with -EIO, and brought no page back.
  * @wasted: Nanoseconds that the device took for pages that did not; of a copy that
  *	failed for a part of its pages, that part of its time. And those that it
  *	took to find no memory for any page of a transaction.
@@ -435,10 +434,9 @@ VISIBLE_IF_KUNIT void hmm_devmem_drain_batches(void)
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_drain_batches);
 
 /*
- * Bring [@pfn, @end) home and count what is left there. Pages that were not even
- * collected, or are new, are busy; but not, with @drain, those that only core's
- * batches for mlock have a reference to, which nobody may empty for as long as the
- * system is idle.
+ * Bring back [@pfn, @end) and count what is left there. Pages that were not even
+ * collected, or are new, are busy. With @drain, pages are not that only core's batches
+ * for mlock have a reference to: a system that is idle may not empty those for ever.
  */
 static unsigned long evict_and_count(struct hmm_devmem *devmem,
 				     unsigned long pfn, unsigned long end,
@@ -453,7 +451,7 @@ static unsigned long evict_and_count(struct hmm_devmem *devmem,
 	return evict_and_count_once(devmem, pfn, end, effort, left);
 }
 
-/* The same for pages that the library does not bring home. */
+/* The same for pages that the library does not bring back. */
 static unsigned long count_busy(struct hmm_devmem *devmem, bool drain)
 {
 	unsigned long nr = hmm_devmem_segments_busy(devmem);
@@ -465,20 +463,19 @@ static unsigned long count_busy(struct hmm_devmem *devmem, bool drain)
 }
 
 /**
- * hmm_devmem_evict_why() - Bring device pages home by physical address
+ * hmm_devmem_evict_why() - Bring device pages back by physical address
  * @devmem: A managed devmem.
  * @pfn_first: First pfn of the range, inclusive.
  * @nr_pages: Its length, pages of PAGE_SIZE. What is outside of @devmem is
  *	ignored. Of a large folio that lies in the range partly, all is moved.
  * @left: Filled in: why pages are still there.
  *
- * Pages come home to where a policy of their mapping (mbind()) says, else to the node
+ * Pages go to where a policy of their mapping (mbind()) says, else to the node
  * of the device; the memory policy of the caller does not matter.
  *
  * Tries once: pages that are locked or referenced by others at the moment stay.
  * Ends early when the device fails 16 copies in a row with -EIO, when a second has
- * gone into pages that did not come home, and
- * when the caller is being killed.
+ * gone into pages that did not come back, and when the caller is being killed.
  *
  * Context: Process context, may sleep. Takes folio locks.
  * Return:
@@ -488,7 +485,7 @@ static unsigned long count_busy(struct hmm_devmem *devmem, bool drain)
  * * %-EOPNOTSUPP - @devmem is classic
  *
  * When the result is an errno, nothing was changed. Pages whose data is lost (see
- * hmm_devmem_poison()) cannot come home and do not count.
+ * hmm_devmem_poison()) cannot come back and do not count.
  */
 long hmm_devmem_evict_why(struct hmm_devmem *devmem, unsigned long pfn_first,
 			  unsigned long nr_pages, struct hmm_devmem_left *left)
@@ -512,10 +509,10 @@ long hmm_devmem_evict_why(struct hmm_devmem *devmem, unsigned long pfn_first,
 EXPORT_SYMBOL_GPL(hmm_devmem_evict_why);
 
 /**
- * hmm_devmem_evict() - Bring device pages home by physical address
- * @devmem: See hmm_devmem_evict_why() for this and all other parameters.
- * @pfn_first: "
- * @nr_pages: "
+ * hmm_devmem_evict() - Bring device pages back by physical address
+ * @devmem: A managed devmem.
+ * @pfn_first: First pfn of the range, inclusive.
+ * @nr_pages: Its length, as for hmm_devmem_evict_why().
  *
  * Context: As hmm_devmem_evict_why().
  * Return: As hmm_devmem_evict_why().
@@ -530,8 +527,8 @@ long hmm_devmem_evict(struct hmm_devmem *devmem, unsigned long pfn_first,
 EXPORT_SYMBOL_GPL(hmm_devmem_evict);
 
 /*
- * A page whose data is lost does not come home, but a copy of it that had begun before
- * can still be under way; whoever copies has its folio locked.
+ * A page whose data is lost does not come back, but a copy of it that had begun before
+ * can still be under way; then its folio is locked.
  */
 static unsigned long count_lost_in_flight(struct hmm_devmem *devmem)
 {
@@ -603,9 +600,9 @@ static void effort_move_on(struct hmm_devmem *devmem, struct evict_effort *effor
 }
 
 /**
- * hmm_devmem_evict_clock_pass() - It was tried to bring all pages home
+ * hmm_devmem_evict_clock_pass() - Note that an eviction has tried all pages once
  * @clock: The clock. @clock->last was set before the first time.
- * @start: When that began, nanoseconds.
+ * @start: When that try began, nanoseconds.
  * @now: When it ended.
  * @progress: There are fewer pages than before.
  *
@@ -632,20 +629,20 @@ static void evict_pause(const struct evict_effort *effort)
 }
 
 /**
- * hmm_devmem_evict_all() - Bring all pages home that can be moved
+ * hmm_devmem_evict_all() - Bring all pages back that can be moved
  * @devmem: Nothing can be allocated from it at the moment.
  * @killable: End when the caller is being killed.
  * @left: Filled in: why pages are still there, if it is managed.
  *
  * Takes as long as the device takes to copy what it copies. Beyond that it waits
  * for pages that are in use for a second, from when it has tried all of them once
- * or the last of them came home, at most ten seconds in all; and for a device that
+ * or the last of them came back, at most ten seconds in all; and for a device that
  * does not copy for a second or 16 copies, which it asks in several places of its
  * memory. It does not wait at all for a dead device. A classic driver moves its pages
  * itself, in its kill callback and its fault callback; for those this waits a second.
  *
- * Core's batches for mlock are emptied when nothing comes home any more, and again
- * before it is given up.
+ * Core's batches for mlock are emptied when nothing comes back any more, and again
+ * before this gives up.
  *
  * Context: Process context, may sleep.
  * Return: Number of pages that are still in use. Those whose data is lost count only

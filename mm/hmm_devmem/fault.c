@@ -26,7 +26,7 @@
 /*
  * Where this CPU's last fault ended. A process that goes on there reads in
  * sequence and gets a larger window each time; all others get one page, because
- * bringing a page back that nobody touches costs as much as a fault. Nothing
+ * bringing a page back that the CPU does not touch costs as much as a fault. Nothing
  * but the size of a window depends on it: it need not be exact.
  */
 struct fault_hint {
@@ -72,7 +72,10 @@ static void fault_window_done(const struct vm_area_struct *vma,
  * neither.
  */
 
-/* Core kills nobody for a zone, it would only tell the CPU to fault again, and warn. */
+/*
+ * For want of memory in one zone core kills no process: it would only warn, and tell the
+ * CPU to fault again.
+ */
 static vm_fault_t no_ram_for_fault(struct hmm_devmem *devmem)
 {
 	return hmm_devmem_dma_ram_gfp(devmem) & __GFP_HIGHMEM ? VM_FAULT_OOM :
@@ -198,8 +201,8 @@ static void fault_drain(const struct vm_area_struct *vma,
 }
 
 /*
- * Let the CPU fault again, after a while. Where it is the kernel that has touched the
- * page, nobody else looks whether the process is being killed meanwhile.
+ * Let the CPU fault again, after a while. Where the kernel has touched the page, nothing
+ * else looks whether the process is being killed meanwhile.
  */
 static vm_fault_t fault_again(unsigned long delay_us)
 {
@@ -244,12 +247,12 @@ static bool page_is_lost(struct hmm_devmem *devmem, unsigned long addr,
 
 /**
  * hmm_devmem_default_fault() - Bring a page back that the CPU has touched
- * @devmem: See &hmm_devmem_ops.fault for this and all other parameters.
- * @vma: "
- * @addr: "
- * @page: "
- * @flags: "
- * @pmdp: "
+ * @devmem: The device memory that @page is of.
+ * @vma: The mapping that was touched.
+ * @addr: The address that was touched.
+ * @page: The page there, or the first one of its folio; see &hmm_devmem_ops.fault.
+ * @flags: FAULT_FLAG_*.
+ * @pmdp: The entry of the page table.
  *
  * What a managed driver without a fault callback gets. A folio that is mapped
  * as a whole comes back as a whole, unless it is larger than a window: then it is

@@ -67,7 +67,7 @@ struct hmm_devmem_block {
  * @used: One bit for each page that is allocated, cached or lost.
  * @retired: One bit for each page that is never to be handed out again, and for
  *	each that the device does not have.
- * @live: Debug only: one bit for each page that somebody has allocated.
+ * @live: Debug only: one bit for each page that is allocated.
  * @blocks: The blocks.
  *
  * All fields but @base and @nr_blocks: protected by &hmm_devmem_alloc.lock.
@@ -111,7 +111,7 @@ struct hmm_devmem_pcp;
  * @nr_used: Sum of &hmm_devmem_block.nr_used.
  * @nr_lost: Sum of &hmm_devmem_block.nr_lost.
  * @nr_absent: How many of those the device does not have.
- * @nr_idle: Populated areas without a page that somebody has, or a cache.
+ * @nr_idle: Populated areas without a page that is allocated or in a cache.
  * @nr_retired: Pages that were retired, in use or not, with or without struct page.
  * @nr_searched: How often a block was searched for a piece that it has not.
  * @nr_drained: How often the caches were emptied: because something was in them, or
@@ -154,7 +154,7 @@ struct hmm_devmem_alloc {
 /**
  * struct hmm_devmem_alloc_stats - what an allocator has, in pages
  * @total: Pages in populated areas.
- * @used: Pages somebody has allocated.
+ * @used: Pages that are allocated.
  * @cached: Free pages in per-CPU caches.
  * @free: Other free pages.
  * @retired: Pages that will not be handed out again, in populated areas or not.
@@ -247,8 +247,8 @@ int hmm_devmem_alloc_depopulate(struct hmm_devmem_alloc *alloc,
 				unsigned int idx);
 
 /*
- * Note that somebody has got pages, or freed them. False, in debug kernels, if
- * that was so already.
+ * Note that pages were allocated, or freed. False, in debug kernels, if that was so
+ * already.
  */
 static inline bool hmm_devmem_block_set_live(struct hmm_devmem_alloc *alloc,
 					     unsigned long pfn,
@@ -596,8 +596,8 @@ bool hmm_devmem_dma_map(struct hmm_devmem_txn *txn);
 void hmm_devmem_dma_unmap(struct hmm_devmem_txn *txn);
 
 /*
- * How to allocate what comes home: without %__GFP_HIGHMEM if there is memory that is out
- * of the device's reach. Asked for every page.
+ * How to allocate memory for pages that are brought back: without %__GFP_HIGHMEM if some
+ * of it is out of the device's reach. Asked for every page.
  */
 static inline gfp_t hmm_devmem_dma_ram_gfp(struct hmm_devmem *devmem)
 {
@@ -731,8 +731,8 @@ unsigned long hmm_devmem_count_resident(struct hmm_devmem *devmem,
 
 /**
  * struct hmm_devmem_evict_clock - how long removal and suspend wait for pages in use
- * @deadline: Until then, nanoseconds, if no other page comes home before.
- * @last: Until then at most. Each time that brings pages home puts it off by as long
+ * @deadline: Until then, nanoseconds, if no other page comes back before.
+ * @last: Until then at most. Each try that brings pages back puts it off by as long
  *	as it takes.
  */
 struct hmm_devmem_evict_clock {

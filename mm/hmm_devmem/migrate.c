@@ -87,7 +87,7 @@ static unsigned long window_finish(struct hmm_devmem_txn *txn, unsigned long *ow
  * KSM maps a page that it merges before rmap finds it there. Core collects it from
  * the page table, and would not find it again to end its migration. And a driver
  * does not copy the tags of memory that has some (MTE of arm64). A mapping can come
- * to either when there are pages on the device already; those come home.
+ * to either when there are pages on the device already; those can come back.
  */
 static bool must_stay_in_ram(const struct vm_area_struct *vma)
 {
@@ -95,13 +95,13 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
 }
 
 /**
- * struct range_walk - what hmm_devmem_migrate_to_device() was asked for
- * @devmem: "
- * @mm: "
- * @ctx: "
- * @dir: Or hmm_devmem_migrate_to_ram().
- * @start: "
- * @end: "
+ * struct range_walk - the migration of a range
+ * @devmem: The device memory.
+ * @mm: The process.
+ * @ctx: The context that device folios get.
+ * @dir: To the device or back.
+ * @start: User virtual address, inclusive.
+ * @end: The same, exclusive.
  * @in_flight: A window whose copy was started and not yet waited for.
  * @done: Number of pages to return.
  * @tries: How often the present window was tried again.
@@ -115,7 +115,7 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
  * @moved: How many pages moved in the present window before it was tried again. Counts
  *	if the mmap lock could not be taken again to look.
  * @locked: The mmap lock is held.
- * @entered: And what keeps removal, and suspend, from going on.
+ * @entered: &hmm_devmem.ref is held, and, on the way to the device, the intake.
  */
 struct range_walk {
 	struct hmm_devmem *devmem;
@@ -374,7 +374,7 @@ static int __get_more(struct range_walk *walk, enum range_pause why)
 	return range_reclaim(walk);
 }
 
-/* The same for who has nothing that keeps removal from going on. */
+/* The same with a reference that keeps the driver: @walk has none while it pauses. */
 static int get_more(struct range_walk *walk, enum range_pause why)
 {
 	int ret;
@@ -418,8 +418,8 @@ static int range_enter(struct range_walk *walk)
 }
 
 /*
- * Others can have the mmap lock for as long as they like. So it is waited for with
- * nothing that removal or suspend wait for, and who waits can be killed.
+ * A process can hold its mmap lock for as long as it likes. So take it first, before
+ * anything that removal or suspend wait for, and let the caller be killed meanwhile.
  */
 static int range_lock(struct range_walk *walk)
 {

@@ -15,16 +15,16 @@
  * was allocated with. The folio has a reference on it, which is dropped when the
  * folio is freed or when the driver goes away, whichever is first: both take the
  * word out with xchg(), so that exactly one of them drops it. RCU keeps the driver
- * until the other one, who may be about to, has done it. The parts of a folio that
+ * until the other one, which may be about to, has done it. The parts of a folio that
  * core splits share its context, but get none from the moment on that a driver goes
  * away: core splits with interrupts off, so RCU tells when the last of the splits
  * that began before has ended.
  *
  * The folio of a managed devmem is dirty from the moment it is allocated. No page
  * table of the CPU sees what the device writes, so the process's entry for the page
- * stays clean. Core copies the flag to whatever the folio is migrated to, by
- * whomever, so that what the device wrote is neither dropped because MADV_FREE was
- * called before nor taken for what swap still has.
+ * stays clean. Core copies the flag whenever and wherever the folio is migrated, so that
+ * what the device wrote is neither dropped because MADV_FREE was called before nor taken
+ * for what swap still has.
  */
 
 #include <linux/export.h>
@@ -48,7 +48,7 @@ void __hmm_devmem_page_drop_context(struct page *page)
 }
 
 /**
- * hmm_devmem_of_page() - Of which devmem is a page, removed or not?
+ * hmm_devmem_of_page() - The devmem of a page, removed or not
  * @page: Any page; the caller has a reference, or a lock that keeps it in use.
  *
  * Context: Any context.
@@ -71,7 +71,7 @@ struct hmm_devmem *hmm_devmem_of_page(const struct page *page)
 }
 
 /**
- * hmm_devmem_from_page() - Whose device memory is a page?
+ * hmm_devmem_from_page() - The devmem of a page
  * @page: Any page; the caller has a reference, or a lock that keeps it in use.
  *
  * Context: Any context.

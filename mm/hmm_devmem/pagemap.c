@@ -52,9 +52,9 @@ static __always_inline void free_pages_of(struct hmm_devmem *devmem,
 }
 
 /*
- * The flag of a page that was mlocked when it came here, and is not any more, is left
- * to whoever frees the page: for all others that is the page allocator, which takes it
- * out of the count. The next user of a device page would find the flag set.
+ * A page that was mlocked when it moved to the device, and is not any more, has the flag
+ * until it is freed. The page allocator then takes the page out of the count; it does not
+ * see device pages. The next user of this one would find the flag set.
  */
 static void forget_mlock(struct folio *folio)
 {
@@ -70,7 +70,7 @@ static void forget_mlock(struct folio *folio)
  */
 #define FLAGS_OF_USER (PAGE_FLAGS_CHECK_AT_PREP & ~(0xffUL | BIT(PG_reserved)))
 
-/* Nobody else has the folio any more. */
+/* The caller has the only pointer to the folio. */
 static void forget_flags(struct folio *folio)
 {
 	folio->flags.f &= ~FLAGS_OF_USER;

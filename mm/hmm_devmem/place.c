@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * On which NUMA node pages come home that are evicted.
+ * The NUMA node that an evicted page goes to.
  */
 
 /**
- * DOC: Where pages come home
+ * DOC: Where evicted pages go
  *
  * A CPU fault, and hmm_devmem_migrate_to_ram(), allocate as core does for the mapping
- * that they are about. An eviction has no mapping at hand, and who evicts is somebody
- * else: a worker, a suspending system, or whoever writes to ``unbind``. So its memory
+ * that they are about. An eviction has no mapping at hand, and the task that evicts is not
+ * the pages' process: a worker, a suspending system, a write to ``unbind``. So its memory
  * policy does not count. The page goes where a policy of its mapping (mbind()) says; of
  * several mappings with one, as after a fork, the first that core's rmap finds decides. A
  * policy of a whole process (set_mempolicy()) is not found by rmap. Without a policy
  * the page goes to the node of the device, and to one near it if there is nothing free.
  *
- * A large folio comes home to a large one if there is one free. Whether memory is
+ * A large folio goes to a large one if there is one free. Whether memory is
  * compacted for it is decided as for any huge page of the mapping (thp/defrag); never
  * for an eviction, which splits the device folio.
  *
- * The cpuset of who evicts only decides where all that is allowed otherwise is full. A
- * cpuset of version 1 with ``mem_hardwall`` or ``mem_exclusive`` is the exception: it
- * holds for all that those in it allocate, and thus for what they evict.
+ * The cpuset of the task that evicts only decides where all that is allowed otherwise is
+ * full. A cpuset of version 1 with ``mem_hardwall`` or ``mem_exclusive`` is the exception:
+ * it holds for all that those in it allocate, and thus for what they evict.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt

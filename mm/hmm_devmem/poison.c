@@ -27,12 +27,12 @@
  * hmm_range_fault() does not report it any more. As long as the owner is only dead, it does.
  *
  * Memory of type MEMORY_DEVICE_COHERENT the CPU reads without a fault. When its
- * device is dead, and when it is removed and some could not be brought home, the
+ * device is dead, and when it is removed and some could not be brought back, the
  * mappings of all that is left are replaced in the same way: what is behind those
  * addresses then is not the process's any more. A reference that the kernel has to such
  * a page, for a pipe or for DMA for instance, stays valid, as it does for other lost
- * memory; nobody but its owner can end it. The library puts no large folios there; one
- * that a driver did, and that cannot be split, stays mapped, and the log says so.
+ * memory; only the owner of the reference can end it. The library puts no large folios
+ * there; one that a driver did, and that cannot be split, stays mapped, and the log says so.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -132,7 +132,7 @@ static bool unmap_page_as_lost(struct page *page)
 /**
  * hmm_devmem_poison_page() - Let no process read a page whose content is lost
  * @devmem: A managed devmem.
- * @pfn: The page, retired before, so that whoever locks its folio next knows; its
+ * @pfn: The page, retired before, so that the next copy of it finds out; its
  *	struct page cannot go away.
  *
  * Context: Process context, may sleep. Takes the lock of its folio.
@@ -225,8 +225,8 @@ void hmm_devmem_forget_page(struct page *page)
  * Nothing is to be done for memory that the CPU cannot address, nor for a classic
  * devmem, whose driver knows what it has mapped.
  *
- * Context: Process context, may sleep. Takes folio locks, one at a time, which can
- * be held by who copies.
+ * Context: Process context, may sleep. Takes folio locks, one at a time, which
+ * are held while a folio is copied.
  */
 void hmm_devmem_unmap_lost(struct hmm_devmem *devmem)
 {

@@ -43,7 +43,7 @@ static void note_resident(struct resident_walk *resident, const struct page *pag
 	if (hmm_devmem_from_page(page) != devmem)
 		return;
 	resident->nr += nr;
-	/* It comes home as a whole, also where the range has a part of it. */
+	/* It moves as a whole, also where only a part of it is in the range. */
 	if (resident->pages)
 		hmm_devmem_note_pages(devmem, resident->pages, folio_pfn(folio),
 				      folio_nr_pages(folio));

@@ -19,7 +19,7 @@
  * The end of a segment takes about 40 ms, however small it is: core waits for
  * grace periods of RCU. So it happens in workers, many at a time and with no lock
  * of the library; their grace periods are the same ones. A segment that ends is
- * first *unlinked*: nobody finds it any more, and its part of the range cannot get
+ * first *unlinked*: it is not found any more, and its part of the range cannot get
  * struct pages until it has ended.
  *
  * Empty segments of a lazy devmem are kept for some seconds, or until memory
@@ -675,7 +675,7 @@ static void segment_make_zombie(struct hmm_devmem_segment *segment,
 /* The zombie ends when the last of its pages is free, which can be now. */
 static void zombie_let_go(struct hmm_devmem_segment *segment)
 {
-	/* From here on who frees a page says so, although there is no driver. */
+	/* From here on hmm_devmem_segment_page_freed() is called, although no driver is. */
 	WRITE_ONCE(segment->devmem->has_free, true);
 	WRITE_ONCE(segment->is_zombie, true);
 	/* Pairs with hmm_devmem_segment_page_freed(). */

@@ -39,9 +39,9 @@
 /*
  * Transactions come in two sizes, so that most CPU faults do with one page of
  * memory. Each size has a reserve, because an eviction must not fail for want of
- * memory for the arrays. Who waits for a transaction has no folio lock: core's split
- * of a folio that a transaction has come across waits for that, so the two could
- * wait for each other. A CPU fault has one, and does with what is there.
+ * memory for the arrays. Never wait for a transaction with a folio locked: core waits
+ * for that lock when it splits a folio for another transaction, so the two could wait for
+ * each other. A CPU fault has a folio locked, and does with what is there.
  */
 #define HMM_DEVMEM_SMALL_NR		16
 #define HMM_DEVMEM_TXN_RESERVE		2
@@ -126,8 +126,8 @@ struct hmm_devmem_txn *hmm_devmem_txn_get(struct hmm_devmem *devmem,
  * @devmem: Whose pages it moves.
  * @nr: For how many pages, at most %HMM_DEVMEM_BLOCK_NR.
  *
- * For a caller that has one already: to wait for another then could be to wait for a
- * caller that does the same.
+ * For a caller that has one already, and must not wait: another one could do the same,
+ * and wait for this one.
  *
  * Context: Any context.
  * Return: The transaction, or NULL if there is no memory.
@@ -142,7 +142,7 @@ struct hmm_devmem_txn *hmm_devmem_txn_tryget(struct hmm_devmem *devmem,
 }
 
 /**
- * hmm_devmem_txn_get_locked() - Get a transaction for who has a folio lock
+ * hmm_devmem_txn_get_locked() - Get a transaction with a folio locked
  * @devmem: Whose pages it moves.
  * @nr: For how many pages, at most %HMM_DEVMEM_BLOCK_NR.
  *
@@ -634,8 +634,8 @@ void hmm_devmem_txn_note_pages(const struct hmm_devmem_txn *txn,
 /*
  * Core cannot tell a hole from a zero page, and gives the page that takes its place
  * what the mapping allows. That loses what userfaultfd has noted in the zero page:
- * the next write would not be reported. And who provides missing pages wants to be
- * asked. What the process must not touch is no reason to spend memory.
+ * the next write would not be reported. And a process that provides missing pages wants
+ * to be asked. What the process must not touch is no reason to spend memory.
  */
 static bool may_fill_holes(struct vm_area_struct *vma)
 {
@@ -764,9 +764,9 @@ static gfp_t large_ram_gfp(const struct hmm_devmem_txn *txn)
 }
 
 /*
- * How hard to look for system memory. Who has touched page @first waits for it, and gets
- * it like any other page: if need be, a process is killed for it. Whoever else wants pages
- * to come home can leave them where they are. No memory cgroup is asked: a migration
+ * How hard to look for system memory. A CPU fault waits for page @first, and gets it like
+ * any other page: if need be, a process is killed for it. Everything else that brings
+ * pages back can leave them where they are. No memory cgroup is asked: a migration
  * hands on the charge that the device page has.
  */
 static gfp_t ram_gfp(const struct hmm_devmem_txn *txn, unsigned int order,
@@ -846,7 +846,7 @@ static bool txn_is_whole(const struct hmm_devmem_txn *txn)
  * @first: An entry that is served before all others; they are only tried for
  *	if that succeeds, and only as long as memory is easily had.
  *
- * A large folio goes to a large one or stays: core must not split it on its way. Only
+ * A large folio goes to a large one or stays: core must not split it while it moves. Only
  * the page that a CPU fault waits for is worth that another process is killed.
  *
  * Context: Process context, may sleep.
