@@ -35,15 +35,17 @@ struct resource;
 struct task_struct;
 
 /**
- * struct hmm_devmem_context - a driver's object behind a set of device folios
- * @refs: One reference for its creator and one for each device folio that was
- *	allocated with it.
- * @release: Called once, when the last reference is gone. It can run wherever
- *	the last reference to a folio can be dropped: it must not sleep.
+ * struct hmm_devmem_context - an object of the driver that device folios belong to
+ * @refs: Number of references: one for the creator, and one for each device folio
+ *	that was allocated with this context.
+ * @release: Called once, when the last reference was dropped. It can run in any
+ *	context in which the last reference to a folio can be dropped, so it must
+ *	not sleep.
  *
- * Typically one per process that uses the device, embedded in the driver's own
- * structure. A device folio can outlive the file that put it on the device (a
- * forked child has it too); the context stays valid for as long.
+ * A driver typically has one context for each process that uses the device, embedded
+ * in a structure of its own. A device folio can still be in use when the process has
+ * closed the device file, for example because a forked child shares it. The context
+ * stays valid until the last of its folios was freed.
  */
 struct hmm_devmem_context {
 	refcount_t refs;
@@ -61,19 +63,20 @@ enum hmm_devmem_dir {
 };
 
 /**
- * struct hmm_devmem_run - pages contiguous both on the device and in memory
+ * struct hmm_devmem_run - pages contiguous in device memory and in system memory
  * @device: First device page.
- * @offset: Where that is: bytes from the start of device memory, what
- *	hmm_devmem_page_offset() would say.
- * @ram: First page of system memory; NULL if there is none and the device
- *	pages are to be cleared (only in direction %HMM_DEVMEM_TO_DEVICE).
+ * @offset: Offset of @device in bytes from the start of device memory, as
+ *	hmm_devmem_page_offset() returns it.
+ * @ram: First page of system memory. NULL if the driver is to clear the device
+ *	pages instead of copying to them (only in direction %HMM_DEVMEM_TO_DEVICE).
  * @addr: User virtual address of the first page; 0 in an eviction, which does
- *	not look at virtual addresses.
- * @nr_pages: Length, pages of PAGE_SIZE.
- * @dma_addr: With %HMM_DEVMEM_DMA, where the device finds @ram; it is contiguous
- *	for the device for the whole run. Not set where @ram is NULL.
- * @error: 0 on entry. A driver that could not copy this run, but the others,
- *	sets an errno here; the pages of the run then stay where they were.
+ *	not use virtual addresses.
+ * @nr_pages: Length of the run in pages of PAGE_SIZE.
+ * @dma_addr: With %HMM_DEVMEM_DMA, the DMA address of @ram. The whole run is
+ *	contiguous in DMA addresses. Not set if @ram is NULL.
+ * @error: 0 when the copy callback is called. If the driver fails to copy this run,
+ *	but has copied other runs, it sets an errno here. The pages of this run then
+ *	stay where they were.
  */
 struct hmm_devmem_run {
 	struct page *device;
@@ -86,11 +89,11 @@ struct hmm_devmem_run {
 };
 
 /**
- * struct hmm_devmem_map_entry - a device folio that now belongs to a process
- * @addr: User virtual address of its first page.
- * @pfn: Its first device pfn.
- * @order: Its size, PAGE_SIZE << @order bytes.
- * @writable: False if the CPU's page table has it read-only.
+ * struct hmm_devmem_map_entry - a device folio that a process has mapped now
+ * @addr: User virtual address of the folio's first page.
+ * @pfn: First pfn of the folio.
+ * @order: Order of the folio: its size is PAGE_SIZE << @order bytes.
+ * @writable: False if the folio is read-only in the CPU's page table.
  */
 struct hmm_devmem_map_entry {
 	unsigned long addr;
@@ -101,21 +104,22 @@ struct hmm_devmem_map_entry {
 
 /**
  * struct hmm_devmem_copy - one batch of copies
- * @dir: Direction; the same for all runs.
+ * @dir: Direction of all runs of this batch.
  * @nr_runs: Number of @runs.
- * @runs: What to copy or clear.
+ * @runs: The runs that the driver is to copy or clear.
  * @nr_entries: Number of @entries.
- * @entries: Only in &hmm_devmem_ops.map: what was committed.
- * @context: In direction %HMM_DEVMEM_TO_DEVICE what the migration was called
- *	with, may be NULL; otherwise NULL, because the pages of one eviction
- *	can be of many contexts.
- * @driver_private: For the driver, from copy_to_device() or copy_to_ram() to
- *	copy_wait(); NULL on entry.
+ * @entries: Only in &hmm_devmem_ops.map: the folios that have moved to the device.
+ * @context: In direction %HMM_DEVMEM_TO_DEVICE the context that the caller of the
+ *	migration has passed, which may be NULL. Otherwise NULL, because the pages of
+ *	one eviction can belong to many contexts.
+ * @driver_private: For use by the driver, from copy_to_device() or copy_to_ram() to
+ *	copy_wait(). NULL when the copy callback is called.
  *
- * Lives from the start of the copy until copy_wait(), or map(), returns. With
- * %HMM_DEVMEM_DMA the runs are mapped for DMA from before copy_to_device() or
- * copy_to_ram() is called until copy_wait() has returned, or until that call has
- * if it failed or there is no copy_wait().
+ * The structure is valid from the call of the copy callback until copy_wait(), or
+ * map(), returns. With %HMM_DEVMEM_DMA the library maps the runs for DMA before it
+ * calls copy_to_device() or copy_to_ram(). It unmaps them when copy_wait() has
+ * returned; or, if the copy callback fails or there is no copy_wait(), when the copy
+ * callback has returned.
  */
 struct hmm_devmem_copy {
 	enum hmm_devmem_dir dir;
@@ -128,42 +132,42 @@ struct hmm_devmem_copy {
 };
 
 /**
- * struct hmm_devmem_ops - what a driver does for its device memory
+ * struct hmm_devmem_ops - operations of a driver on its device memory
  *
  * A *managed* driver supplies @copy_to_device and @copy_to_ram; the library
- * allocates device pages, migrates, serves CPU faults and evicts. A *classic*
- * driver supplies neither of the two but @free and @fault, and does all of
+ * allocates device pages, migrates them, serves CPU faults and evicts. A *classic*
+ * driver supplies @free and @fault instead of these two, and does all of
  * that itself. See "Driver contract" in Documentation/mm/hmm_devmem/.
  */
 struct hmm_devmem_ops {
 	/**
-	 * @free: The last reference to a device page is gone; the callback owns
-	 * the page alone. Of a folio of several pages it gets the first, and
-	 * folio_order() still says how many there are. It must not sleep and may
-	 * run with interrupts off.
+	 * @free: Called when the last reference to a device folio was dropped.
+	 * @page is the first page of the folio, and folio_order() still returns
+	 * its order. Nothing else uses the page. The callback must not sleep, and
+	 * may run with interrupts off.
 	 *
-	 * Required for a classic driver, which puts the page back into its own
-	 * allocator here. Optional for a managed one: called before the library
-	 * takes the page back.
+	 * Required for a classic driver, which returns the page to its own
+	 * allocator here. Optional for a managed driver: called before the library
+	 * returns the page to its allocator.
 	 */
 	void (*free)(struct hmm_devmem *devmem, struct page *page);
 
 	/**
-	 * @fault: The CPU, or get_user_pages(), touched a device page at @addr
-	 * in @vma. The data has to come back to system memory, the page at
-	 * @addr first; neighbours may come along. @page is locked and referenced
-	 * by the caller, serves to find driver data and as
-	 * &migrate_vma.fault_page, and is not to be modified. Called with the
-	 * mmap lock held for reading; may sleep. @flags are FAULT_FLAG_*, @pmdp
-	 * the PMD of @addr.
+	 * @fault: Called when the CPU, or get_user_pages(), accesses a device page
+	 * at @addr in @vma. The callback has to move the page at @addr back to
+	 * system memory, and may move neighbouring pages as well. Core has locked
+	 * @page and holds a reference to it. The driver uses @page to find its own
+	 * data and passes it on as &migrate_vma.fault_page, but must not modify
+	 * it. Called with the mmap lock held for reading; may sleep. @flags are
+	 * FAULT_FLAG_*, @pmdp is the PMD entry of @addr.
 	 *
 	 * Required for a classic driver of MEMORY_DEVICE_PRIVATE. Optional for
-	 * a managed one: called instead of hmm_devmem_default_fault(), which it
-	 * can call in turn. Never called for MEMORY_DEVICE_COHERENT, which the
-	 * CPU can read where it is.
+	 * a managed driver: called instead of hmm_devmem_default_fault(), which
+	 * the callback can call itself. Never called for MEMORY_DEVICE_COHERENT,
+	 * which the CPU can access without a fault.
 	 *
-	 * Return: 0 or VM_FAULT_MAJOR when the page is back or the fault shall
-	 * be retried, VM_FAULT_OOM when no system page can be had,
+	 * Return: 0 or VM_FAULT_MAJOR when the page has moved back or the CPU shall
+	 * fault again, VM_FAULT_OOM when no system page can be allocated,
 	 * VM_FAULT_SIGBUS when the device cannot give the data back; later
 	 * accesses must then fail too.
 	 */
@@ -172,74 +176,80 @@ struct hmm_devmem_ops {
 			    unsigned int flags, pmd_t *pmdp);
 
 	/**
-	 * @kill: Removal has started and the driver shall hand out no more
-	 * device pages. A classic driver brings its pages home here. Called once,
-	 * process context, may sleep. Optional.
+	 * @kill: Called when removal starts: from now on the driver must not
+	 * allocate device pages. A classic driver moves its pages back to system
+	 * memory here. Called once, in process context, may sleep. Optional.
 	 */
 	void (*kill)(struct hmm_devmem *devmem);
 
 	/**
-	 * @cleanup: The last callback: no other runs or will run, and the
-	 * driver's memory and code may go away after it. Called once, after
-	 * @kill, process context, may sleep. Optional.
+	 * @cleanup: The last callback: no other callback is running or will be
+	 * called, and the driver's memory and code may go away after it. Called
+	 * once, after @kill, in process context, may sleep. Optional.
 	 */
 	void (*cleanup)(struct hmm_devmem *devmem);
 
 	/**
-	 * @copy_to_device: Start, or do, the copies (and clears) of @copy.
-	 * Process context, may sleep; the mmap lock of the process is held for
-	 * reading and all pages are locked, so no user memory may be touched and
-	 * no allocation may wait for these pages: GFP_KERNEL does not, but reclaim
-	 * calls MMU notifiers, so the driver's locks that those take are not to be
-	 * held around it. Required for a managed driver.
+	 * @copy_to_device: Copy (or clear) all runs of @copy, or start to do so.
+	 * Called in process context, may sleep. The mmap lock of the process is
+	 * held for reading and all pages are locked. So the callback must not
+	 * access user memory, and its allocations must not wait for these pages.
+	 * GFP_KERNEL does not wait for them, but reclaim calls MMU notifiers: do
+	 * not allocate while holding a lock that the driver's notifier takes.
+	 * Required for a managed driver.
 	 *
-	 * When there is a @copy_wait, a migration of a long range starts a
-	 * second batch before it waits for the first, and never more than two. So
-	 * this may wait for the device, but keeps no lock until @copy_wait.
+	 * If the driver has a @copy_wait, the migration of a long range starts a
+	 * second batch before it waits for the first, but never more than two. So
+	 * the callback may wait for the device, but must not return with a lock
+	 * held that @copy_wait releases.
 	 *
-	 * Return: 0, or an errno if nothing was started; then @copy_wait is not
-	 * called and all pages stay where they were. Once something was started,
-	 * what fails is reported by &hmm_devmem_run.error or @copy_wait. %-ENODEV
-	 * says that the device is gone, see hmm_devmem_mark_dead().
+	 * Return: 0, or an errno if no copy was started; then the library does not
+	 * call @copy_wait, and all pages stay where they were. If a copy was
+	 * started, the callback returns 0, and failures are reported in
+	 * &hmm_devmem_run.error or by @copy_wait. %-ENODEV says that the device is
+	 * gone, see hmm_devmem_mark_dead().
 	 */
 	int (*copy_to_device)(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy);
 
 	/**
-	 * @copy_to_ram: The same in the other direction; never has holes.
+	 * @copy_to_ram: Like @copy_to_device, but from the device to system memory;
+	 * &hmm_devmem_run.ram is never NULL. Without a process, as in an eviction,
+	 * no mmap lock is held.
 	 *
-	 * For a CPU fault it matters which errno this, @copy_wait or
-	 * &hmm_devmem_run.error has: %-EIO says that the device cannot give the
-	 * data back, as %-ENODEV does, and the process gets SIGBUS. All others,
-	 * -EAGAIN or -ENOMEM for instance, say "not now": the page stays where it
-	 * is, and a while later the process faults and is copied for again, until
-	 * that succeeds or it is killed.
+	 * A CPU fault depends on the errno that this callback or @copy_wait
+	 * returns, or that is in &hmm_devmem_run.error. %-EIO says, like %-ENODEV,
+	 * that the device cannot give the data back: the process gets SIGBUS. All
+	 * other errnos, such as -EAGAIN or -ENOMEM, say that the device cannot do
+	 * so now: the page stays on the device, and the CPU faults again after a
+	 * while, until a copy succeeds or the process is killed.
 	 */
 	int (*copy_to_ram)(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy);
 
 	/**
-	 * @copy_wait: Wait until the copies that were started are over, also
-	 * those that fail. After it returns the device must touch none of the
-	 * pages any more: stop its DMA if they do not end. Optional; leave it out
-	 * when the two callbacks above are synchronous.
+	 * @copy_wait: Wait until all copies that were started have ended, even
+	 * those that fail. After it has returned the device must not access any of
+	 * the pages: if a copy does not end, stop the device's DMA. Optional: not
+	 * needed when the two callbacks above are synchronous.
 	 *
-	 * Return: 0, or an errno if no run of @copy may be trusted; %-ENODEV
-	 * as above.
+	 * Return: 0, or an errno if all runs of @copy are to be treated as failed.
+	 * %-ENODEV says that the device is gone, as for @copy_to_device.
 	 */
 	int (*copy_wait)(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy);
 
 	/**
-	 * @map: The pages in &hmm_devmem_copy.entries are on the device and can
-	 * be entered into the device's page table. Called under the locks of
-	 * @copy_to_device. Cannot fail: a device that has no entry takes a page
-	 * fault of its own later. Not called for a mapping that the process may
-	 * not read (PROT_NONE). Optional.
+	 * @map: Called when the folios in &hmm_devmem_copy.entries have moved to
+	 * the device, so that the driver can enter them into the device's page
+	 * table. The same locks are held as for @copy_to_device. Cannot fail: for a
+	 * folio that the driver does not enter, the device takes a page fault
+	 * later. Not called for a mapping that the process may not read
+	 * (PROT_NONE). Optional.
 	 *
-	 * The process can have unmapped one of them since the migration began
-	 * (MADV_DONTNEED does not wait for it), and then that page is free soon.
-	 * If the MMU notifier got any other invalidation than
-	 * hmm_devmem_is_migration_to() in the meantime, enter nothing: that is from
-	 * before hmm_devmem_migrate_to_device() was called until the entry is made
-	 * under the lock that the notifier takes.
+	 * The process can have unmapped a page since the migration began, because
+	 * MADV_DONTNEED does not wait for a migration. Such a page will be freed
+	 * soon and must not be entered. So enter nothing if the MMU notifier got an
+	 * invalidation for which hmm_devmem_is_migration_to() is false at any time
+	 * from before hmm_devmem_migrate_to_device() was called until the entry is
+	 * made under the lock that the notifier takes.
 	 */
 	void (*map)(struct hmm_devmem *devmem, const struct hmm_devmem_copy *copy);
 };
@@ -247,32 +257,33 @@ struct hmm_devmem_ops {
 /**
  * DOC: Flags
  *
- * %HMM_DEVMEM_LAZY: struct pages, which take 1/64 of the device's size in system
- * memory and most of the time that an add takes, are created when the first page
- * near them is allocated, and given back when they have not been needed for a
- * while or when memory is short.
+ * %HMM_DEVMEM_LAZY: the library creates struct pages when a page near them is
+ * allocated, and destroys them when they have not been needed for a while or when
+ * memory is short. Without this flag an add creates all of them: they take 1/64 of
+ * the device's size in system memory, and most of the time that the add takes.
  *
  * %HMM_DEVMEM_DMA: the library maps system memory for DMA by the device, see
- * &hmm_devmem_run.dma_addr. The device must have a DMA mask, which is set before the
- * add and not made narrower. Unless an IOMMU translates for it, or it reaches
- * the machine's bounce buffers, the mask must cover all memory or at least all of one
- * zone (ZONE_DMA32 or ZONE_DMA). If it does not cover all memory, pages come home
- * to such a zone only, and those that the device cannot read do not go there.
+ * &hmm_devmem_run.dma_addr. The driver must set the device's DMA mask before the add,
+ * and must not make it narrower later. Unless an IOMMU translates for the device, or
+ * the device reaches the machine's bounce buffers, the mask must cover all memory or
+ * at least all of one zone (ZONE_DMA32 or ZONE_DMA). If it does not cover all memory,
+ * pages move back only to such a zone, and pages that the device cannot read are not
+ * migrated to it.
  *
- * %HMM_DEVMEM_RECLAIM: a migration to the device for which there is not enough
- * device memory makes room by evicting pages that are there, in turn, but none
- * of the range that is migrated. What does not fit then, and without this flag
- * all for which there is no device memory, stays in system memory.
+ * %HMM_DEVMEM_RECLAIM: when there is not enough device memory for a migration to the
+ * device, the library evicts other pages, block by block in turn, but none of the
+ * range that is migrated. Pages for which there is still no device memory stay in
+ * system memory, as do all such pages without this flag.
  *
  * %HMM_DEVMEM_RUNTIME_PM: hmm_devmem_migrate_to_device() resumes the device before it
- * takes any lock, and from then on the device is kept from being suspended for as long
- * as device pages are in use. So its runtime_suspend callback finds no data on it, and
- * no other callback has to wait for it to be resumed. A driver that wants it off when
- * processes have memory there and do not use it calls hmm_devmem_evict() then. Folios
- * of hmm_devmem_alloc_folio() do not resume it, and the kill and cleanup callbacks can
- * find it suspended.
+ * takes any lock. From then on the library keeps the device from being runtime
+ * suspended as long as device pages are in use. So the runtime_suspend callback finds
+ * no data on the device, and the copy callbacks find the device resumed. A driver that
+ * wants to switch the device off while processes have memory on it that they do not
+ * use calls hmm_devmem_evict() first. hmm_devmem_alloc_folio() does not resume the
+ * device, and the kill and cleanup callbacks can be called while it is suspended.
  *
- * All of them are for managed drivers only.
+ * All of these flags are for managed drivers only.
  */
 #define HMM_DEVMEM_LAZY		BIT(0)
 #define HMM_DEVMEM_DMA		BIT(1)
@@ -280,27 +291,29 @@ struct hmm_devmem_ops {
 #define HMM_DEVMEM_RUNTIME_PM	BIT(3)
 
 /**
- * struct hmm_devmem_desc - how a devmem is to be set up
- * @ops: Required; must stay valid until &hmm_devmem_ops.cleanup has returned.
- * @size: Bytes of device memory, rounded up to whole pages. Ignored if @res is
- *	given.
+ * struct hmm_devmem_desc - options for adding device memory
+ * @ops: The driver's operations. Required; must stay valid until
+ *	&hmm_devmem_ops.cleanup has returned.
+ * @size: Size of device memory in bytes, rounded up to whole pages. Ignored if @res
+ *	is given.
  * @res: Physical range of memory that the CPU can address coherently
- *	(required for, and only for, MEMORY_DEVICE_COHERENT). It stays the
- *	caller's: the library neither requests nor releases it.
+ *	(required for, and only for, MEMORY_DEVICE_COHERENT). It belongs to the
+ *	caller: the library neither requests nor releases it.
  * @type: MEMORY_DEVICE_PRIVATE or MEMORY_DEVICE_COHERENT.
  * @flags: HMM_DEVMEM_* flags, or 0.
- * @nid: NUMA node of the struct pages, or NUMA_NO_NODE for the device's.
- * @owner: Devmems with the same owner are peers: a device of one may map pages
+ * @nid: NUMA node of the struct pages, or NUMA_NO_NODE for the node of the device.
+ * @owner: Devmems with the same owner are peers: the device of one may map pages
  *	of the other, and hmm_range_fault() with this
- *	&hmm_range.dev_private_owner does not fault them back. NULL: no peers.
+ *	&hmm_range.dev_private_owner does not move them back. NULL: no peers.
  * @driver_data: Initial value of &hmm_devmem.driver_data.
  * @dma_device: With %HMM_DEVMEM_DMA, the device that does the DMA; NULL if it is
- *	the device that the memory is added for. It must exist for as long.
- * @bad_pages: Pages that are never to be used, since the device is known to have lost
- *	what was there: for each of them an offset in bytes from the start of device
- *	memory, of any byte in it. In any order; not needed after the call. Only for
- *	managed drivers.
- * @nr_bad_pages: Length of @bad_pages.
+ *	the device that the memory is added for. It must exist until the devmem is
+ *	removed.
+ * @bad_pages: Pages that the library must never allocate, because the device is known
+ *	to have lost their content. Each entry is the offset of any byte of such a page,
+ *	in bytes from the start of device memory. In any order; not needed after the
+ *	call. Only for managed drivers.
+ * @nr_bad_pages: Number of entries of @bad_pages.
  */
 struct hmm_devmem_desc {
 	const struct hmm_devmem_ops *ops;
@@ -318,9 +331,10 @@ struct hmm_devmem_desc {
 
 /**
  * struct hmm_devmem_left - why pages were not evicted
- * @busy: They were locked, or somebody has references that are not mappings.
- * @no_memory: There was no system memory for them.
- * @not_copied: The device did not copy them, or they could not be mapped for it.
+ * @busy: Number of pages that were locked, or had other references than mappings.
+ * @no_memory: Number of pages for which there was no system memory.
+ * @not_copied: Number of pages that the driver failed to copy, or whose copies could
+ *	not be mapped for DMA.
  *
  * In pages of PAGE_SIZE. The sum is what hmm_devmem_evict_why() returns.
  */
@@ -331,16 +345,16 @@ struct hmm_devmem_left {
 };
 
 /**
- * struct hmm_devmem_stats - what happened to a devmem since it was added
- * @allocated: Device pages allocated, in pages of PAGE_SIZE like all below.
+ * struct hmm_devmem_stats - counters of a devmem since it was added
+ * @allocated: Device pages allocated, in pages of PAGE_SIZE like the fields below.
  * @freed: Device pages freed. @allocated - @freed are in use.
- * @to_device: Pages migrated to the device, with those that were only cleared.
- * @to_ram: Pages migrated back, for whatever reason.
+ * @to_device: Pages migrated to the device, including those that were only cleared.
+ * @to_ram: Pages migrated to system memory, for any reason.
  * @faults: CPU faults on device pages (a number of faults, not of pages).
- * @fault_pages: Pages that came back in those faults; part of @to_ram.
- * @evicted: Pages that came back by physical address; part of @to_ram.
- * @copy_errors: Pages that were not migrated because the driver could not
- *	copy them, or they could not be mapped for DMA.
+ * @fault_pages: Pages migrated to system memory by these faults; part of @to_ram.
+ * @evicted: Pages migrated to system memory by eviction; part of @to_ram.
+ * @copy_errors: Pages that were not migrated because the driver failed to copy
+ *	them, or because they could not be mapped for DMA.
  * @lost: Pages whose data the device has lost, see hmm_devmem_poison().
  *
  * All but @faults stay 0 for a classic driver.
@@ -358,27 +372,28 @@ struct hmm_devmem_stats {
 };
 
 /**
- * struct hmm_devmem - memory of one device, or one pool of it
- * @device: The device it was added for.
+ * struct hmm_devmem - memory of one device, or a part of it that was added separately
+ * @device: The device that the memory was added for.
  * @ops: The driver's operations.
- * @resource: The reserved physical range; larger than the device's memory where
+ * @resource: The reserved physical range; larger than the device's memory if
  *	the kernel reserves in larger units.
  * @pfn_first: First pfn of device memory.
  * @pfn_last: One past the last pfn, despite its name: the range is
  *	[@pfn_first, @pfn_last), as it always was.
  * @type: MEMORY_DEVICE_PRIVATE or MEMORY_DEVICE_COHERENT.
  * @owner: For &hmm_range.dev_private_owner and &migrate_vma.pgmap_owner.
- * @driver_data: The driver's own; the library does not look at it.
- * @ref: Held around every callback into the driver; hmm_devmem_remove() waits
- *	for it to fall to zero before it calls &hmm_devmem_ops.cleanup.
- * @completion: Done when @ref has fallen to zero.
+ * @driver_data: For use by the driver; the library does not access it.
+ * @ref: Held around every callback into the driver but kill and cleanup.
+ *	hmm_devmem_remove() waits for it to fall to zero before it calls
+ *	&hmm_devmem_ops.cleanup.
+ * @completion: Completed when @ref has fallen to zero.
  *
- * Belongs to the library: valid memory from a successful add until the driver is
- * detached from @device and every hmm_devmem_get() has had its hmm_devmem_put().
- * hmm_devmem_remove() does not free it: what is called with a removed devmem returns
- * -ENODEV, or does nothing where nothing is returned, and touches nothing of the
- * driver's. All fields but @driver_data are read-only for drivers; @device and
- * @resource are not to be used once it is removed.
+ * The library allocates and frees this structure. It is valid memory from a successful
+ * add until the driver is detached from @device and every hmm_devmem_get() was followed
+ * by an hmm_devmem_put(). hmm_devmem_remove() does not free it: a function that is called
+ * with a removed devmem returns -ENODEV, or does nothing if it returns no errno, and
+ * accesses nothing that belongs to the driver. All fields but @driver_data are read-only
+ * for drivers. Drivers must not use @device and @resource after removal.
  */
 struct hmm_devmem {
 	struct device *device;
@@ -395,8 +410,8 @@ struct hmm_devmem {
 	/* private: */
 	struct percpu_rw_semaphore intake;
 	struct percpu_rw_semaphore handout;
-	struct kref handles; /* of the memory of this */
-	struct kref kref; /* of the range */
+	struct kref handles; /* references to this structure */
+	struct kref kref; /* references to the range */
 	struct task_struct *remover;
 	struct completion removed;
 	struct rw_semaphore segments_lock;
@@ -413,14 +428,14 @@ struct hmm_devmem {
 	struct hmm_devmem_stats_pcpu __percpu *stats;
 	struct dentry *debugfs;
 	struct device *dma_device;
-	unsigned long dma_max_pfn; /* of the system, when ram_gfp was chosen */
+	unsigned long dma_max_pfn; /* max_pfn when ram_gfp was chosen */
 	gfp_t ram_gfp;
 	unsigned long flags;
 	unsigned long fail_next;
 	unsigned long reclaim_hand;
 	struct mutex suspend_lock; /* held by suspend and resume */
 	unsigned int max_run;
-	bool gone; /* no callback but cleanup any more */
+	bool gone; /* no callback but cleanup is called any more */
 	bool has_free;
 	bool shrink_now;
 	bool dead;
@@ -480,14 +495,14 @@ void hmm_devmem_get_stats(struct hmm_devmem *devmem,
 			  struct hmm_devmem_stats *stats);
 
 /**
- * hmm_devmem_is_migration_to() - Is an invalidation part of a migration to us?
+ * hmm_devmem_is_migration_to() - Is an invalidation caused by a migration to a device?
  * @devmem: The device memory.
- * @range: What the MMU notifier got.
+ * @range: The range that the MMU notifier was called for.
  *
- * hmm_devmem_migrate_to_device() moves pages of system memory only. A driver
- * whose page table has entries for pages that are on @devmem already may leave
- * those in place when this returns true; all other entries of the range, and
- * all entries when it returns false, have to go.
+ * hmm_devmem_migrate_to_device() moves pages of system memory only. If this function
+ * returns true, the driver may keep the entries in the device's page table for pages
+ * that are on @devmem already, and must remove all other entries of the range. If it
+ * returns false, the driver must remove all entries of the range.
  *
  * Context: Any.
  * Return: True for an invalidation by hmm_devmem_migrate_to_device(@devmem).
@@ -646,7 +661,7 @@ hmm_devmem_is_migration_to(const struct hmm_devmem *devmem,
 
 /**
  * hmm_devmem_context_init() - Set up a context with one reference
- * @ctx: The context, embedded in memory of the caller's.
+ * @ctx: The context, embedded in a structure of the caller.
  * @release: See &hmm_devmem_context.release.
  *
  * Context: Any.
@@ -660,7 +675,7 @@ hmm_devmem_context_init(struct hmm_devmem_context *ctx,
 }
 
 /**
- * hmm_devmem_context_get() - Take a reference
+ * hmm_devmem_context_get() - Take a reference to a context
  * @ctx: The context, or NULL. The caller must have a reference already.
  *
  * Context: Any.
@@ -672,8 +687,8 @@ static inline void hmm_devmem_context_get(struct hmm_devmem_context *ctx)
 }
 
 /**
- * hmm_devmem_context_put() - Give a reference back
- * @ctx: The context, or NULL. Not to be used after this.
+ * hmm_devmem_context_put() - Drop a reference to a context
+ * @ctx: The context, or NULL. The caller must not use it after this.
  *
  * Context: Any.
  */
