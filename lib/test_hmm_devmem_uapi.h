@@ -40,7 +40,7 @@ struct hmm_devmem_test_cmd {
 #define HMM_DEVMEM_TEST_FLAGS		_IOWR('H', 0x08, struct hmm_devmem_test_cmd)
 #define HMM_DEVMEM_TEST_READ_UNLOCKED	_IOWR('H', 0x09, struct hmm_devmem_test_cmd)
 
-/* For HMM_DEVMEM_TEST_FLAGS, in @npages: no large folio can be had the next time. */
+/* For HMM_DEVMEM_TEST_FLAGS, in @npages: the next large folio is not to be had. */
 #define HMM_DEVMEM_TEST_FLAG_FAIL_ALLOC	0x1ULL
 
 /* One byte a page in the buffer of HMM_DEVMEM_TEST_SNAPSHOT. */
@@ -63,16 +63,16 @@ enum {
  * struct hmm_devmem_test_stats - the library's counters, and the driver's
  * @size: Pages of device memory.
  * @allocated: See &struct hmm_devmem_stats for this and the next seven.
- * @freed: "
- * @to_device: "
- * @to_ram: "
- * @faults: "
- * @fault_pages: "
- * @evicted: "
- * @copy_errors: "
+ * @freed: Device pages freed.
+ * @to_device: Pages migrated to the device.
+ * @to_ram: Pages migrated back to system memory.
+ * @faults: CPU faults on device pages.
+ * @fault_pages: Pages migrated back by those faults.
+ * @evicted: Pages migrated back by their physical address.
+ * @copy_errors: Pages not migrated because of a failed copy or DMA mapping.
  * @contexts: Contexts of this device that have not been released.
  * @kills: How often the device's kill callback ran since the module was loaded.
- * @cleanups: The same for its cleanup callback.
+ * @cleanups: How often its cleanup callback ran since then.
  * @plugged: 1 if the device is there, 0 after HMM_DEVMEM_TEST_UNPLUG; then
  *	the fields up to @copy_errors, @lost and @pfn_first are 0.
  * @lost: See &struct hmm_devmem_stats.
@@ -114,9 +114,9 @@ struct hmm_devmem_test_stats {
  * @first: (in) First page, counted from the start of device memory.
  * @npages: (in) Number of pages.
  * @left: (out) Pages in use in that range that could not be moved.
- * @busy: (out) How many of those, see &struct hmm_devmem_left.
- * @no_memory: (out) "
- * @not_copied: (out) "
+ * @busy: (out) How many of those were in use, see &struct hmm_devmem_left.
+ * @no_memory: (out) How many of those found no system memory.
+ * @not_copied: (out) How many of those were not copied by the device.
  */
 struct hmm_devmem_test_evict {
 	__u64 first;
@@ -190,7 +190,7 @@ enum hmm_devmem_test_fail {
  * @error: (in) Which errno that is, as a positive number; 0 for EIO. Not used for
  *	HMM_DEVMEM_TEST_FAIL_GONE.
  *
- * A failing copy fills its destination with a pattern first: nobody may ever
+ * A failing copy fills its destination with a pattern first: no process may ever
  * see that. Holds for the device, not for the open file.
  */
 struct hmm_devmem_test_inject {
@@ -221,7 +221,7 @@ struct hmm_devmem_test_inject {
 #define HMM_DEVMEM_TEST_FAIL_NEXT	_IOW('H', 0x2b, __u32)
 /*
  * Keep the mmap lock of the caller until it is killed. The argument is not a pointer
- * but the caller's process id, so that nobody does this who does not mean it.
+ * but the caller's process id, so that no program does this by mistake.
  */
 #define HMM_DEVMEM_TEST_LOCK_MM		_IO('H', 0x2c)
 

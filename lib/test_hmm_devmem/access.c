@@ -25,9 +25,9 @@
 
 /**
  * struct thd_transfer - a copy between a mirrored process and a user buffer
- * @addr: Address in the mirrored process of the next page.
- * @end: Where it ends.
- * @buffer: Where its data goes, or comes from.
+ * @addr: Address of the next page in the mirrored process.
+ * @end: End of the range there, exclusive.
+ * @buffer: The user buffer for the data of the next page.
  * @access: How @addr is accessed.
  */
 struct thd_transfer {
@@ -60,19 +60,16 @@ static int transfer_data(const struct thd_transfer *transfer, void *data)
 	return copy_to_user_nofault(transfer->buffer, data, PAGE_SIZE);
 }
 
-/* What the CPU's page table does for its own writes. */
+/* Mark the page as written, as the CPU's page table does for the CPU's writes. */
 static void finish_write(struct page *page)
 {
 	flush_dcache_page(page);
-	/*
-	 * Of a file, pages that can be written are dirty already; device memory always
-	 * is.
-	 */
+	/* Writable pages of a file are dirty already, and device memory always is. */
 	if (PageAnon(page) && !is_zone_device_page(page))
 		set_page_dirty(page);
 }
 
-/* -ENOENT: not in the device's page table, -EFAULT: nor the buffer in ours. */
+/* -ENOENT: the device has no entry for the page; -EFAULT: the buffer is not mapped. */
 static int transfer_page(struct thd_mirror *mirror,
 			 const struct thd_transfer *transfer)
 {
@@ -120,7 +117,7 @@ static int transfer_some(struct thd_mirror *mirror,
 	return ret;
 }
 
-/* Get everything that is left into the device's page table, or a part. */
+/* Fault what is left, or a part of it, into the device's page table. */
 static int transfer_fault(struct thd_mirror *mirror,
 			  const struct thd_transfer *transfer)
 {
@@ -162,8 +159,8 @@ static int transfer_resolve(struct thd_mirror *mirror,
 }
 
 /*
- * Access the range of @cmd. All pages that could be accessed before an error
- * were. The device counts one fault however many pages it needed.
+ * Access the range of @cmd. On an error, all pages before the failing one have been
+ * accessed. The device counts one fault however many pages it needed.
  */
 static int transfer_cmd(struct thd_mirror *mirror,
 			struct hmm_devmem_test_cmd *cmd, enum thd_access access)
@@ -230,7 +227,7 @@ static int check_readable(struct mm_struct *mm, unsigned long addr,
 	return addr < end ? -EINVAL : 0;
 }
 
-/* Gaps are passed over, but not if there is nothing else. */
+/* The library passes over gaps. A range that is nothing but a gap is refused. */
 static int cmd_to_device_only(struct thd_mirror *mirror,
 			      struct hmm_devmem_test_cmd *cmd)
 {
@@ -332,7 +329,7 @@ static int snapshot_copy(struct thd_mirror *mirror, struct thd_walk *walk,
 	return 0;
 }
 
-/* A notifier of its own, so that two for the same range are tested. */
+/* Registers its own notifier, so that two notifiers of one range are tested. */
 static int cmd_snapshot(struct thd_mirror *mirror,
 			struct hmm_devmem_test_cmd *cmd)
 {
@@ -402,8 +399,8 @@ static int exclusive_page(struct thd_mirror *mirror, unsigned long addr)
 		if (ret != -EBUSY || thd_walk_in_vain(timeout, ++tries))
 			return ret;
 		/*
-		 * What has just been made exclusive would be invalidated when
-		 * it is made so again: make it ordinary first.
+		 * To make a page exclusive again would invalidate the device's
+		 * present entry: fault it in as an ordinary page first.
 		 */
 		ret = thd_walk_some(mirror, &walk, addr, addr + PAGE_SIZE);
 		if (ret)
@@ -483,7 +480,7 @@ static const struct thd_cmd mirror_cmds[] = {
  * @nr: The ioctl.
  *
  * Context: Any context.
- * Return: What to do, or NULL if it is none with a struct hmm_devmem_test_cmd.
+ * Return: The command, or NULL if the ioctl takes no struct hmm_devmem_test_cmd.
  */
 const struct thd_cmd *thd_find_cmd(unsigned int nr)
 {

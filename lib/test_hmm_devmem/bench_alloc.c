@@ -20,14 +20,14 @@
 
 /**
  * struct bench_loop - one thread's work
- * @kind: Where to allocate.
- * @arg: How.
+ * @kind: The kind of device memory to allocate from.
+ * @arg: What the user has asked for.
  * @folios: Memory for a batch.
- * @task: The thread, if it is one of its own.
- * @go: Completed when all threads are there.
- * @done: Completed by the thread when it has done it.
- * @batches: How many batches were done.
- * @time: How long it took.
+ * @task: The kernel thread; NULL if the caller runs the loop itself.
+ * @go: Completed when all threads have been created.
+ * @done: Completed by the thread when its loop is over.
+ * @batches: Number of batches done.
+ * @time: How long they took.
  * @ret: 0 or -ENOMEM.
  */
 struct bench_loop {
@@ -76,7 +76,7 @@ static void run_loop(struct bench_loop *loop)
 {
 	u64 start;
 
-	/* What happens only once is not what is to be measured. */
+	/* One batch up front: costs that arise only once are not to be measured. */
 	loop->ret = run_batch(loop);
 	start = ktime_get_ns();
 	while (loop_goes_on(loop, start)) {
@@ -155,12 +155,12 @@ static int alloc_loops(struct bench_loop *loops, unsigned int nr,
 
 /**
  * bench_alloc() - Measure allocation and free
- * @kind: Of what, and there is memory of that kind.
+ * @kind: The kind of device memory; there is memory of that kind.
  * @arg: What the user has asked for, and the result.
  *
  * Context: Process context, may sleep.
  * Return: 0, -EINVAL, -ENOMEM, also if there is not enough device memory, or
- * -ENXIO if there are less CPUs than threads.
+ * -ENXIO if there are fewer CPUs than threads.
  */
 int bench_alloc(const struct bench_kind *kind,
 		struct hmm_devmem_bench_alloc *arg)

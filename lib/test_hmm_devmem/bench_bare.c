@@ -26,8 +26,8 @@
 #include "bench.h"
 
 /**
- * struct bare_memory - the only one there is
- * @pagemap: What core knows of it.
+ * struct bare_memory - the device memory, of which there is one
+ * @pagemap: What core knows about it.
  * @resource: The reserved range.
  * @first: First pfn.
  * @lock: Protects what follows.
@@ -104,7 +104,7 @@ static void bare_free(struct folio *folio)
 	*stack = &folio->page;
 }
 
-/* Give every page that core has collected a new one, and copy it. */
+/* Allocate a destination for every page that core has collected, and copy it. */
 static void bare_copy(struct migrate_vma *mig, enum hmm_devmem_dir dir)
 {
 	unsigned long i, nr;

@@ -8,8 +8,8 @@
  * does nothing but copy. All are used by the same ioctls and copied by the same
  * function, so what differs is the library.
  *
- * The program that uses it must not exit or fork with memory on the device: of
- * the bare kind that cannot be removed then.
+ * The program that uses it must not exit or fork with memory on the device: memory
+ * of the bare kind could not be removed then.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -30,7 +30,7 @@
 #include "../test_hmm_devmem_uapi.h"
 #include "bench.h"
 
-/* What device memory really is comes in pieces, when it is first used. */
+/* Device memory is kernel memory, allocated in pieces of this size at first use. */
 #define BENCH_PIECE		SZ_2M
 #define BENCH_MAX_SIZE		SZ_64G
 
@@ -52,7 +52,7 @@ static void *get_piece(unsigned long i)
 	if (likely(piece))
 		return piece;
 	piece = kvmalloc(BENCH_PIECE, GFP_KERNEL);
-	/* Somebody may have been faster. */
+	/* Another thread may have allocated the piece in the meantime. */
 	if (piece && cmpxchg(&bench_pieces[i], NULL, piece)) {
 		kvfree(piece);
 		piece = bench_pieces[i];
@@ -187,7 +187,7 @@ static int set_window(unsigned long nr)
 	return 0;
 }
 
-/* Any of the arguments. */
+/* The argument of any of the ioctls. */
 union bench_arg {
 	struct hmm_devmem_bench_add add;
 	struct hmm_devmem_bench_alloc alloc;

@@ -3,7 +3,7 @@
  * Interface between test_hmm_devmem_bench.ko and
  * tools/testing/selftests/hmm_devmem/bench.c. Private to the two.
  *
- * /dev/hmm_devmem_bench has no memory until HMM_DEVMEM_BENCH_ADD says of which
+ * /dev/hmm_devmem_bench has no memory until HMM_DEVMEM_BENCH_ADD adds some of one
  * kind. Then HMM_DEVMEM_TEST_TO_DEVICE_ONLY and HMM_DEVMEM_TEST_TO_RAM migrate
  * memory of the caller, and CPU faults bring it back. All numbers called "time"
  * are nanoseconds of the kernel's clock, which are instructions when the machine
@@ -37,10 +37,10 @@ struct hmm_devmem_bench_add {
 
 /**
  * struct hmm_devmem_bench_alloc - argument of HMM_DEVMEM_BENCH_ALLOC
- * @batches: (in) How often, at most. (out) How often all threads together did.
- * @time: (out) What it took, of the slowest thread.
+ * @batches: (in) Batches of each thread, at most. (out) Batches of all threads.
+ * @time: (out) How long the slowest thread took.
  * @order: (in) Size of the folios.
- * @batch: (in) That many are allocated, then that many are freed.
+ * @batch: (in) Number of folios that one batch allocates and then frees.
  * @threads: (in) Kernel threads, each on a CPU of its own, that do this at the
  *	same time; 0: the caller does it.
  * @limit_ms: (in) No batch is begun after that many milliseconds; 0: no limit.
@@ -56,7 +56,7 @@ struct hmm_devmem_bench_alloc {
 
 /**
  * struct hmm_devmem_bench_evict - argument of HMM_DEVMEM_BENCH_EVICT
- * @time: (out) What it took to evict all memory.
+ * @time: (out) How long it took to evict all memory.
  * @left: (out) Pages that could not be moved.
  */
 struct hmm_devmem_bench_evict {

@@ -7,9 +7,9 @@
  * DOC: Classic device
  *
  * The smallest driver with its own allocator, one bit a page, and its own
- * migration, one page at a time. The driver's data of a device page is where its
- * memory is. Since the library cannot move pages of such a driver, kill brings
- * home all there are.
+ * migration, one page at a time. The driver's data of a device page says where in
+ * VRAM the page's content is. Since the library cannot move pages of such a driver,
+ * the kill callback brings all of them back to system memory.
  */
 
 #include <linux/bitmap.h>
@@ -32,14 +32,14 @@
 
 /* Pages that are migrated together. */
 #define THD_CLASSIC_BATCH	64
-/* Pages that are in use for a moment are waited for: about one second. */
+/* The kill callback waits about one second for pages that are in use for a moment. */
 #define THD_CLASSIC_TRIES	100
 #define THD_CLASSIC_DELAY_MS	10
 
 /**
  * struct thd_classic_batch - pages that are migrated together
- * @src: Where they are; as in struct migrate_vma.
- * @dst: Where they go.
+ * @src: The pages to move, as in struct migrate_vma.
+ * @dst: Their destinations, as there.
  */
 struct thd_classic_batch {
 	unsigned long src[THD_CLASSIC_BATCH];
@@ -56,7 +56,7 @@ struct thd_classic_batch {
  * @allocated: Pages allocated since the device memory was added.
  * @freed: Pages freed.
  * @used: One bit for each page that is in use.
- * @evict: For the kill callback, which is to need no memory for itself.
+ * @evict: For the kill callback, which must not depend on an allocation.
  */
 struct thd_classic {
 	spinlock_t lock; /* all but @evict */
@@ -69,7 +69,7 @@ struct thd_classic {
 	struct thd_classic_batch evict;
 };
 
-/* What happens to the pages that migrate_vma_setup() found. */
+/* Allocates destinations for the pages that migrate_vma_setup() found, and copies. */
 typedef void (*classic_fill_fn)(struct hmm_devmem *devmem,
 				struct migrate_vma *args);
 
@@ -119,11 +119,11 @@ void thd_classic_destroy(struct thd_device *tdev)
 }
 
 /**
- * thd_classic_reset() - All pages are free
+ * thd_classic_reset() - Make all pages free
  * @tdev: A classic device, unplugged.
  *
- * Pages that could not be brought home when it was unplugged were never freed,
- * and are no longer its pages.
+ * Pages that could not be brought back to system memory when it was unplugged were
+ * never freed, and are no longer its pages.
  *
  * Context: Process context.
  */
@@ -140,9 +140,9 @@ void thd_classic_reset(struct thd_device *tdev)
 }
 
 /**
- * thd_classic_get_stats() - What the library does not count for a classic device
+ * thd_classic_get_stats() - Get what the library does not count for a classic device
  * @tdev: A classic device.
- * @stats: Completed.
+ * @stats: The fields that the library leaves 0 are filled in.
  *
  * Context: Any context.
  */
@@ -187,7 +187,7 @@ static void classic_free(struct hmm_devmem *devmem, struct page *page)
 	classic_put(devmem_classic(devmem), page_to_pfn(page) - devmem->pfn_first);
 }
 
-/* A device page, locked and with one reference. */
+/* Allocates a device page, which is locked and has one reference. */
 static struct page *classic_alloc(struct hmm_devmem *devmem)
 {
 	struct thd_device *tdev = thd_from_devmem(devmem);
@@ -228,8 +228,8 @@ static void classic_copy_to_device(struct page *device, struct page *ram)
 }
 
 /*
- * A zero page comes as a hole, without what userfaultfd has noted in it: its next write
- * would not be reported.
+ * Core collects a zero page as a hole, and drops userfaultfd's write protection of
+ * it: the process's next write would not be reported.
  */
 static bool classic_may_fill(const struct migrate_vma *args, unsigned long i)
 {
@@ -255,7 +255,7 @@ static void classic_fill_device(struct hmm_devmem *devmem,
 	}
 }
 
-/* The entry for @folio, which may be NULL, with the data of @src in it. */
+/* Copies the data of @src to @folio (or NULL); returns the folio's migration entry. */
 static unsigned long classic_fill_folio(struct folio *folio, unsigned long src)
 {
 	const struct page *page = migrate_pfn_to_page(src);
@@ -391,11 +391,11 @@ static vm_fault_t classic_fault(struct hmm_devmem *devmem,
 	oom = (src & MIGRATE_PFN_MIGRATE) && !dst;
 	migrate_vma_pages(&args);
 	migrate_vma_finalize(&args);
-	/* If it did not move, somebody else has it: the CPU comes back. */
+	/* A page that did not move is in use elsewhere: the CPU faults again. */
 	return oom ? VM_FAULT_OOM : 0;
 }
 
-/* The next pages in use from @bit on; returns how many. */
+/* Collects the next pages in use from @bit on; returns how many. */
 static unsigned int classic_find_used(struct hmm_devmem *devmem,
 				      unsigned long *bit)
 {
@@ -412,8 +412,9 @@ static unsigned int classic_find_used(struct hmm_devmem *devmem,
 }
 
 /*
- * A page that is just being allocated or freed has no charge, and what it would be
- * copied to had none either: core spins for ever when that gets on an LRU list.
+ * A page that is just being allocated or freed is charged to no memory cgroup, and
+ * the page it would be copied to had no charge either: core spins for ever when such
+ * a page gets on an LRU list.
  */
 static bool classic_is_orphan(unsigned long src)
 {
@@ -469,7 +470,7 @@ static void classic_kill(struct hmm_devmem *devmem)
 	for (tries = 0; tries < THD_CLASSIC_TRIES; tries++) {
 		if (!classic_evict_pass(devmem))
 			return;
-		/* The first look was at all of them, also those that moved. */
+		/* The first pass finds all pages, also those that it then moves. */
 		if (tries)
 			msleep(THD_CLASSIC_DELAY_MS);
 	}

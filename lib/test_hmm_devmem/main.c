@@ -13,8 +13,8 @@
  *   parameters spm_addr0 and spm_addr1 say where there is memory for them.
  * - /dev/hmm_devmem_classic: classic, MEMORY_DEVICE_PRIVATE.
  *
- * Mode 0600 is all there is of permissions: whoever is handed an open file may call
- * everything, and all of it is about the memory of the process that opened it.
+ * Mode 0600 is all there is of permissions: a process that is handed an open file
+ * may call everything, always for the memory of the process that opened the file.
  *
  * The ioctls are those of lib/test_hmm.c and some more; what they do and which
  * structures they take is in lib/test_hmm_devmem_uapi.h. With compat=1 the first
@@ -49,10 +49,10 @@
  *
  * Removal of device memory waits for CPU faults and for invalidations, with the
  * plug lock held for writing. So no callback of the library, no invalidation and
- * no access of the device takes the plug lock, and nobody who waits for it has
- * another of these locks. What an access needs stays without it: VRAM is there
- * for as long as the device, pages for as long as the page table has them, and
- * &thd_device.devmem is only compared with.
+ * no access of the device takes the plug lock, and no task that waits for it holds
+ * another of these locks. What an access needs stays without the plug lock: VRAM
+ * exists as long as the device, pages as long as the device's page table has entries
+ * for them, and &thd_device.devmem is only compared with.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -124,7 +124,7 @@ MODULE_PARM_DESC(dma_mask_bits, "Width of the devices' own DMA mask, bits, 1 to 
 static dev_t thd_devt;
 static struct thd_device *thd_devices[THD_NR_DEVICES];
 
-/* Parts of the library's fault injection are ours to ask for. */
+/* The ioctl takes the steps of the library's fault injection by their own numbers. */
 #define CHECK_STEP(name)	\
 	static_assert(HMM_DEVMEM_TEST_NO_##name == BIT(HMM_DEVMEM_FAIL_##name))
 
@@ -171,7 +171,7 @@ static unsigned long desc_flags(const struct thd_device *tdev)
 	       (flags & HMM_DEVMEM_TEST_RUNTIME_PM ? HMM_DEVMEM_RUNTIME_PM : 0);
 }
 
-/* Offsets; all of them are in the first segment, be the device lazy or not. */
+/* Offsets, bytes; all are in the first segment, whether the device is lazy or not. */
 static const u64 thd_bad_pages[] = { 0, SZ_2M };
 
 static unsigned int nr_bad_pages(const struct thd_device *tdev)
@@ -185,7 +185,7 @@ static unsigned int nr_bad_pages(const struct thd_device *tdev)
 	return nr;
 }
 
-/* The two plain calls, unless there is something else to choose. */
+/* Add the memory without a descriptor if the plug has no properties of its own. */
 static struct hmm_devmem *thd_add(struct thd_device *tdev)
 {
 	const struct thd_kind *kind = tdev->kind;
@@ -253,7 +253,7 @@ static int thd_plug_again(struct thd_device *tdev)
 	return tdev->auto_plug ? plug_locked(tdev, &thd_plug_default) : 0;
 }
 
-/* Not used by accesses any more before it can be anybody else's. */
+/* Accesses must stop comparing with the devmem before another can get its address. */
 static struct hmm_devmem *forget_devmem(struct thd_device *tdev)
 {
 	struct hmm_devmem *devmem = tdev->devmem;
@@ -293,8 +293,8 @@ int thd_unplug(struct thd_device *tdev, bool auto_plug)
  * thd_enter() - Start to use the device memory of a device
  * @tdev: The device.
  *
- * Context: Process context, may sleep. The caller has no other lock of ours and
- * no mmap lock.
+ * Context: Process context, may sleep. The caller holds no other lock of this driver
+ * and no mmap lock.
  * Return: The device memory, which stays until thd_leave(), or an ERR_PTR().
  */
 struct hmm_devmem *thd_enter(struct thd_device *tdev)
@@ -316,7 +316,7 @@ struct hmm_devmem *thd_enter(struct thd_device *tdev)
 }
 
 /**
- * thd_leave() - The caller of thd_enter() is done
+ * thd_leave() - End what thd_enter() has started
  * @tdev: The device.
  *
  * Context: Process context.
@@ -493,7 +493,7 @@ static int ioctl_lose(struct thd_device *tdev, void __user *arg)
 	return ret;
 }
 
-/* What takes no argument. */
+/* The ioctls about power, which take no argument. */
 static int ioctl_power(struct thd_device *tdev, unsigned int nr)
 {
 	struct hmm_devmem *devmem;
@@ -512,7 +512,7 @@ static int ioctl_power(struct thd_device *tdev, unsigned int nr)
 	return ret;
 }
 
-/* As if it were in a fault that somebody else is to serve, and does not. */
+/* Like a page fault that another process has to serve, and never does. */
 static int ioctl_lock_mm(struct thd_device *tdev, unsigned long pid)
 {
 	struct mm_struct *mm = current->mm;
@@ -608,7 +608,7 @@ static int run_cmd(struct thd_mirror *mirror, const struct thd_cmd *op,
 
 	if (!op->has_range)
 		return op->run(mirror, cmd);
-	/* A file can be used by a child when its parent has gone. */
+	/* A child can use the file after the process that opened it has exited. */
 	if (!range_is_valid(cmd) || !mmget_not_zero(mm))
 		return -EINVAL;
 	ret = op->run(mirror, cmd);
@@ -696,7 +696,7 @@ static void thd_release(struct device *dev)
 	kfree(tdev);
 }
 
-/* To be put with put_device(), whatever else fails. */
+/* The caller gives it back with put_device(), also when a later step fails. */
 static struct thd_device *thd_alloc(const struct thd_kind *kind,
 				    unsigned int id)
 {
@@ -814,7 +814,7 @@ static int __init thd_create_all(void)
 	return ret;
 }
 
-/* Last, because a file that is open cannot be taken back. */
+/* Done last, because a file that a process has opened cannot be taken back. */
 static int __init thd_register_all(void)
 {
 	unsigned int id;
@@ -828,8 +828,8 @@ static int __init thd_register_all(void)
 }
 
 /*
- * Nobody has a file open. Pages of processes can still be there; they go before
- * the device does, which would remove its memory, too.
+ * No file is open. Pages of processes can still be on the device; bring them back
+ * before the device is deleted, which would remove its memory, too.
  */
 static void thd_destroy(struct thd_device *tdev)
 {

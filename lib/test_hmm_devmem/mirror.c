@@ -20,10 +20,10 @@
  * Entries made by a page fault follow the usual protocol: see
  * mmu_interval_read_begin(). A migration cannot, since it invalidates what it
  * moves. But nothing else may have been invalidated from before its start until
- * its pages are entered: a page that was zapped on its way (MADV_DONTNEED does
- * not care) is free as soon as the migration has ended, and an entry for it would
- * stay. So invalidations of other origin are noted while migrations are in
- * progress, and then nothing is entered; the device finds the pages later.
+ * its pages are entered: a page that was zapped while it was being migrated
+ * (MADV_DONTNEED does not wait) is free as soon as the migration has ended, and an
+ * entry for it would stay. So the driver notes invalidations of other origin while
+ * migrations are in progress, and then enters nothing; the device faults later.
  */
 
 #include <linux/bits.h>
@@ -65,8 +65,8 @@ bool thd_mirror_is_local(const struct thd_mirror *mirror,
  * thd_mirror_enter() - Make an entry in the device's page table
  * @mirror: The mirror.
  * @index: User pfn.
- * @page: What is there.
- * @tag: What the device may do with it.
+ * @page: The page at that address.
+ * @tag: What the device may do with the page.
  *
  * Context: The caller has &thd_mirror.lock, and nothing was invalidated since
  * the page was found.
@@ -79,7 +79,7 @@ int thd_mirror_enter(struct thd_mirror *mirror, unsigned long index,
 
 	lockdep_assert_held(&mirror->lock);
 
-	/* A large entry goes as a whole; the rest of it is faulted in again. */
+	/* A large entry is dropped as a whole; the device faults the rest in again. */
 	entry = xa_load(&mirror->table, index);
 	if (entry && thd_entry_is_large(entry))
 		xa_erase(&mirror->table, index);
@@ -88,7 +88,7 @@ int thd_mirror_enter(struct thd_mirror *mirror, unsigned long index,
 			       GFP_ATOMIC));
 }
 
-/* What is there for @index; cheap if @xas is at its neighbour. */
+/* The entry for @index; cheap if @xas is at @index - 1. */
 static void *table_step(struct xa_state *xas, unsigned long index)
 {
 	if (!xas_not_node(xas->xa_node) && xas->xa_index + 1 == index)
@@ -97,7 +97,7 @@ static void *table_step(struct xa_state *xas, unsigned long index)
 	return xas_load(xas);
 }
 
-/* As thd_mirror_enter(), for one page of many. */
+/* Like thd_mirror_enter(), for one of many pages in a row. */
 static void table_enter_page(struct xa_state *xas, unsigned long index, void *entry)
 {
 	void *old = table_step(xas, index);
@@ -117,7 +117,7 @@ static void table_enter_large(struct thd_mirror *mirror, unsigned long index,
 	xas_store(&xas, entry);
 }
 
-/* Without memory there is no entry, and the device takes a fault. */
+/* An entry that there is no memory for is left out: the device takes a fault. */
 static void table_enter(struct thd_mirror *mirror,
 			const struct hmm_devmem_map_entry *entries, unsigned int nr)
 {
@@ -138,15 +138,15 @@ static void table_enter(struct thd_mirror *mirror,
 			continue;
 		}
 		table_enter_large(mirror, index, entries[i].order, entry);
-		/* Where it was can be gone. */
+		/* The node that @xas points to may have been freed. */
 		xas_reset(&xas);
 	}
 	xas_unlock(&xas);
 }
 
 /*
- * Drop what there is in the block of @index: a large entry, or a page table, which
- * goes at once. The state is one for that alone: xas_set() would leave its order.
+ * Drop all entries of the block of @index, a large one or many small ones, with one
+ * store. The xa_state is used only here: xas_set() would leave its order.
  */
 static void table_drop_block(struct thd_mirror *mirror, unsigned long index)
 {
@@ -164,7 +164,7 @@ static bool has_block(unsigned long index, unsigned long first,
 	return start >= first && start + BIT(PMD_ORDER) - 1 <= last;
 }
 
-/* @keep_local: all but pages that are on the device. */
+/* With @keep_local, the entries of pages that are on the device stay. */
 static void table_drop(struct thd_mirror *mirror, unsigned long start,
 		       unsigned long end, bool keep_local)
 {
@@ -197,7 +197,7 @@ static void table_drop(struct thd_mirror *mirror, unsigned long start,
  * @range: What is invalidated.
  *
  * Context: An MMU notifier.
- * Return: False if that must not sleep and somebody else has the lock.
+ * Return: False if the notifier must not sleep and another task holds the lock.
  */
 bool thd_mirror_lock(struct thd_mirror *mirror,
 		     const struct mmu_notifier_range *range)
@@ -217,7 +217,7 @@ static bool mirror_invalidate(struct mmu_interval_notifier *notifier,
 	const struct hmm_devmem *devmem = READ_ONCE(mirror->tdev->devmem);
 	const bool ours = devmem && hmm_devmem_is_migration_to(devmem, range);
 
-	/* From exclusive_enter(): the page stays, and so may its entry. */
+	/* Caused by make_device_exclusive(): the page stays, and so may its entry. */
 	if (range->event == MMU_NOTIFY_EXCLUSIVE && range->owner == mirror)
 		return true;
 
@@ -236,7 +236,7 @@ static const struct mmu_interval_notifier_ops mirror_notifier_ops = {
 };
 
 /**
- * thd_mirror_begin_migration() - From here on, invalidations are noted
+ * thd_mirror_begin_migration() - Start to note invalidations
  * @mirror: The mirror.
  *
  * Context: Process context, may sleep. Waits for invalidations to end.
@@ -247,12 +247,12 @@ void thd_mirror_begin_migration(struct thd_mirror *mirror)
 		if (!mirror->migrations++)
 			mirror->raced = false;
 	}
-	/* Those that have been noted before, but not yet come to an end. */
+	/* Wait for invalidations that were noted before and have not ended yet. */
 	mmu_interval_read_begin(&mirror->notifier);
 }
 
 /**
- * thd_mirror_end_migration() - The migration is over
+ * thd_mirror_end_migration() - Undo thd_mirror_begin_migration()
  * @mirror: The mirror.
  *
  * Context: Process context, may sleep.
@@ -266,7 +266,7 @@ void thd_mirror_end_migration(struct thd_mirror *mirror)
 /**
  * thd_mirror_map() - Enter pages that are on the device now
  * @devmem: The device memory.
- * @copy: Says which, and in its context, whose.
+ * @copy: The pages; its context says which mirror they belong to.
  *
  * Context: The library's map callback, in a migration that was begun with
  * thd_mirror_begin_migration().
@@ -330,8 +330,8 @@ struct thd_mirror *thd_mirror_open(struct thd_device *tdev,
 }
 
 /**
- * thd_mirror_close() - The file was closed
- * @mirror: Its mirror; freed when there are no pages of it on the device.
+ * thd_mirror_close() - Stop to mirror a process
+ * @mirror: The mirror; freed when there are no pages of it on the device.
  *
  * Context: Process context, may sleep.
  */
@@ -344,7 +344,7 @@ void thd_mirror_close(struct thd_mirror *mirror)
 }
 
 /*
- * Page faults of the device, and looks at the CPU's page table without.
+ * Page faults of the device, and walks of the CPU's page table without a fault.
  */
 
 static unsigned long access_flags(enum thd_access access)
@@ -363,8 +363,8 @@ static unsigned long access_flags(enum thd_access access)
 /**
  * thd_walk_init() - Prepare a walk
  * @walk: The walk.
- * @mirror: Of the process.
- * @access: What for.
+ * @mirror: The mirror of the process.
+ * @access: What the device wants the pages for.
  *
  * Context: Any context.
  */
@@ -419,8 +419,9 @@ static u8 pfn_prot(const struct thd_mirror *mirror, unsigned long pfn)
 }
 
 /*
- * Of a large folio of private memory core gives the first pages, wherever in it
- * the walk begins. This is right also when it does not any more.
+ * For a large folio of private memory, hmm_range_fault() gives the folio's first
+ * pages, wherever in the folio the walk begins. This is right also if core changes
+ * that.
  */
 static struct page *walk_page(const struct thd_walk *walk, unsigned int i)
 {
@@ -454,9 +455,9 @@ static int walk_enter_page(struct thd_mirror *mirror, struct thd_walk *walk,
 	if ((walk->access == THD_WRITE && !(pfn & HMM_PFN_WRITE)) ||
 	    is_private_of_peer(mirror, page)) {
 		/*
-		 * Core takes no fault for private memory of its owner, so look
-		 * again as somebody else: the page comes home and is then like
-		 * any other.
+		 * hmm_range_fault() takes no fault for private memory of the
+		 * owner it is given. So try again without an owner: the page
+		 * moves back to system memory and is then like any other.
 		 */
 		walk->range.dev_private_owner = NULL;
 		return -EBUSY;
@@ -465,7 +466,7 @@ static int walk_enter_page(struct thd_mirror *mirror, struct thd_walk *walk,
 			   pfn & HMM_PFN_WRITE ? THD_TAG_WRITE : THD_TAG_READ);
 }
 
-/* What was found holds for as long as the lock is held. */
+/* No page that was found can be invalidated while the lock is held. */
 static int walk_use(struct thd_mirror *mirror, struct thd_walk *walk)
 {
 	unsigned int i;
@@ -518,14 +519,14 @@ static int walk_try(struct thd_mirror *mirror, struct thd_walk *walk)
 /**
  * thd_walk_some() - Look at, or fault in, as many pages as can be done at once
  * @mirror: The mirror; pages are entered into its table.
- * @walk: How; afterwards, &thd_walk.range is what was done.
+ * @walk: How to access them; afterwards, &thd_walk.range is what was done.
  * @addr: Address of the first page.
- * @end: Where to end at the latest.
+ * @end: End of the range, exclusive; less of it may be done.
  *
  * Context: Process context, may sleep. Takes the mmap lock.
  * Return:
  * * %0 - done; with %THD_READ_LOCAL, for the first page at least
- * * %-ENOENT - with %THD_READ_LOCAL: that is not on the device
+ * * %-ENOENT - with %THD_READ_LOCAL: the first page is not on the device
  * * %-EBUSY - invalidated again and again, %THD_WALK_TRIES times and for a second
  * * %-EINTR - the process is being killed
  * * others - from hmm_range_fault()

@@ -14,7 +14,7 @@
 
 #include "test_hmm_devmem.h"
 
-/* Soon, so that tests see it. */
+/* Short, so that tests need not wait long for a suspend. */
 #define THD_AUTOSUSPEND_MS	20
 
 /**
@@ -37,7 +37,7 @@ void thd_power_enable(struct thd_device *tdev)
  * thd_power_disable() - Undo thd_power_enable()
  * @tdev: A device that is plugged in, or about to be.
  *
- * Context: As there.
+ * Context: Process context; &thd_device.plug_lock held for writing.
  */
 void thd_power_disable(struct thd_device *tdev)
 {
@@ -47,7 +47,7 @@ void thd_power_disable(struct thd_device *tdev)
 	pm_runtime_disable(&tdev->dev);
 }
 
-/* Processes are frozen, and nobody plugs anything. */
+/* Processes are frozen, so no device is plugged or unplugged meanwhile. */
 static int thd_suspend(struct device *dev)
 {
 	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
@@ -57,7 +57,7 @@ static int thd_suspend(struct device *dev)
 	if (!tdev->devmem || tdev->kind->classic)
 		return 0;
 	ret = hmm_devmem_suspend(tdev->devmem);
-	/* A device that is gone keeps nobody awake. */
+	/* A device that is gone must not keep the system awake. */
 	return ret == -ENODEV ? 0 : ret;
 }
 
@@ -66,7 +66,7 @@ static int thd_resume(struct device *dev)
 	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
 
 	guard(rwsem_read)(&tdev->plug_lock);
-	/* Not if it was idle before the system slept. */
+	/* A device that runtime PM had suspended before the system slept stays off. */
 	if (tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM &&
 	    pm_runtime_status_suspended(dev))
 		return 0;
@@ -75,7 +75,7 @@ static int thd_resume(struct device *dev)
 	return 0;
 }
 
-/* Who has the lock can wait for us, in a migration that resumes the device. */
+/* The holder of the lock, a migration that resumes the device, can wait for this. */
 static int thd_runtime_suspend(struct device *dev)
 {
 	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
@@ -86,11 +86,11 @@ static int thd_runtime_suspend(struct device *dev)
 	if (tdev->devmem)
 		ret = hmm_devmem_suspend(tdev->devmem);
 	up_read(&tdev->plug_lock);
-	/* All others would be for ever. */
+	/* The PM core would remember any other errno, and never suspend again. */
 	return ret ? -EBUSY : 0;
 }
 
-/* May be called by a migration, whose caller has the lock for reading. */
+/* Takes no lock: a migration, whose caller holds the lock for reading, may call it. */
 static int thd_runtime_resume(struct device *dev)
 {
 	struct thd_device *tdev = container_of(dev, struct thd_device, dev);

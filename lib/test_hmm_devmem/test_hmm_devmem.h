@@ -52,8 +52,8 @@ struct thd_kind {
 /**
  * struct thd_device - one test device
  * @dev: The device; its release frees this.
- * @cdev: Its node.
- * @kind: What it is.
+ * @cdev: Its device node.
+ * @kind: The kind of the device.
  * @size: Bytes of device memory.
  * @res: Physical range of a coherent device.
  * @plug_lock: Held for writing to add or remove @devmem, for reading to use it.
@@ -64,13 +64,13 @@ struct thd_kind {
  * @plug: How @devmem was added.
  * @dma_dev: Device that DMA is mapped for, if @plug says so; NULL if it is @dev.
  * @in_flight: Copies that were started and not yet waited for.
- * @max_in_flight: The most that were.
+ * @max_in_flight: The highest value that @in_flight had.
  * @bad_power: Copies while the device might have been suspended.
  * @copies: How often it was asked to copy.
  * @resumes: How often it was resumed at run time.
- * @mm_locks: Processes whose mmap lock is kept.
- * @vram: What the device's memory really is, in pieces that are allocated when
- *	they are first used; NULL for a coherent device.
+ * @mm_locks: Processes whose mmap lock is kept, see HMM_DEVMEM_TEST_LOCK_MM.
+ * @vram: The content of the device's memory, in pieces of kernel memory that are
+ *	allocated when they are first used; NULL for a coherent device.
  * @nr_vram: Length of @vram.
  * @fail_lock: Protects @fail.
  * @fail: Which copies shall fail.
@@ -144,7 +144,7 @@ struct thd_mirror {
 /**
  * enum thd_access_tag - what the device may do with a page
  * @THD_TAG_READ: Read.
- * @THD_TAG_ATOMIC: Read, and nobody else has access.
+ * @THD_TAG_ATOMIC: Read; the device has exclusive access to the page.
  * @THD_TAG_WRITE: Read and write.
  */
 enum thd_access_tag {
@@ -157,7 +157,7 @@ enum thd_access_tag {
 #define THD_ENTRY_LARGE		BIT(THD_ENTRY_TAG_BITS)
 #define THD_ENTRY_SHIFT		(THD_ENTRY_TAG_BITS + 1)
 
-/* An entry of the device's page table; a large one is for all of a PMD. */
+/* An entry of the device's page table; a large one covers a whole PMD. */
 static inline void *thd_entry(unsigned long pfn, bool large,
 			      enum thd_access_tag tag)
 {
@@ -188,7 +188,7 @@ static inline struct page *thd_entry_page(const void *entry, unsigned long index
 /**
  * enum thd_access - how the device accesses memory
  * @THD_READ: Reads; takes page faults.
- * @THD_READ_UNLOCKED: The same; page fault handlers may drop the mmap lock.
+ * @THD_READ_UNLOCKED: Like %THD_READ; page fault handlers may drop the mmap lock.
  * @THD_WRITE: Writes; takes page faults.
  * @THD_READ_MAPPED: Reads what is in its page table and nothing else.
  * @THD_READ_LOCAL: Reads what is on this device; looks for it in the CPU's page
@@ -204,12 +204,12 @@ enum thd_access {
 	THD_SNAPSHOT,
 };
 
-/* Pages of one hmm_range_fault(): what is tolerable on the stack. */
+/* Pages of one hmm_range_fault(): as many entries as fit on the stack. */
 #define THD_WALK_PAGES		32
-/* A walk is tried again so often at least: a second can be little on a busy machine. */
+/* Tries of a walk, at least: a busy machine does not do much in a second. */
 #define THD_WALK_TRIES		1000
 
-/* Give it up? @deadline is in jiffies, @tries is how often it was in vain. */
+/* Is it time to give up? @deadline is in jiffies, @tries counts what has failed. */
 static inline bool thd_walk_in_vain(unsigned long deadline, unsigned int tries)
 {
 	return tries >= THD_WALK_TRIES && time_after(jiffies, deadline);
@@ -218,9 +218,9 @@ static inline bool thd_walk_in_vain(unsigned long deadline, unsigned int tries)
 /**
  * struct thd_walk - a walk through the CPU's page table
  * @range: For hmm_range_fault().
- * @access: What for.
- * @pfns: What was found.
- * @prot: For %THD_SNAPSHOT, the same as userspace sees it.
+ * @access: What the device wants the pages for.
+ * @pfns: The pages found, as hmm_range_fault() gives them.
+ * @prot: For %THD_SNAPSHOT, the same as bytes for userspace.
  */
 struct thd_walk {
 	struct hmm_range range;
@@ -237,9 +237,9 @@ static inline unsigned int thd_walk_nr(const struct thd_walk *walk)
 /**
  * struct thd_cmd - an ioctl with a struct hmm_devmem_test_cmd
  * @nr: The ioctl.
- * @run: Does it. If it is about a range, that is valid, and the process's
- *	address space is there. cpages and faults are 0 on entry.
- * @has_range: It is about a range of user addresses.
+ * @run: Does it. If it is about a range, the range is valid, and the address space
+ *	of the process still exists. cpages and faults are 0 on entry.
+ * @has_range: The ioctl is about a range of user addresses.
  */
 struct thd_cmd {
 	unsigned int nr;

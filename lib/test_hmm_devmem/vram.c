@@ -15,9 +15,8 @@
  * The engine copies at once, in the callback that starts the copy, or in a worker
  * if the device was plugged like that; copy_wait() gives the result. A device that
  * was plugged with DMA finds system memory by its DMA address only, as hardware
- * would. What was to be copied by a copy that
- * is made to fail is overwritten with a pattern, and so is VRAM that was never
- * used: nobody may ever find that.
+ * would. A copy that is made to fail overwrites its destination with a pattern, and
+ * VRAM that was never used is filled with the same: no process may ever read it.
  */
 
 #include <linux/cleanup.h>
@@ -36,7 +35,7 @@
 
 #include "test_hmm_devmem.h"
 
-/* The largest run can be copied in two pieces, and pages stay aligned in them. */
+/* The largest run spans at most two pieces, and a page lies within one. */
 #define THD_VRAM_PIECE	SZ_2M
 
 /**
@@ -77,7 +76,7 @@ static int vram_add_piece(struct thd_device *tdev, unsigned long i)
 	if (!piece)
 		return -ENOMEM;
 	memset64(piece, HMM_DEVMEM_TEST_FILL, THD_VRAM_PIECE / sizeof(*piece));
-	/* Orders the pattern before the pointer; somebody may have been faster. */
+	/* Orders the pattern before the pointer; another task may have been faster. */
 	if (cmpxchg(&tdev->vram[i], NULL, piece))
 		kvfree(piece);
 	return 0;
@@ -110,7 +109,7 @@ int thd_vram_populate(struct thd_device *tdev, u64 offset, u64 size)
  * @offset: From the start of its memory, bytes.
  *
  * Context: Any context.
- * Return: Where that is; never NULL if it was populated.
+ * Return: Its kernel address; never NULL if it was populated.
  */
 void *thd_vram_at(struct thd_device *tdev, u64 offset)
 {
@@ -135,7 +134,7 @@ static void *run_vram(struct thd_device *tdev, const struct hmm_devmem_run *run,
 	return thd_vram_at(tdev, offset);
 }
 
-/* Where DMA to @addr ends up: behind an IOMMU, or in a bounce buffer. */
+/* The page that DMA to @addr reaches: behind an IOMMU, or of a bounce buffer. */
 static struct page *dma_page(struct device *dev, dma_addr_t addr)
 {
 	struct iommu_domain *domain = iommu_get_domain_for_dev(dev);
@@ -144,7 +143,7 @@ static struct page *dma_page(struct device *dev, dma_addr_t addr)
 					     dma_to_phys(dev, addr)));
 }
 
-/* Page @i of the system memory of a run, as the device finds it. */
+/* Page @i of the system memory of a run, at the address that the device uses. */
 static struct page *run_ram(struct thd_device *tdev,
 			    const struct hmm_devmem_run *run, unsigned int i)
 {
@@ -227,7 +226,7 @@ static void fill_page(struct page *page)
 	kunmap_local(addr);
 }
 
-/* Destroy where a run should have been copied to. */
+/* Overwrite the destination of a run that is made to fail. */
 static void fill_run(struct thd_device *tdev, const struct hmm_devmem_run *run,
 		     enum hmm_devmem_dir dir)
 {
@@ -255,7 +254,7 @@ static void fill_copy(struct thd_device *tdev,
 /**
  * thd_inject() - Make copies fail
  * @tdev: A managed device.
- * @fail: Which ones.
+ * @fail: Which copies, and with which errno.
  *
  * Context: Process context.
  * Return: 0 or -EINVAL.
@@ -271,7 +270,7 @@ int thd_inject(struct thd_device *tdev,
 	return 0;
 }
 
-/* An errno, or 0. */
+/* Returns the errno of a failure that is due now and counts it, or 0. */
 static int take_failure(struct thd_device *tdev, enum hmm_devmem_test_fail what)
 {
 	struct hmm_devmem_test_inject *fail = &tdev->fail;
@@ -291,7 +290,7 @@ static int take_failure(struct thd_device *tdev, enum hmm_devmem_test_fail what)
 /* The errno with which this call, or run, shall fail, or 0. */
 static int must_fail(struct thd_device *tdev, enum hmm_devmem_test_fail what)
 {
-	/* A look without the lock: whoever asked for it was there before. */
+	/* No lock: a test asks for failures before it starts the copies. */
 	const bool asked_for = data_race(tdev->fail.what) == what;
 
 	if (likely(!asked_for))
@@ -363,7 +362,7 @@ static void job_work(struct work_struct *work)
 	copy_runs(job->tdev, job->copy);
 }
 
-/* False: copy it yourself. */
+/* Let a worker copy. Returns false if the caller has to copy. */
 static bool start_job(struct thd_device *tdev, struct hmm_devmem_copy *copy)
 {
 	struct thd_job *job;
@@ -390,7 +389,7 @@ static void note_start(struct thd_device *tdev)
 		;
 }
 
-/* On, and nobody can switch it off: the library keeps it on, or the PM core. */
+/* Is the device on, and kept on by a reference of the library or of the PM core? */
 static bool has_power(struct thd_device *tdev)
 {
 #ifdef CONFIG_PM
@@ -424,7 +423,7 @@ static int start_copy(struct thd_device *tdev, struct hmm_devmem_copy *copy,
 	note_start(tdev);
 	if (!start_job(tdev, copy))
 		copy_runs(tdev, copy);
-	/* Nobody will tell that this one is over. */
+	/* Without copy_wait(), the copy is over now. */
 	if (tdev->plug.flags & HMM_DEVMEM_TEST_SYNC)
 		atomic_dec(&tdev->in_flight);
 	return 0;
@@ -481,7 +480,7 @@ static const struct hmm_devmem_ops vram_ops = {
 	.map = thd_mirror_map,
 };
 
-/* A worker would have nobody to wait for it. */
+/* Without copy_wait(), so never with a worker: the library would not wait for it. */
 static const struct hmm_devmem_ops vram_sync_ops = {
 	.kill = thd_count_kill,
 	.cleanup = thd_count_cleanup,
