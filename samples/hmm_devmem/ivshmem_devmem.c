@@ -4,8 +4,9 @@
  *
  * The function is QEMU's ivshmem-plain; its BAR 2 is taken for memory that only
  * the device can address, as most of a GPU's memory is. Anonymous memory of a
- * process moves there when the process asks for it in an ioctl, and comes home
- * when the CPU touches it, in another ioctl, or when the device goes away.
+ * process moves there when the process asks for it in an ioctl, and moves back to
+ * system memory when the CPU touches it, in another ioctl, or when the device goes
+ * away.
  *
  * What a driver has to do for its memory is ivshmem_copy(), and one call of the
  * library each when it is bound, unbound, suspended, resumed, and asked to move
@@ -13,7 +14,7 @@
  *
  * Only root may open the node (mode 0600, as misc devices have it if they ask for
  * nothing else), because there is no limit to what a process may move to the device.
- * Whoever is handed an open file may move memory of its own.
+ * A process that is handed an open file may move memory of its own.
  */
 
 #include <linux/cleanup.h>
@@ -63,8 +64,8 @@ static void ivshmem_release(struct kref *ref)
 }
 
 /*
- * The driver's reference goes with the last of what devres does: whatever else is
- * devres' to undo may look at the structure until then, an interrupt handler for one.
+ * Drops the driver's reference as the last of devres' actions: whatever else devres
+ * undoes, an interrupt handler for instance, may use the structure until then.
  */
 static void ivshmem_put(void *data)
 {
@@ -74,12 +75,12 @@ static void ivshmem_put(void *data)
 }
 
 /*
- * Has the device done all the copies?
+ * Check that the device has received all copies.
  *
  * A function that was pulled out does not fail a read, it answers with all ones,
- * and writes to it vanish. So after the copies, not before, as it can go in the
- * middle of them, look at something the answer of which is known. A register that
- * is never all ones is enough for that. One with a word of our own in it, which a
+ * and writes to it vanish. It can be pulled out in the middle of the copies. So read
+ * a register whose value is known after the copies, not before. Any register that
+ * is never all ones would do for that. One with the driver's own word in it, which a
  * reset clears, also shows a device that is still there but was reset, and has lost
  * its memory, or one that does not decode its BARs any more.
  */
@@ -96,9 +97,9 @@ static int ivshmem_check(struct ivshmem *ivshmem)
  * sets %HMM_DEVMEM_DMA in &hmm_devmem_desc.flags, queues the copies here, with
  * &hmm_devmem_run.dma_addr, and waits for them in &hmm_devmem_ops.copy_wait.
  *
- * An error keeps all pages of @copy where they are: whoever touches one that is on
- * the device gets SIGBUS, and never sees what was copied. -ENODEV tells the library
- * that the device is gone, and that it need not ask again.
+ * An error keeps all pages of @copy where they are: a process that touches one that
+ * is on the device gets SIGBUS, and never sees what was copied. -ENODEV tells the
+ * library that the device is gone, and that it need not call this again.
  */
 static int ivshmem_copy(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
 {
@@ -109,7 +110,7 @@ static int ivshmem_copy(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
 		void __iomem *vram = ivshmem->vram + run->offset;
 		const size_t size = (size_t)run->nr_pages << PAGE_SHIFT;
 
-		/* Device private memory is for 64 bit: all RAM has an address. */
+		/* Private memory exists on 64 bit only: all RAM has an address. */
 		if (!run->ram)
 			memset_io(vram, 0, size);
 		else if (copy->dir == HMM_DEVMEM_TO_DEVICE)
@@ -145,8 +146,8 @@ static int ivshmem_close(struct inode *inode, struct file *file)
 }
 
 /*
- * Takes the mmap lock, so the caller has not got it. Ranges that are not aligned or
- * not mapped are for the library to refuse; pages that cannot move (pinned ones,
+ * The library takes the mmap lock, so the caller must not hold it. It also refuses
+ * ranges that are not aligned or not mapped. Pages that cannot move (pinned ones,
  * say) stay where they are, and count as not moved.
  */
 static long ivshmem_migrate(struct ivshmem *ivshmem, unsigned int cmd,
@@ -210,8 +211,8 @@ static int ivshmem_map(struct ivshmem *ivshmem, struct pci_dev *pdev)
 }
 
 /*
- * The struct pages of private memory are at physical addresses where nothing is:
- * those of the BAR are only used for copying, and nobody else can map them.
+ * The struct pages of private memory have physical addresses at which there is
+ * nothing. Those of the BAR are only used for copying, and no process can map them.
  */
 static int ivshmem_add_memory(struct ivshmem *ivshmem, struct pci_dev *pdev)
 {
@@ -237,7 +238,7 @@ static int ivshmem_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		return -ENOMEM;
 	kref_init(&ivshmem->ref);
 	init_rwsem(&ivshmem->lock);
-	/* First: devres goes backwards. */
+	/* Registered first, so that it runs last: devres undoes things backwards. */
 	ret = devm_add_action_or_reset(&pdev->dev, ivshmem_put, ivshmem);
 	if (ret)
 		return ret;
@@ -249,7 +250,7 @@ static int ivshmem_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (ret)
 		return ret;
 
-	/* Last, because from here on there are files. */
+	/* Done last, because from here on processes can open the device. */
 	snprintf(ivshmem->name, sizeof(ivshmem->name), "%s-%s", KBUILD_MODNAME,
 		 pci_name(pdev));
 	ivshmem->misc.minor = MISC_DYNAMIC_MINOR;
@@ -259,9 +260,10 @@ static int ivshmem_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 }
 
 /*
- * Unbound, unloaded or unplugged, with files open, ioctls in progress and memory
- * of processes on the device. First there is no new file, then no ioctl, then the
- * pages come home. That takes the BARs, which are unmapped when this has returned.
+ * The device is unbound or unplugged, or the module unloaded; files may be open,
+ * ioctls in progress and memory of processes on the device. First no new file can be
+ * opened, then no ioctl uses the device memory any more, then its pages move back to
+ * system memory. That needs the BARs, which devres unmaps after this has returned.
  */
 static void ivshmem_remove(struct pci_dev *pdev)
 {
@@ -277,7 +279,7 @@ static void ivshmem_remove(struct pci_dev *pdev)
 /*
  * Device memory does not survive a system that sleeps, nor is it in the image of
  * one that hibernates: processes get their pages back before. A device that is gone
- * has none to give back, which shall not keep the system awake.
+ * has none to give back, which must not keep the system awake.
  */
 static int ivshmem_suspend(struct device *dev)
 {
