@@ -18,19 +18,19 @@
 #define GIB		_BITUL(30)
 #define BUFFER		(64 * MIB)
 #define NPAGES		(BUFFER / PAGE)
-/* Touches in random order reach one page in that many. */
+/* When pages are touched in random order, one in so many is. */
 #define RANDOM_SHARE	8
 #define MAX_THREADS	8
-/* All pages in RAM take less, each. */
+/* To touch a page that is in RAM takes less than so many ns. */
 #define RAM_TOUCH	500
 
 /**
- * struct target - somebody who can move memory to a device
- * @name: In what is printed.
- * @path: Device.
- * @to_device: The ioctl.
- * @kind: Of memory, only for /dev/hmm_devmem_bench.
- * @window: For memory of kind HMM_DEVMEM_BENCH_BARE.
+ * struct target - a driver that can move memory to a device
+ * @name: Its name in the output.
+ * @path: Its device node.
+ * @to_device: The ioctl that moves memory to the device.
+ * @kind: Kind of device memory to add, for /dev/hmm_devmem_bench; else -1.
+ * @window: Pages that a CPU fault brings back, for kind HMM_DEVMEM_BENCH_BARE.
  * @threads: Measure with several threads, too.
  */
 struct target {
@@ -79,7 +79,7 @@ static __u64 now(void)
 	return clock_read(CLOCK_MONOTONIC);
 }
 
-/* Without waiting: a machine that counts instructions lets time fly then. */
+/* Without waiting: a clock that counts instructions jumps while the CPU idles. */
 static __u64 cpu_time(void)
 {
 	return clock_read(CLOCK_THREAD_CPUTIME_ID);
@@ -138,7 +138,7 @@ static __u64 memory_remove(int fd)
 
 /* Allocation */
 
-/* Time for one folio of all that the threads have done. */
+/* Time per folio, of the folios of all threads. */
 static double alloc_time(int fd, struct hmm_devmem_bench_alloc arg)
 {
 	int ret = device_ioctl(fd, HMM_DEVMEM_BENCH_ALLOC, &arg);
@@ -178,7 +178,7 @@ static void bench_alloc(void)
 	close(fd);
 }
 
-/* Pages per millisecond, only useful where the clock shows time. */
+/* Folios per millisecond; only useful where the clock measures time. */
 static void bench_throughput(void)
 {
 	int kind, fd = open_device(BENCH);
@@ -209,14 +209,14 @@ static void bench_throughput(void)
 /* An odd number. */
 #define ADD_TIMES	5
 
-/* Free pages, with those in the caches of CPUs. */
+/* Free pages, with those in the per-CPU lists of the page allocator. */
 static long free_pages(void)
 {
 	FILE *f = fopen("/proc/sys/vm/stat_refresh", "w");
 	char line[200];
 	long sum = 0, n;
 
-	/* Counters that CPUs keep for themselves, too. */
+	/* Fold the counters of each CPU into the global ones. */
 	if (f) {
 		fputs("1", f);
 		fclose(f);
@@ -246,7 +246,7 @@ static __s64 median(__s64 values[ADD_TIMES])
 	return values[ADD_TIMES / 2];
 }
 
-/* Whatever else the kernel does meanwhile counts as well, so once is not enough. */
+/* What else the kernel does meanwhile is measured, too: take a median. */
 static void bench_add_one(int fd, int kind, unsigned int gib)
 {
 	__s64 add[ADD_TIMES], remove[ADD_TIMES], ram[ADD_TIMES];
@@ -270,7 +270,7 @@ static void bench_add(void)
 	int kind, fd = open_device(BENCH);
 	unsigned int i;
 
-	/* What happens only the first time. */
+	/* Once up front: costs that only the first time has are not to be measured. */
 	for (kind = 0; kind < HMM_DEVMEM_BENCH_NR_KINDS; kind++) {
 		memory_add(fd, kind, 16 * GIB);
 		memory_remove(fd);
@@ -323,7 +323,10 @@ static __u64 time_to_ram(void)
 	__u64 start = now();
 	long ret;
 
-	/* A large folio counts as one for some, and what is there not at all. */
+	/*
+	 * Not checked for NPAGES: some drivers count a large folio as one page, and
+	 * do not count pages that are in RAM already.
+	 */
 	ret = device_pages(device, HMM_DEVMEM_TEST_TO_RAM, buffer, NULL, NPAGES);
 	if (ret < 0)
 		fail("%s: to RAM: %ld", target->name, ret);
@@ -345,7 +348,7 @@ static __u64 time_random(void)
 	unsigned long page = 0, i;
 	__u64 start = now();
 
-	/* Such a sequence has all numbers in it before any comes again. */
+	/* This sequence has a period of NPAGES: no page comes twice. */
 	for (i = 0; i < NPAGES / RANDOM_SHARE; i++) {
 		page = (page * 1664525 + 1013904223) % NPAGES;
 		touch_page(page);
@@ -353,7 +356,7 @@ static __u64 time_random(void)
 	return now() - start;
 }
 
-/* Pages of one thread; backwards, each of them is a page fault. */
+/* Pages that one thread touches; if it goes backwards, each is a fault of its own. */
 struct slice {
 	pthread_t thread;
 	unsigned long first;
@@ -416,7 +419,7 @@ static void bench_migrate_target(const struct target *t, bool thp)
 	target_open(t);
 	buffer_create(thp);
 
-	/* What happens only the first time. */
+	/* Once up front: costs that only the first time has are not to be measured. */
 	time_to_device();
 	time_in_order();
 
@@ -464,7 +467,7 @@ static const struct target kind_targets[] = {
 	},
 };
 
-/* All of the buffer on a device of @size bytes. */
+/* Move all of the buffer to a new device of @size bytes. */
 static void evict_prepare(const struct target *t, unsigned long size, bool thp)
 {
 	target = t;
@@ -490,7 +493,7 @@ static __u64 time_evict(int kind, unsigned long size, bool thp)
 	return evict.time;
 }
 
-/* The removal that brings it home. */
+/* Measure the removal of a device, which brings the buffer back to system memory. */
 static __u64 time_remove(int kind, unsigned long size, bool thp)
 {
 	__u64 start;
@@ -506,8 +509,9 @@ static __u64 time_remove(int kind, unsigned long size, bool thp)
 }
 
 /*
- * The removal of a device of @gib GiB that has been used, all of it, so that it has all
- * its struct pages, and is not any more. With what it waits for.
+ * Measure the removal of a device of @gib GiB, all of which was used once, so that
+ * all its struct pages exist, and none of which is in use. The time includes
+ * waiting.
  */
 static void bench_remove_idle(unsigned int gib)
 {
@@ -545,13 +549,13 @@ static void bench_evict(void)
 	for (kind = HMM_DEVMEM_BENCH_EAGER; kind <= HMM_DEVMEM_BENCH_LAZY; kind++)
 		for (thp = 0; thp < 2; thp++)
 			print_evict(kind, thp, "evict", time_evict);
-	/* To remove an eager device takes a time by its size, in core. */
+	/* Not for eager devices: core's part of their removal depends on their size. */
 	for (thp = 0; thp < 2; thp++)
 		print_evict(HMM_DEVMEM_BENCH_LAZY, thp, "unplug", time_remove);
 	bench_remove_idle(8);
 }
 
-/* Faults of many threads at the same time, to look at locks meanwhile. */
+/* CPU faults of many threads at the same time, for a look at contended locks. */
 static void bench_faults(void)
 {
 	static const struct target t = {

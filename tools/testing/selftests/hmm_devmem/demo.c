@@ -7,7 +7,7 @@
 
 #define MIB _BITUL(20)
 
-/* What others say about the memory. */
+/* What the kernel says about the memory. */
 struct view {
 	unsigned long present;
 	unsigned long device;
@@ -16,7 +16,7 @@ struct view {
 	unsigned long used;
 };
 
-/* Physical addresses of the device, as in /proc/iomem. */
+/* Physical addresses of the device memory, as in /proc/iomem. */
 static unsigned long range_start, range_end;
 
 static int failures;
@@ -79,8 +79,9 @@ static unsigned long smaps_pages(const void *ptr, const char *name)
 }
 
 /*
- * A page on a device that the CPU cannot address has no present entry. Like a
- * swapped page it has another kind, with a pfn behind the five bits of a type.
+ * A page in device memory that the CPU cannot address has no present page table
+ * entry. Like a swapped page it has a swap entry, in which the pfn follows the five
+ * bits of the type.
  */
 static bool entry_is_device(__u64 entry)
 {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Migration of a process's memory to the test device and back: the right bytes
- * at the right place, and exactly the pages that were asked for.
+ * Migration of a process's memory to the test device and back: the bytes must be
+ * right, and exactly the pages that the test asked for must move.
  */
 #include "hmm_devmem_fixture.h"
 
 #include <sys/uio.h>
 
-/* Verifies that pages go to the device with their data, and all of them. */
+/* Verifies that all pages of a range move to the device, with their data. */
 TEST_F(devmem, to_device)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 1);
@@ -24,7 +24,7 @@ TEST_F(devmem, to_device)
 	EXPECT_EQ(0, SINCE(copy_errors));
 }
 
-/* Verifies that the device reads what is on it, and leaves it there. */
+/* Verifies that the device reads pages that are on it without moving them. */
 TEST_F(devmem, read_on_device)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 2);
@@ -51,8 +51,8 @@ TEST_F(devmem, pagemap)
 }
 
 /*
- * Verifies that the CPU reads the right bytes: of private memory by faults that
- * bring the pages back, of coherent memory where they are.
+ * Verifies that the CPU reads the right bytes: private memory by CPU faults that
+ * bring the pages back, coherent memory in place.
  */
 TEST_F(devmem, cpu_read)
 {
@@ -69,7 +69,7 @@ TEST_F(devmem, cpu_read)
 	EXPECT_EQ(variant->coherent, SINCE(faults) == 0);
 }
 
-/* Verifies that the CPU's writes arrive, and the rest of the page stays. */
+/* Verifies that a CPU write to a device page arrives and the rest stays as it was. */
 TEST_F(devmem, cpu_write)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 5);
@@ -116,7 +116,7 @@ TEST_F(devmem, to_ram)
 	EXPECT_EQ(0, to_ram(self->fd, ptr, self->npages));
 }
 
-/* Verifies that a range goes, and nothing around it, however it is aligned. */
+/* Verifies that a range moves, and nothing around it, however it is aligned. */
 TEST_F(devmem, ranges)
 {
 	static const struct {
@@ -142,7 +142,7 @@ TEST_F(devmem, ranges)
 	}
 }
 
-/* Verifies that a part of what is there can be brought back. */
+/* Verifies that a part of the pages on the device can be brought back. */
 TEST_F(devmem, part_back)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 20);
@@ -155,7 +155,7 @@ TEST_F(devmem, part_back)
 	EXPECT_EQ(0, wrong(ptr, 20, self->npages));
 }
 
-/* Verifies that pages which are there already count, but do not move again. */
+/* Verifies that pages on the device already are counted, but not moved again. */
 TEST_F(devmem, already_there)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 21);
@@ -172,7 +172,7 @@ TEST_F(devmem, already_there)
 
 /*
  * Verifies that memory never touched reads as zeros on the device, also where
- * its pages held other data before.
+ * the device pages held other data before.
  */
 TEST_F(devmem, holes)
 {
@@ -192,7 +192,7 @@ TEST_F(devmem, holes)
 	EXPECT_EQ(0, not_zero(hole, self->npages));
 }
 
-/* Verifies the same for memory that maps the zero page. */
+/* Verifies that memory which maps the zero page reads as zeros on the device. */
 TEST_F(devmem, zero_page)
 {
 	char *data = area_filled(self->npages, false, 24);
@@ -206,7 +206,7 @@ TEST_F(devmem, zero_page)
 	EXPECT_EQ(1, not_zero(ptr, self->npages));
 }
 
-/* Verifies a mixture of pages, holes and zero pages. */
+/* Verifies migration of a mixture of pages, holes and zero pages. */
 TEST_F(devmem, sparse)
 {
 	char *ptr = area_map(self->npages, false);
@@ -232,7 +232,7 @@ TEST_F(devmem, sparse)
 
 /*
  * Verifies that MADV_DONTNEED on device pages frees them and that the device
- * then sees zeros, not what it had.
+ * then reads zeros, not the old content.
  */
 TEST_F(devmem, dontneed)
 {
@@ -264,7 +264,7 @@ TEST_F(devmem, munmap)
 	EXPECT_EQ(0, device_used(self->ctl));
 }
 
-/* Verifies that a read-only mapping goes, is right, and stays read-only. */
+/* Verifies that a read-only mapping moves with its data and stays read-only. */
 TEST_F(devmem, read_only)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 30);
@@ -297,11 +297,11 @@ TEST_F(devmem, mprotect)
 	EXPECT_EQ(0, wrong(ptr, 33, self->npages));
 }
 
-/* Pages next to a huge page, and how many of those stay */
+/* Pages next to a huge page, and how many of those are not invalidated */
 #define EDGE_PAGES	64UL
 #define KEPT_PAGES	(EDGE_PAGES - 3)
 
-/* Page faults that the device takes to read, or -1 if it reads something else. */
+/* Page faults that the device takes to read a range, or -1 if the data is wrong. */
 static long read_faults(int fd, const char *ptr, unsigned long first, char *data)
 {
 	struct hmm_devmem_test_cmd cmd;
@@ -314,9 +314,10 @@ static long read_faults(int fd, const char *ptr, unsigned long first, char *data
 }
 
 /*
- * Verifies that the device forgets what is invalidated and nothing next to it: a
- * whole huge page, and a few small ones before and after it. One mapping, for to
- * split one invalidates more, and nobody makes huge pages of its edges.
+ * Verifies that the device drops its entries of what is invalidated and of nothing
+ * next to it: a whole huge page, and a few small pages before and after it. All are
+ * in one mapping: to split a mapping would invalidate more, and core makes no huge
+ * pages at its edges.
  */
 TEST_F(devmem, invalidation_leaves_the_neighbours)
 {
@@ -343,7 +344,7 @@ TEST_F(devmem, invalidation_leaves_the_neighbours)
 	EXPECT_EQ(0, not_zero(data, after - KEPT_PAGES));
 }
 
-/* Verifies that pages are found again wherever mremap() put them. */
+/* Verifies that the device finds pages where mremap() has moved them to. */
 TEST_F(devmem, mremap)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 34);
@@ -365,7 +366,7 @@ TEST_F(devmem, mremap)
 	EXPECT_EQ(0, wrong(moved, 34, self->npages));
 }
 
-/* Verifies the same for a mapping that moves as a whole number of huge pages. */
+/* Verifies this for a mapping that mremap() moves as whole huge pages. */
 TEST_F(devmem, mremap_aligned)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 35);
@@ -381,7 +382,7 @@ TEST_F(devmem, mremap_aligned)
 	EXPECT_EQ(SIGSEGV, access_signal(ptr, false));
 }
 
-/* Verifies that many rounds of the same memory leave no trace. */
+/* Verifies that memory can move to the device and back many times without leaks. */
 TEST_F(devmem, rounds)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 36);
@@ -401,8 +402,8 @@ TEST_F(devmem, rounds)
 }
 
 /*
- * Verifies that two devices can have the same memory in turns, and that one
- * does not take what the other has for its own.
+ * Verifies that the same memory can be on two devices in turns, and that a device
+ * does not take the other one's pages for its own.
  */
 TEST_F(devmem, two_devices)
 {
@@ -432,7 +433,7 @@ TEST_F(devmem, two_devices)
 	close(fd[1]);
 }
 
-/* Verifies that the private copies of a file's pages go, and only those. */
+/* Verifies that of a private file mapping only the process's own copies move. */
 TEST_F(devmem, private_file)
 {
 	char *data = area_filled(self->npages, false, 38);
@@ -455,7 +456,7 @@ TEST_F(devmem, private_file)
 	close(file);
 }
 
-/* Verifies that shared memory stays where it is, and intact. */
+/* Verifies that shared memory does not move and keeps its data. */
 TEST_F(devmem, shared)
 {
 	char *ptr;
@@ -471,13 +472,13 @@ TEST_F(devmem, shared)
 }
 
 /*
- * Verifies that a page which somebody has pinned stays and the others go; and
- * that what goes through the pin later is not lost.
+ * Verifies that a page which is pinned stays in system memory and the others move,
+ * and that data that is written through the pin later is not lost.
  */
 TEST_F(devmem, pinned)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 41);
-	/* Of huge pages all have to stay that belong to the pinned one */
+	/* Of a huge page, all pages stay if one is pinned */
 	long stay = variant->thp ? HUGE_PAGES : 1;
 	struct iovec iov = { ptr + 5 * PAGE, PAGE };
 	__u64 data[WORDS];
@@ -498,11 +499,11 @@ TEST_F(devmem, pinned)
 		ASSERT_EQ(pattern_word(41, 5 * WORDS + i), data[i]);
 	close(pipefd[0]);
 	close(pipefd[1]);
-	/* Nobody has it any more */
+	/* The pin is gone */
 	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
 }
 
-/* Verifies that the kernel itself can read device pages, as by write(). */
+/* Verifies that the kernel can read device pages, as a write() from them does. */
 TEST_F(devmem, kernel_access)
 {
 	char *ptr = area_filled(16, false, 42);
@@ -556,7 +557,7 @@ TEST_F(devmem, bad_arguments)
 	EXPECT_EQ(0, wrong(ptr, 43, self->npages));
 }
 
-/* Verifies that gaps are passed over, and that a range of nothing is refused. */
+/* Verifies that gaps are passed over, and that a range without mappings is refused. */
 TEST_F(devmem, gaps)
 {
 	char *ptr = area_filled(64, false, 44);
@@ -564,7 +565,7 @@ TEST_F(devmem, gaps)
 
 	ASSERT_EQ(0, munmap(ptr + 16 * PAGE, 8 * PAGE));
 	EXPECT_EQ(-EINVAL, to_device(self->fd, ptr + 16 * PAGE, 8));
-	/* Whoever wants all of it read back has to have all of it */
+	/* TO_DEVICE reads the data back, so all of the range must be mapped */
 	EXPECT_EQ(-EINVAL, device_pages(self->fd, HMM_DEVMEM_TEST_TO_DEVICE,
 					ptr, data, 64));
 	EXPECT_EQ(-EINVAL, to_ram(self->fd, ptr, 64));
@@ -587,7 +588,7 @@ TEST_F(devmem, prot_none)
 	EXPECT_EQ(0, wrong(ptr, 45, self->npages));
 }
 
-/* Verifies that pages a driver has mapped, anything but anonymous, stay. */
+/* Verifies that pages that a driver has mapped, which are not anonymous, stay. */
 TEST_F(devmem, device_mapping)
 {
 	char *ptr;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A copy engine that works while the CPU goes on, with two copies in flight, and
- * the steps of a migration that can fail before there is a copy.
+ * the steps before the copy of a migration, which can fail.
  */
 #include "hmm_devmem_fixture.h"
 
 #include <pthread.h>
 
-/* At least as many windows: a window is not larger than a huge page. */
+/* The range has at least so many windows: none is larger than a huge page. */
 #define WINDOWS		4
 #define MANY		(WINDOWS * HUGE_PAGES)
 #define DELAY_US	2000
@@ -18,7 +18,7 @@ TEST_F(devmem, async_two_in_flight)
 	char *data = area_map(MANY, false);
 	char *ptr = area_filled(MANY, variant->thp, 1);
 
-	/* Whoever wants the mmap lock in between (khugepaged) can prevent it. */
+	/* Repeated, since khugepaged can prevent it when it takes the mmap lock. */
 	do {
 		ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, DELAY_US));
 		ASSERT_EQ(MANY, to_device(self->fd, ptr, MANY));
@@ -36,7 +36,7 @@ TEST_F(devmem, async_two_in_flight)
 	EXPECT_EQ(0, SINCE(copy_errors));
 }
 
-/* Verifies the same for the ways home, which do not hide behind each other. */
+/* Verifies this for each of the ways back to system memory by itself. */
 TEST_F(devmem, async_home_two_in_flight)
 {
 	const unsigned long window = window_pages();
@@ -57,8 +57,9 @@ TEST_F(devmem, async_home_two_in_flight)
 		areas_unmap();
 		EXPECT_GE(2, device_stats(self->ctl).in_flight);
 		/*
-		 * A second one is started if it can be without waiting: whoever
-		 * wants memory, or the mmap lock, can prevent that at times.
+		 * The library starts a second copy only if it need not wait for
+		 * that: a lack of memory, or a writer of the mmap lock, can prevent
+		 * it at times.
 		 */
 		if (device_stats(self->ctl).in_flight == 2)
 			way++;
@@ -89,9 +90,9 @@ static void *evict_thread(void *fd)
 }
 
 /*
- * Verifies that a process can exit while its memory is on the way home. Core took
- * the migration entry of a large folio for a mapping, and dropped a reference that
- * nobody had: the folio was freed, and the eviction never ended.
+ * Verifies that a process can exit while its memory is migrated back to system
+ * memory. Core took the migration entry of a large folio for a mapping, and dropped
+ * a reference that did not exist: the folio was freed, and the eviction never ended.
  */
 TEST_F(devmem, exit_on_the_way_home)
 {
@@ -109,7 +110,7 @@ TEST_F(devmem, exit_on_the_way_home)
 	ASSERT_EQ(1, read(ready[0], &byte, 1));
 	close(ready[0]);
 	ASSERT_EQ(0, pthread_create(&thread, NULL, evict_thread, &self->fd));
-	/* If the copy is not over yet: then there is nothing wrong to be seen */
+	/* If the copy is over already, the exit is too late to show the bug */
 	EXPECT_TRUE(soon(device_stats(self->ctl).copying || SINCE(evicted)));
 	ASSERT_EQ(0, kill(pid, SIGKILL));
 	EXPECT_EQ(pid, waitpid(pid, NULL, 0));
@@ -119,7 +120,7 @@ TEST_F(devmem, exit_on_the_way_home)
 	EXPECT_EQ(0, SINCE(lost));
 }
 
-/* Verifies that a driver that cannot wait for a copy has one at a time. */
+/* Verifies that a driver without copy_wait() has one copy in flight at a time. */
 TEST_F(devmem, sync_one_in_flight)
 {
 	char *ptr;
@@ -135,9 +136,9 @@ TEST_F(devmem, sync_one_in_flight)
 }
 
 /*
- * Verifies that a copy that turns out to have failed, or cannot be started, with
- * another in flight takes its own window back and no other; and that nothing is
- * freed that the device still writes to (bug K1 of amdkfd).
+ * Verifies that when one copy fails, or cannot be started, while another is in
+ * flight, only its own window is taken back; and that no memory is freed that the
+ * device still writes to (bug K1 of amdkfd).
  */
 TEST_F(devmem, async_fails_with_two_in_flight)
 {
@@ -171,7 +172,7 @@ TEST_F(devmem, async_fails_with_two_in_flight)
 	EXPECT_EQ(2, device_stats(self->ctl).in_flight);
 }
 
-/* Verifies that when nothing works two slow copies leave nothing behind. */
+/* Verifies that two slow copies that both fail leave nothing behind. */
 TEST_F(devmem, async_always_fails)
 {
 	struct hmm_devmem_test_evict evict;
@@ -251,7 +252,7 @@ static void *mover_run(void *arg)
 	return NULL;
 }
 
-/* Verifies that fork, unmapping and mremap() meanwhile lose nothing. */
+/* Verifies that fork(), unmapping and mremap() during copies lose no data. */
 TEST_F(devmem, async_races)
 {
 	struct mover mover = { };
@@ -291,7 +292,7 @@ TEST_F(devmem, async_races)
 }
 
 /*
- * Steps before the copy. What is asked to fail does so once: then everything is
+ * Steps before the copy. The step that a test selects fails once: then everything is
  * as it was, but for what another window has done, and the next try works.
  */
 
@@ -327,7 +328,7 @@ TEST_F(devmem, step_fails_to_device)
 	EXPECT_EQ(0, SINCE(copy_errors));
 }
 
-/* Verifies this for migration home, and for eviction. */
+/* Verifies this for migration back to system memory, and for eviction. */
 TEST_F(devmem, step_fails_home)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 11);
@@ -364,7 +365,7 @@ TEST_F(devmem, step_fails_home)
 	EXPECT_EQ(0, SINCE(copy_errors));
 }
 
-/* Verifies this for CPU faults, which have to get their page all the same. */
+/* Verifies this for CPU faults, which must get their page nevertheless. */
 TEST_F(devmem, step_fails_in_fault)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 12);
@@ -380,7 +381,7 @@ TEST_F(devmem, step_fails_in_fault)
 		EXPECT_EQ(0, device_used(self->ctl));
 		ASSERT_EQ(0, device_fail_next(self->fd, 0));
 	}
-	/* Many of them, in windows of all sizes */
+	/* Many faults, with windows of all sizes */
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
 	ASSERT_TRUE(fail_attr("fail_ram", 50, 100));
 	ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));

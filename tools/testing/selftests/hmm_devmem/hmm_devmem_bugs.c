@@ -4,17 +4,17 @@
  * fail. Each test fails if the library did the same:
  *
  * ==== ==========================================================================
- * N3   nouveau: copies what the faulting page belonged to, after core has split it
+ * N3   nouveau: copies the folio that the faulting page was in before core split it
  * N4   nouveau: a copy error in a fault leaves the destination to be finalized
  * N5   nouveau: leaks its arrays when a fault collects nothing
  * N6   nouveau: eviction ignores the result of the copy
- * K1   amdkfd: frees what earlier copies still write to when a later one fails
- * K2   amdkfd: ignores what waiting for a copy has returned
+ * K1   amdkfd: frees memory that earlier copies write to when a later copy fails
+ * K2   amdkfd: ignores the error that waiting for a copy returns
  * K4   amdkfd: SIGBUS in a child whose parent is dead
  * K5   amdkfd: SIGBUS after mremap()
  * K6   amdkfd: mremap() and an access of the device: the CPU faults for ever
  * D7   xe: ignores that a part of a copy has failed
- * D11  drm_pagemap: who has to wait for a page faults again and again
+ * D11  drm_pagemap: a thread that has to wait for a page faults again and again
  * ==== ==========================================================================
  *
  * The way to the device and eviction are in hmm_devmem_traps.c.
@@ -40,7 +40,7 @@ enum part {
 	NR_PARTS,
 };
 
-/* Huge pages that are mapped as a whole are not any more. */
+/* Splits the mapping of huge pages that are mapped as a whole. */
 static int part_change(char *ptr, enum part how, char *target)
 {
 	char *part = ptr + PART * PAGE;
@@ -58,7 +58,7 @@ static int part_change(char *ptr, enum part how, char *target)
 	}
 }
 
-/* Pages with other bytes than theirs, touched all over the place. */
+/* Number of pages with wrong bytes; touches the pages in a scattered order. */
 static long part_wrong(const char *ptr, enum part how, unsigned int seed,
 		       const char *target)
 {
@@ -79,8 +79,8 @@ static long part_wrong(const char *ptr, enum part how, unsigned int seed,
 }
 
 /*
- * N3. Verifies that each page of a huge page that is mapped in parts gets its own
- * bytes, whichever is touched first.
+ * N3. Verifies that each page of a huge page that is mapped in parts comes back with
+ * its own bytes, whichever of them the CPU touches first.
  */
 TEST_F(devmem, fault_in_part_of_large_folio_gets_its_own_bytes)
 {
@@ -107,7 +107,7 @@ static const unsigned int fail_to_ram[] = {
 	HMM_DEVMEM_TEST_FAIL_WAIT,
 };
 
-/* Exit status of a child that only touches a page, but not for ever. */
+/* Exit status of a child that touches a page; it is killed if that never ends. */
 static int touch_in_child(const char *addr)
 {
 	pid_t pid = fork();
@@ -121,8 +121,8 @@ static int touch_in_child(const char *addr)
 }
 
 /*
- * N4. Verifies that a fault whose copy fails ends, with SIGBUS, that the process
- * can end, and that its pages are not lost by that, nor the data of others.
+ * N4. Verifies that a fault whose copy fails ends with SIGBUS, that the process can
+ * exit, and that neither device pages nor the data of other processes are lost.
  */
 TEST_F(devmem, copy_error_in_fault_ends_in_sigbus)
 {
@@ -144,7 +144,7 @@ TEST_F(devmem, copy_error_in_fault_ends_in_sigbus)
 }
 
 /*
- * Look at all pages while copies may fail: those that can be seen have the right
+ * Read all pages while copies may fail: those that can be read must have the right
  * bytes. Returns how many have not.
  */
 static long wrong_if_seen(char *ptr, unsigned int seed, unsigned long npages)
@@ -159,8 +159,8 @@ static long wrong_if_seen(char *ptr, unsigned int seed, unsigned long npages)
 }
 
 /*
- * Bring all pages home by one of three ways, while some copies fail as @what, and
- * look at them. Returns how many pages are wrong.
+ * Bring all pages back to system memory in one of three ways, while some copies fail
+ * in the way of @what, and read them. Returns how many pages are wrong.
  */
 static long bring_home_and_look(int fd, char *ptr, unsigned long npages,
 				unsigned int what)
@@ -184,7 +184,7 @@ static long bring_home_and_look(int fd, char *ptr, unsigned long npages,
 	return count;
 }
 
-/* N6. Verifies that what a copy that failed has written is never seen. */
+/* N6. Verifies that the process never sees what a failed copy has written. */
 TEST_F(devmem, failed_copy_is_never_seen)
 {
 	char *ptr = area_map(self->npages, variant->thp);
@@ -194,7 +194,7 @@ TEST_F(devmem, failed_copy_is_never_seen)
 	EXPECT_LT(0, SINCE(copy_errors));
 }
 
-/* K2. Verifies the same for a copy that is found to have failed in the end. */
+/* K2. Verifies this for a copy whose failure only copy_wait() reports. */
 TEST_F(devmem, failed_wait_is_never_seen)
 {
 	char *ptr = area_map(self->npages, variant->thp);
@@ -204,7 +204,7 @@ TEST_F(devmem, failed_wait_is_never_seen)
 	EXPECT_LT(0, SINCE(copy_errors));
 }
 
-/* D7. Verifies the same for a copy of which only a part has failed. */
+/* D7. Verifies this for a copy of which only some runs have failed. */
 TEST_F(devmem, failed_part_of_copy_is_never_seen)
 {
 	char *ptr = area_map(self->npages, variant->thp);
@@ -214,7 +214,7 @@ TEST_F(devmem, failed_part_of_copy_is_never_seen)
 	EXPECT_LT(0, SINCE(copy_errors));
 }
 
-/* Only the first words of each page, so that it is quick. */
+/* Writes or checks only the first words of each page, so that it is quick. */
 static void number(char *ptr, unsigned long npages)
 {
 	unsigned long i;
@@ -242,7 +242,7 @@ struct grabber {
 	long errors;
 };
 
-/* Take memory that has just become free, have it for a while, and give it back. */
+/* Allocate memory that has just become free, keep it for a while, and free it. */
 static void *grab(void *arg)
 {
 	struct grabber *grabber = arg;
@@ -257,9 +257,9 @@ static void *grab(void *arg)
 }
 
 /*
- * K1. Verifies that copies which are slow are over before their memory is free,
- * also when one that was started later fails: who gets that memory next would
- * find in it what was not written by him.
+ * K1. Verifies that slow copies are over before their memory is freed, also when one
+ * that was started later fails: the next user of that memory would find data in it
+ * that it has not written.
  */
 TEST_F(devmem, failed_copy_leaves_no_other_in_flight)
 {
@@ -271,7 +271,7 @@ TEST_F(devmem, failed_copy_leaves_no_other_in_flight)
 	cpu_set_t cpus;
 	int skip, evict;
 
-	/* Free pages are kept by CPU, so do all on one */
+	/* The page allocator caches free pages per CPU, so do all on one CPU */
 	CPU_ZERO(&cpus);
 	CPU_SET(0, &cpus);
 	ASSERT_EQ(0, sched_setaffinity(0, sizeof(cpus), &cpus));
@@ -303,7 +303,7 @@ TEST_F(devmem, failed_copy_leaves_no_other_in_flight)
  * Other processes, other addresses.
  */
 
-/* The grandchild's part of the test below; its parent is not there any more. */
+/* The grandchild's part of the test below; its parent has been killed. */
 static int touch_as_orphan(char *ptr, int go)
 {
 	unsigned long page;
@@ -359,8 +359,8 @@ TEST_F(devmem, fault_in_child_of_dead_parent)
 }
 
 /*
- * K5. Verifies that the CPU finds pages where mremap() has put them, before the
- * device has seen that address; once to where huge pages fit, once not.
+ * K5. Verifies that the CPU finds pages where mremap() has moved them, before the
+ * device has used that address; once to where huge pages fit, once to where not.
  */
 TEST_F(devmem, fault_after_mremap)
 {
@@ -383,7 +383,7 @@ TEST_F(devmem, fault_after_mremap)
 	}
 }
 
-/* What the child in the test below does; 0 if all was right. */
+/* The child's part of the test below; returns 0 if all was right. */
 static int remap_and_touch(int nr, bool thp, unsigned long npages)
 {
 	int fd = device_open(nr);
@@ -410,8 +410,8 @@ static int remap_and_touch(int nr, bool thp, unsigned long npages)
 }
 
 /*
- * K6. Verifies that after mremap() and an access of the device the CPU's faults
- * come to an end.
+ * K6. Verifies that CPU faults come to an end after mremap() and an access of the
+ * device.
  */
 TEST_F(devmem, fault_after_mremap_and_device_access)
 {
@@ -459,14 +459,14 @@ static void *touch_and_measure(void *arg)
 
 enum wait_for { WAIT_FAULT, WAIT_TO_DEVICE, WAIT_TO_RAM, WAIT_EVICT, NR_WAITS };
 
-/* How long a copy takes, and how often it may be over before both wait for it. */
+/* Time of a copy, and how often it may end before both threads wait for it. */
 #define WAIT_MS		300
 #define WAIT_TRIES	200
 
 /*
- * Let two threads touch a page while it is copied, or to have it copied. Returns
- * how many of them had to wait, and slept: of those who do not even one that shares
- * its CPU with the other uses less than a third of the time.
+ * Let two threads touch a page while it is copied, or so that a CPU fault copies it.
+ * Returns how many of them waited asleep, which is to say used less than a third of
+ * the time. A thread that spins uses more, even if both share a CPU.
  */
 static int wait_for_page(int fd, char *ptr, enum wait_for what)
 {
@@ -496,7 +496,7 @@ static int wait_for_page(int fd, char *ptr, enum wait_for what)
 
 /*
  * D11. Verifies that threads which need a page that a slow device copies, for
- * whatever reason, sleep until they can have it.
+ * whatever reason, sleep until the copy is over.
  */
 TEST_F(devmem, waiting_for_a_page_is_not_spinning)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What core says about memory that is on the device, and makes of it: core files,
- * smaps, MADV_COLLAPSE, the memory of another process.
+ * What core reports about memory that is on the device, and does with it: core
+ * files, smaps, MADV_COLLAPSE, access to the memory of another process.
  */
 #define ONLY_PRIVATE
 #include "hmm_devmem_fixture.h"
@@ -41,7 +41,7 @@ static long pages_of(const char *path, int byte)
 	return count;
 }
 
-/* Verifies that what a process has on the device is in its core file. */
+/* Verifies that a process's memory on the device is in its core file. */
 TEST_F(devmem, core_file)
 {
 	const struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
@@ -69,7 +69,7 @@ TEST_F(devmem, core_file)
 	file_write(CORE_PATTERN, "core");
 }
 
-/* Verifies that another process sees what is on the device. */
+/* Verifies that another process can read memory that is on the device. */
 TEST_F(devmem, other_process)
 {
 	char *ptr = area_map(self->npages, variant->thp);
@@ -110,7 +110,7 @@ TEST_F(devmem, other_process)
  * smaps.
  */
 
-/* A number of the mapping that has @addr, in kB. */
+/* A value in the smaps entry of the mapping that contains @addr, in kB. */
 static long smaps_kb(const char *addr, const char *name)
 {
 	FILE *file = fopen("/proc/self/smaps", "r");
@@ -163,8 +163,8 @@ TEST_F(devmem, smaps)
 }
 
 /*
- * Verifies that the kernel does not complain about a huge page on the device when it
- * is to make one.
+ * Verifies that MADV_COLLAPSE of a huge page that is on the device causes no warning
+ * of the kernel.
  */
 TEST_F(devmem, collapse)
 {

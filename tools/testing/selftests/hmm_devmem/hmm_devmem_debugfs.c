@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The files below hmm_devmem/ in debugfs: what they say is what there is.
+ * The files below hmm_devmem/ in debugfs: what they report must be the truth.
  */
 #include "hmm_devmem_fixture.h"
 #include "hmm_devmem_files.h"
@@ -15,8 +15,8 @@
 } while (0)
 
 /*
- * Verifies that the files agree with each other and with what was moved: after
- * each kind of migration, and in the end nothing is in use.
+ * Verifies that the files agree with each other and with the pages that were moved,
+ * after each kind of migration, and that no page is in use in the end.
  */
 TEST_F(devmem, files_say_what_was_moved)
 {
@@ -42,7 +42,7 @@ TEST_F(devmem, files_say_what_was_moved)
 	EXPECT_LE(3, now.nr_blocks - now.empty);
 	EXPECT_GE(5, now.nr_blocks - now.empty);
 
-	/* A part of a huge page: that is none any more */
+	/* A part of a huge page, which is split for that */
 	ASSERT_EQ(100, to_ram(self->fd, ptr + 200 * PAGE, 100));
 	READ_FILES(&now);
 	EXPECT_EQ(npages - 100, now.used);
@@ -68,7 +68,7 @@ TEST_F(devmem, files_say_what_was_moved)
 	EXPECT_EQ(now.free, now.total);
 }
 
-/* Verifies the same when copies fail, and when a process goes with its pages. */
+/* Verifies this after copies that fail, and after the exit of a process with pages. */
 TEST_F(devmem, files_say_what_failed)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 2);
@@ -99,7 +99,7 @@ TEST_F(devmem, files_say_what_failed)
 	EXPECT_EQ(before.to_ram, now.to_ram);
 }
 
-/* Verifies the same for a device of which no page is free. */
+/* Verifies this for a device of which no page is free. */
 TEST_F(devmem, files_of_full_device)
 {
 	unsigned long size = self->before.size, i;
@@ -132,9 +132,9 @@ static void *read_into_buffer(void *arg)
 }
 
 /*
- * Verifies that a device can go while the reader of a file has memory that is not
- * there and that nobody provides, and that who has a file open is told that it has
- * gone.
+ * Verifies that a device can be removed while the reader of a file waits in a page
+ * fault of its buffer (which userfaultfd does not serve yet), and that a file that
+ * was opened before then returns -ENODEV.
  */
 TEST_F(devmem, unplug_while_reader_waits)
 {

@@ -11,7 +11,7 @@
 #define MASK_BITS	"/sys/module/test_hmm_devmem/parameters/dma_mask_bits"
 #define IOMMU_TYPE	"/sys/bus/pci/devices/0000:00:10.0/iommu_group/type"
 
-/* Verifies that this guest is one where data takes the way it was booted for. */
+/* Verifies that data takes the way for which the guest was booted. */
 TEST_F(devmem, dma_goes_there)
 {
 	const bool bounce = strstr(file_read("/proc/cmdline"), "swiotlb=");
@@ -27,7 +27,7 @@ TEST_F(devmem, dma_goes_there)
 	EXPECT_EQ(0, wrong(ptr, 50, self->npages));
 }
 
-/* Verifies that data goes to the device and home again, by all ways. */
+/* Verifies that data moves to the device and back, in all ways. */
 TEST_F(devmem, dma)
 {
 	char *data = area_map(self->npages, false);
@@ -56,7 +56,7 @@ TEST_F(devmem, dma)
 	EXPECT_EQ(0, wrong(ptr, 2, self->npages));
 }
 
-/* Verifies that memory never touched is zeros: there is nothing to map. */
+/* Verifies that memory never touched reads as zeros; nothing is mapped for that. */
 TEST_F(devmem, dma_of_nothing)
 {
 	char *data = area_filled(self->npages, false, 3);
@@ -74,8 +74,8 @@ TEST_F(devmem, dma_of_nothing)
 }
 
 /*
- * Verifies that single pages all over the place, each a run of its own, and
- * pages that are not to move in between do not get mixed up.
+ * Verifies that scattered single pages, each of which is a run of its own, and pages
+ * in between that are not to move do not get mixed up.
  */
 TEST_F(devmem, dma_scattered)
 {
@@ -95,14 +95,14 @@ TEST_F(devmem, dma_scattered)
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
 	ASSERT_EQ(self->npages, device_read(self->fd, ptr, data, self->npages));
 	EXPECT_EQ(0, wrong(data, 4, self->npages));
-	/* And home again in the same way, from both ends */
+	/* And back to system memory in the same way, from both ends */
 	for (i = 0; i < self->npages; i += 7)
 		EXPECT_EQ(0, wrong_from(ptr + i * PAGE, 4, i, 1));
 	ASSERT_EQ(0, device_evict_all(self->fd));
 	EXPECT_EQ(0, wrong(ptr, 4, self->npages));
 }
 
-/* Verifies that a run that cannot be mapped stays in RAM, and no other does. */
+/* Verifies that only the run that cannot be mapped stays in RAM. */
 TEST_F(devmem, dma_fails_to_device)
 {
 	char *ptr;
@@ -123,7 +123,7 @@ TEST_F(devmem, dma_fails_to_device)
 	EXPECT_EQ(0, wrong(ptr, 5, self->npages));
 }
 
-/* Verifies that nothing moves, and nothing is lost, if no run can be mapped. */
+/* Verifies that no page moves, and no data is lost, if no run can be mapped. */
 TEST_F(devmem, dma_always_fails)
 {
 	char *data = area_map(self->npages, false);
@@ -151,7 +151,7 @@ TEST_F(devmem, dma_always_fails)
 	EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
 	ASSERT_EQ(self->npages, device_read(self->fd, ptr, data, self->npages));
 	EXPECT_EQ(0, wrong(data, 6, self->npages));
-	/* Not for long: a device can be plugged in that can do it */
+	/* Suspend fails rather than wait until memory can be mapped */
 	EXPECT_EQ(-EIO, device_suspend(self->ctl));
 
 	fail_attrs_clear();
@@ -159,7 +159,7 @@ TEST_F(devmem, dma_always_fails)
 	EXPECT_EQ(0, wrong(ptr, 6, self->npages));
 }
 
-/* Verifies that a run that cannot be mapped stays on the device. */
+/* Verifies that only the run that cannot be mapped stays on the device. */
 TEST_F(devmem, dma_fails_to_ram)
 {
 	char *ptr;
@@ -187,8 +187,8 @@ TEST_F(devmem, dma_fails_to_ram)
 }
 
 /*
- * Verifies that a CPU fault gets over it if memory cannot be mapped once, first
- * where it wants one page, then where it wants many or a large folio.
+ * Verifies that a CPU fault succeeds although memory cannot be mapped once, first a
+ * fault that brings back one page, then one that brings back many or a large folio.
  */
 TEST_F(devmem, dma_fails_in_fault)
 {
@@ -207,14 +207,14 @@ TEST_F(devmem, dma_fails_in_fault)
 	}
 	EXPECT_LT(0, SINCE(copy_errors));
 
-	/* In a sequence windows grow: any of them can fail */
+	/* Windows of sequential faults grow: let a mapping fail in any of them */
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
 	ASSERT_TRUE(fail_attr("fail_dma", 50, 200));
 	EXPECT_EQ(0, wrong(ptr, 8, self->npages));
 	EXPECT_EQ(0, device_used(self->ctl));
 }
 
-/* Verifies that a fault waits until it can be mapped, and can be killed. */
+/* Verifies that a fault waits until memory can be mapped, and can be killed. */
 TEST_F(devmem, dma_fails_in_fault_for_long)
 {
 	pid_t pids[2];
@@ -233,7 +233,7 @@ TEST_F(devmem, dma_fails_in_fault_for_long)
 		if (!pids[i])
 			_exit(!!wrong(ptr, 9, self->npages));
 	}
-	/* Each has tried, and not only once: one alone has one batch of pages */
+	/* Each process has tried more than once: a single try is one batch of pages */
 	EXPECT_TRUE(soon(SINCE(faults) >= 20));
 	for (i = 0; i < 2; i++)
 		EXPECT_EQ(0, waitpid(pids[i], NULL, WNOHANG));
@@ -245,8 +245,8 @@ TEST_F(devmem, dma_fails_in_fault_for_long)
 }
 
 /*
- * Verifies that whatever fails, in whatever order, no mapping is left and none is
- * undone twice (which DMA_API_DEBUG of a debug kernel would tell).
+ * Verifies that whatever fails, in whatever order, no DMA mapping is left and none
+ * is undone twice (which DMA_API_DEBUG of a debug kernel would report).
  */
 TEST_F(devmem, dma_fails_at_random)
 {
@@ -257,7 +257,7 @@ TEST_F(devmem, dma_fails_at_random)
 	ptr = area_filled(self->npages, variant->thp, seed);
 	for (round = 0; round < 16; round++) {
 		ASSERT_TRUE(fail_attr("fail_dma", 25, -1));
-		/* All but a device that is gone */
+		/* All kinds of failures but that the device is gone */
 		ASSERT_EQ(0, device_inject(self->fd,
 					   round % HMM_DEVMEM_TEST_FAIL_GONE,
 					   round % 3, 2));
@@ -283,8 +283,8 @@ TEST_F(devmem, dma_fails_at_random)
 }
 
 /*
- * Verifies that where all processes together want more bounce buffers, or IOVA,
- * than there is, pages stay where they are and nobody gets wrong data.
+ * Verifies that if all processes together want more bounce buffers, or IOVA, than
+ * there is, pages stay where they are and no process gets wrong data.
  */
 TEST_F(devmem, dma_by_many_processes)
 {
@@ -321,8 +321,9 @@ TEST_F(devmem, dma_by_many_processes)
 }
 
 /*
- * Verifies that the copy is blamed, and not memory, for what could not be mapped for
- * it, on all ways home, and that nothing is wrong with it when it can.
+ * Verifies that pages that could not be mapped are reported as not copied, rather
+ * than as short of memory, on all ways back to system memory, and that they move
+ * when they can be mapped.
  */
 TEST_F(devmem, dma_fails_is_blamed_on_copy)
 {
@@ -330,7 +331,7 @@ TEST_F(devmem, dma_fails_is_blamed_on_copy)
 	char *ptr;
 
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_DMA, 0));
-	/* Holes, which can go there whatever the mask is */
+	/* Holes can move to the device whatever its DMA mask is */
 	ptr = area_map(self->npages, variant->thp);
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
 	ASSERT_TRUE(fail_attr("fail_dma", 100, -1));
@@ -348,7 +349,7 @@ TEST_F(devmem, dma_fails_is_blamed_on_copy)
 	EXPECT_EQ(0, not_zero(ptr, self->npages));
 }
 
-/* The masks of most guests reach all there is. */
+/* In most guests, the DMA masks reach all memory. */
 static unsigned int mask_bits(void)
 {
 	return atoi(file_read(MASK_BITS));
@@ -370,7 +371,7 @@ static long out_of_reach(const char *ptr, unsigned long npages)
 	return count;
 }
 
-/* The node with the highest memory; in some guests there is only one. */
+/* The NUMA node with the highest memory; some guests have only one node. */
 static int last_node(void)
 {
 	char path[60];
@@ -382,7 +383,7 @@ static int last_node(void)
 	return node - 1;
 }
 
-/* All that is on the device comes home to memory that it reaches, by all ways. */
+/* Check that pages move back to memory that the device reaches, in all ways. */
 static void mask_home(struct __test_metadata *_metadata, struct _test_data_devmem *self,
 		      const struct _fixture_variant_devmem *variant, int node)
 {
@@ -392,7 +393,7 @@ static void mask_home(struct __test_metadata *_metadata, struct _test_data_devme
 	int way;
 
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_DMA, 0));
-	/* Holes, so that all can go there whatever the mask is */
+	/* Holes, all of which can move to the device whatever its DMA mask is */
 	ptr = area_map(self->npages, variant->thp);
 	if (node >= 0)
 		ASSERT_TRUE(area_bind(ptr, self->npages, node));
@@ -416,7 +417,7 @@ static void mask_home(struct __test_metadata *_metadata, struct _test_data_devme
 			break;
 		}
 		EXPECT_EQ(0, wrong(ptr, 70 + way, self->npages));
-		/* Coherent pages do not come home for that */
+		/* A CPU access does not move coherent pages */
 		EXPECT_TRUE((variant->coherent && way == TOUCH) ||
 			    !out_of_reach(ptr, self->npages));
 		EXPECT_EQ(0, SINCE(copy_errors));
@@ -425,21 +426,21 @@ static void mask_home(struct __test_metadata *_metadata, struct _test_data_devme
 	}
 }
 
-/* Verifies that pages come home to memory that the device reaches. */
+/* Verifies that pages move back to memory that the device reaches. */
 TEST_F(devmem, dma_mask_home)
 {
 	mask_home(_metadata, self, variant, -1);
 }
 
-/* Verifies the same for memory that is bound to a node without any such memory. */
+/* Verifies this for a mapping that is bound to a node without any such memory. */
 TEST_F(devmem, dma_mask_bound)
 {
 	mask_home(_metadata, self, variant, last_node());
 }
 
 /*
- * Verifies that pages which the device cannot read stay in RAM, and that nobody
- * else's go home to make room for them.
+ * Verifies that pages which the device cannot read stay in RAM, and that no other
+ * process's pages are evicted to make room for them.
  */
 TEST_F(devmem, dma_mask_stay)
 {
@@ -464,7 +465,7 @@ TEST_F(devmem, dma_mask_stay)
 	EXPECT_EQ(0, not_zero(other, self->npages));
 }
 
-/* Has there been so long no page that a fault has brought home? */
+/* Have so many CPU faults in a row not brought a page back? */
 static bool faulted_in_vain(struct _test_data_devmem *self, long faults)
 {
 	const struct hmm_devmem_test_stats before = device_stats(self->ctl);
@@ -479,9 +480,10 @@ static bool faulted_in_vain(struct _test_data_devmem *self, long faults)
 }
 
 /*
- * Verifies that what does not fit into the memory that the device reaches is short of
- * memory, that a CPU fault on it can be killed, and that it comes home when there
- * is memory again. Only where that memory is 16 MiB.
+ * Verifies that pages which do not fit into the memory that the device reaches are
+ * reported as short of memory, that a process whose CPU fault waits for memory can
+ * be killed, and that the pages move back when there is memory again. Only where the
+ * device reaches 16 MiB.
  */
 TEST_F(devmem, dma_mask_short)
 {
@@ -507,7 +509,7 @@ TEST_F(devmem, dma_mask_short)
 		ASSERT_LE(0, pid);
 		if (!pid)
 			_exit(!!wrong(ptr, 90, npages));
-		/* It waits when faults bring no page home any more */
+		/* The process waits when CPU faults bring no page back any more */
 		EXPECT_TRUE(soon(faulted_in_vain(self, 10)));
 		EXPECT_EQ(0, waitpid(pid, NULL, WNOHANG));
 		kill(pid, SIGKILL);
@@ -522,7 +524,7 @@ TEST_F(devmem, dma_mask_short)
 	EXPECT_EQ(0, out_of_reach(ptr, rest));
 }
 
-/* Verifies that a device that reaches no memory for sure (16 MiB) is refused. */
+/* Verifies that a device whose mask is too narrow to reach any memory is refused. */
 TEST_F(devmem, dma_mask_too_narrow)
 {
 	EXPECT_EQ(mask_bits() < 24 ? -EIO : 0,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Copies that fail and a device that is full. A failing copy of the test device
- * fills its destination with a pattern first: where a test finds the right
- * bytes, nothing that was not written has been shown to anybody.
+ * fills its destination with a pattern first: where a test finds the right bytes, no
+ * process has seen the destination of a failed copy.
  */
 #include "hmm_devmem_fixture.h"
 
@@ -37,7 +37,7 @@ TEST_F(devmem, to_device_fails)
 	EXPECT_EQ(0, wrong(ptr, 1, self->npages));
 }
 
-/* Verifies that nothing but the runs that failed stays in RAM. */
+/* Verifies that only the runs that failed stay in RAM. */
 TEST_F(devmem, to_device_run_fails)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 2);
@@ -62,7 +62,7 @@ TEST_F(devmem, to_device_run_fails)
 	EXPECT_LT(0, SINCE(copy_errors));
 }
 
-/* Verifies that memory never touched stays zero when clearing it fails. */
+/* Verifies that memory never touched reads as zeros after clearing it has failed. */
 TEST_F(devmem, clear_fails)
 {
 	char *ptr = area_map(self->npages, variant->thp);
@@ -112,7 +112,7 @@ TEST_F(devmem, fault_fails)
 	EXPECT_EQ(0, device_used(self->ctl));
 }
 
-/* Verifies that a system call that meets such a page fails with EFAULT. */
+/* Verifies that a system call that accesses such a page fails with EFAULT. */
 TEST_F(devmem, fault_fails_in_syscall)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 5);
@@ -132,7 +132,7 @@ TEST_F(devmem, fault_fails_in_syscall)
 	close(pipefd[1]);
 }
 
-/* Verifies that pages the device does not give back stay there, unharmed. */
+/* Verifies that pages that the device fails to copy back stay there unchanged. */
 TEST_F(devmem, to_ram_fails)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 6);
@@ -156,7 +156,7 @@ TEST_F(devmem, to_ram_fails)
 	EXPECT_EQ(0, wrong(ptr, 6, self->npages));
 }
 
-/* Verifies that nothing but the runs that failed stays on the device. */
+/* Verifies that only the runs that failed stay on the device. */
 TEST_F(devmem, to_ram_run_fails)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 7);
@@ -180,7 +180,7 @@ TEST_F(devmem, to_ram_run_fails)
 	EXPECT_LT(0, SINCE(copy_errors));
 }
 
-/* Verifies that eviction leaves what it cannot copy, and can be repeated. */
+/* Verifies that eviction leaves pages that cannot be copied, and can be repeated. */
 TEST_F(devmem, evict_fails)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 8);
@@ -209,8 +209,9 @@ TEST_F(devmem, evict_fails)
 }
 
 /*
- * Verifies that eviction and suspend blame the copy for what was not copied, also
- * where there was no large folio for it before, and memory for what got none.
+ * Verifies that eviction and suspend report pages that the device did not copy as
+ * such, also if no large folio could be allocated for them before, and pages for
+ * which there was no memory as short of memory.
  */
 TEST_F(devmem, evict_blames)
 {
@@ -244,7 +245,7 @@ TEST_F(devmem, evict_blames)
 	EXPECT_EQ(0, wrong(ptr, 21, self->npages));
 }
 
-/* Verifies that a dead device says so, with and without pages in the range. */
+/* Verifies that calls for a dead device fail, with and without pages in the range. */
 TEST_F(devmem, to_ram_of_a_dead_device)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 22);
@@ -258,7 +259,7 @@ TEST_F(devmem, to_ram_of_a_dead_device)
 	EXPECT_EQ(0, wrong(other, 23, 10));
 }
 
-/* Verifies the same where it is the copy that finds the device dead. */
+/* Verifies this where a copy finds that the device is dead. */
 TEST_F(devmem, to_ram_finds_a_dead_device)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 24);
@@ -270,7 +271,7 @@ TEST_F(devmem, to_ram_finds_a_dead_device)
 	EXPECT_EQ(-ENODEV, to_ram(self->fd, ptr, self->npages));
 }
 
-/* Verifies that memory of a shared page is not torn between two processes. */
+/* Verifies that two processes that share a page keep the same data in it. */
 TEST_F(devmem, fork_and_fail)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 9);
@@ -295,7 +296,7 @@ TEST_F(devmem, fork_and_fail)
 	EXPECT_EQ(0, wrong(ptr, 9, self->npages));
 }
 
-/* Verifies that a folio that cannot be allocated is no reason to fail. */
+/* Verifies that migration succeeds if a large folio cannot be allocated. */
 TEST_F(devmem, alloc_fails_once)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 10);
@@ -314,8 +315,8 @@ TEST_F(devmem, alloc_fails_once)
 }
 
 /*
- * Verifies that a device can be filled to its last page, that what does not fit
- * stays in RAM, and that all of it can be used again after.
+ * Verifies that a device can be filled to its last page, that pages which do not fit
+ * stay in RAM, and that all device memory can be used again afterwards.
  */
 TEST_F(devmem, full)
 {
@@ -340,7 +341,7 @@ TEST_F(devmem, full)
 	EXPECT_EQ(2 * size, SINCE(to_device));
 }
 
-/* One of several that fill the device together. Its exit status is 0 if right. */
+/* One of the processes that fill the device together. Returns 0 if all is right. */
 static int fill_share(int nr, unsigned long npages, int done, int go)
 {
 	int fd = device_open(nr);
@@ -354,8 +355,8 @@ static int fill_share(int nr, unsigned long npages, int done, int go)
 }
 
 /*
- * Verifies that several processes can fill a device to its last page, and that
- * when they have gone all of it can be had in large pieces.
+ * Verifies that several processes can fill a device to its last page, and that all
+ * of it can be allocated as large folios when they have exited.
  */
 TEST_F(devmem, full_by_many_processes)
 {
@@ -388,10 +389,10 @@ TEST_F(devmem, full_by_many_processes)
 	EXPECT_EQ(0, wrong(ptr, 12, size));
 }
 
-/* Verifies that what is freed on a full device makes room for as much. */
+/* Verifies that pages freed on a full device make room for as many others. */
 TEST_F(devmem, full_then_free)
 {
-	/* A part of a huge page alone cannot be freed */
+	/* A part of a large device folio cannot be freed alone */
 	unsigned long nr = variant->thp ? HUGE_PAGES : 3;
 	unsigned long size = self->before.size;
 	char *ptr = area_map(size, variant->thp);
@@ -411,8 +412,8 @@ TEST_F(devmem, full_then_free)
 }
 
 /*
- * Verifies that a fault on a large folio ends when there is memory for the page that
- * it is about, and none for the folio nor for its first page, each time.
+ * Verifies that a CPU fault on a large folio ends if each time there is memory for
+ * the page that faults, but none for the folio, nor for the folio's first page.
  */
 TEST_F(devmem, fault_without_first_page)
 {
@@ -430,8 +431,8 @@ TEST_F(devmem, fault_without_first_page)
 }
 
 /*
- * A child that shares all pages until @go can be read from: then it looks at them and
- * writes to them.
+ * Fork a child that shares all pages until @go can be read from: then it checks them
+ * and writes to them.
  */
 static pid_t fork_sharing(char *ptr, unsigned int seed, unsigned long npages, int go)
 {
@@ -449,9 +450,10 @@ static pid_t fork_sharing(char *ptr, unsigned int seed, unsigned long npages, in
 }
 
 /*
- * Verifies that nobody's bytes are torn when a large folio that two processes map
- * goes to pages, because there is no large folio to go to. Core splits it in the
- * page table of one of them only, if asked for it while the folio is on the way.
+ * Verifies that neither process loses data when a large folio that both map is
+ * migrated to small pages, because no large folio can be allocated. If core is asked
+ * to split the folio while it is being migrated, it does so in one of the page
+ * tables only.
  */
 TEST_F(devmem, fork_then_split_to_device)
 {

@@ -15,7 +15,7 @@
 #define DEBUGFS "/sys/kernel/debug/"
 #define PLENTY	2000
 
-/* Only pages of PAGE_SIZE, so that each failure is about few of them. */
+/* Number of small pages in a sweep; few, since each allocation fails once. */
 #define SWEEP_PAGES 40
 
 static bool write_file(const char *path, const char *text)
@@ -42,7 +42,7 @@ static bool set_both(const char *file, const char *text)
 	return write_file(path, text);
 }
 
-/* From where to where the code of a kernel function goes. */
+/* Find the start and the end of the code of a kernel function. */
 static bool kernel_function(const char *name, unsigned long *start,
 			    unsigned long *end)
 {
@@ -68,7 +68,7 @@ static bool kernel_function(const char *name, unsigned long *start,
 	return *start && *end != ~0UL;
 }
 
-/* Set a range of addresses that looks at who has called. */
+/* Set a range of addresses that fault injection compares callers with. */
 static bool set_range(const char *range, unsigned long start, unsigned long end)
 {
 	char file[30], text[30];
@@ -83,8 +83,8 @@ static bool set_range(const char *range, unsigned long start, unsigned long end)
 }
 
 /*
- * Allocations below function @name do not fail. For functions of core that warn
- * when they run out of memory, whoever called them.
+ * Let no allocation fail that is made below function @name. For functions of core
+ * that warn when they run out of memory, even if the caller copes with that.
  */
 static bool spare_function(const char *name)
 {
@@ -94,7 +94,7 @@ static bool spare_function(const char *name)
 	       set_range("reject", start, end);
 }
 
-/* Only allocations below function @name fail, or all if it is NULL. */
+/* Let only allocations fail that are made below function @name (NULL: any). */
 static bool only_function(const char *name)
 {
 	unsigned long start = 0, end = ~0UL;
@@ -103,7 +103,7 @@ static bool only_function(const char *name)
 	       set_range("require", start, end);
 }
 
-/* The library's own steps take part; they need not say so each time. */
+/* The library's own steps can fail, too; they must not log each failure. */
 static bool silence_library(void)
 {
 	static const char * const steps[] = {
@@ -123,21 +123,21 @@ static bool silence_library(void)
 }
 
 /*
- * Which allocation fails next. The first ones are all different; after that
- * come the 512 of the pages of a huge page, of which some are enough.
+ * Which allocation fails next. The first ones are all different; after that come 512
+ * alike, for the pages of a huge page, of which it is enough to let some fail.
  */
 #define SWEEP_DENSE	60
 #define SWEEP_STEP	29
 
 struct sweep {
-	/* More than SWEEP_DENSE where all are different */
+	/* How many allocations are all different, if more than SWEEP_DENSE */
 	unsigned int dense;
 	unsigned int nth;
 	unsigned int rounds;
 	unsigned int injected;
 };
 
-/* The @sweep->nth allocation of this thread fails from here on. */
+/* Let one allocation of this thread fail: the @sweep->nth from here on. */
 static void sweep_arm(struct sweep *sweep)
 {
 	char text[20];
@@ -150,13 +150,13 @@ static void sweep_arm(struct sweep *sweep)
 		abort();
 }
 
-/* Did it? Up to here, that is. */
+/* Stop injecting failures. Returns whether the allocation has failed. */
 static bool sweep_disarm(struct sweep *sweep, int fd)
 {
 	char text[20] = "";
 	bool failed;
 
-	/* What is left to count, 0 if the failure has happened */
+	/* How many allocations are left to the failure; 0 if it has happened */
 	failed = pread(fd, text, sizeof(text) - 1, 0) > 0 && atoi(text) == 0;
 	if (pwrite(fd, "0", 1, 0) != 1)
 		abort();
@@ -174,7 +174,7 @@ FIXTURE(nth)
 	struct hmm_devmem_test_stats before;
 };
 
-/* Let allocations of this thread fail that can wait, and say so to nobody. */
+/* Let allocations that may sleep fail, too, and log no failures. */
 static bool sweep_setup(void)
 {
 	return set_both("ignore-gfp-wait", "N") && set_both("verbose", "0") &&
@@ -190,7 +190,7 @@ FIXTURE_VARIANT(nth)
 	bool coherent;
 	/* HMM_DEVMEM_TEST_LAZY and so on */
 	__u32 plug;
-	/* Where core warns that it has no memory, when a device is added */
+	/* The function of core that warns of want of memory when a device is added */
 	const char *spare;
 };
 
@@ -211,11 +211,11 @@ FIXTURE_VARIANT_ADD(nth, coherent)
 {
 	.nr = 2,
 	.coherent = true,
-	/* Extending the direct map is not prepared to fail either */
+	/* Core is not prepared for a failure to extend the direct map either */
 	.spare = "memremap_pages",
 };
 
-/* As an ordinary device plus an engine of its own and DMA. */
+/* An ordinary device, but with DMA, and with a worker that copies. */
 FIXTURE_VARIANT_ADD(nth, private_dma)
 {
 	.nr = 0,
@@ -251,7 +251,7 @@ FIXTURE_TEARDOWN(nth)
 	if (self->fd < 0)
 		return;
 	EXPECT_TRUE(only_function(NULL));
-	/* The next program wants an ordinary one. */
+	/* The next program needs an ordinary device. */
 	device_unplug(self->ctl);
 	device_plug(self->ctl);
 	areas_unmap();
@@ -260,7 +260,7 @@ FIXTURE_TEARDOWN(nth)
 	close(self->ctl);
 }
 
-/* A sweep that injected less than that has tested something else. */
+/* A sweep that injected fewer failures has not tested what it should. */
 #define SWEEP_DONE(min) do {						\
 	TH_LOG("%u allocations failed", self->sweep.injected);		\
 	EXPECT_LE(min, self->sweep.injected);				\
@@ -312,8 +312,8 @@ TEST_F(nth, plug)
 }
 
 /*
- * Verifies the same of one that knows some of its pages to be bad: these take memory
- * of their own where there are no struct pages yet.
+ * Verifies this for a device with bad pages: for those, the library allocates memory
+ * where there are no struct pages yet.
  */
 TEST_F(nth, plug_with_bad_pages)
 {
@@ -334,7 +334,7 @@ TEST_F(nth, plug_with_bad_pages)
 		if (ret) {
 			ASSERT_EQ(0, device_stats(self->ctl).plugged);
 			ASSERT_EQ(lines, iomem_lines());
-			/* Nothing is left that the kernel would ask for memory */
+			/* A shrinker that the failed add had left would be called */
 			ASSERT_TRUE(file_write("/proc/sys/vm/drop_caches", "2"));
 			ASSERT_EQ(0, device_plug_as(self->ctl, 0, flags, 0));
 		}
@@ -342,11 +342,11 @@ TEST_F(nth, plug_with_bad_pages)
 		ASSERT_EQ(0, device_unplug(self->ctl));
 		ASSERT_EQ(0, wrong(ptr, 8, self->npages));
 	} while (failed && self->sweep.nth < PLENTY);
-	/* All such pages are of one segment */
+	/* At least one: all bad pages are in one segment */
 	SWEEP_DONE(1);
 }
 
-/* Verifies that a full device takes what it can remember not to evict again. */
+/* Verifies migration to a full device, which allocates a bitmap of pages to keep. */
 TEST_F(nth, to_full_device)
 {
 	const __u32 flags = variant->plug | HMM_DEVMEM_TEST_RECLAIM;
@@ -356,7 +356,7 @@ TEST_F(nth, to_full_device)
 	bool failed;
 	long ret;
 
-	/* The size of a coherent one cannot be chosen */
+	/* The size of a coherent device cannot be chosen */
 	if (variant->coherent)
 		return;
 	ASSERT_EQ(0, device_unplug(self->ctl));
@@ -379,7 +379,7 @@ TEST_F(nth, to_full_device)
 	SWEEP_DONE(2);
 }
 
-/* Verifies that what has no memory to move stays in RAM. */
+/* Verifies that pages stay in RAM if memory for their migration is missing. */
 TEST_F(nth, to_device)
 {
 	bool failed;
@@ -408,7 +408,7 @@ TEST_F(nth, to_device)
 	SWEEP_DONE(1);
 }
 
-/* Verifies that memory never touched is still zero. */
+/* Verifies that memory never touched still reads as zeros. */
 TEST_F(nth, hole_to_device)
 {
 	bool failed;
@@ -433,8 +433,8 @@ TEST_F(nth, hole_to_device)
 }
 
 /*
- * Verifies that a CPU fault gets its page in the end. Without memory it has to
- * be repeated, which core does; it is no reason to kill anybody.
+ * Verifies that a CPU fault gets its page in the end. A fault that found no memory
+ * is taken again; no process may be killed for that.
  */
 TEST_F(nth, fault)
 {
@@ -458,7 +458,7 @@ TEST_F(nth, fault)
 	SWEEP_DONE(1);
 }
 
-/* Verifies that what has no system memory to go to stays on the device. */
+/* Verifies that pages stay on the device if there is no system memory for them. */
 TEST_F(nth, to_ram)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 4);
@@ -485,7 +485,7 @@ TEST_F(nth, to_ram)
 	SWEEP_DONE(2);
 }
 
-/* Verifies the same for eviction. */
+/* Verifies this for eviction. */
 TEST_F(nth, evict)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 5);
@@ -508,7 +508,7 @@ TEST_F(nth, evict)
 	SWEEP_DONE(1);
 }
 
-/* Verifies that a device can always be removed, and no page is lost. */
+/* Verifies that a device can always be removed, and no data is lost. */
 TEST_F(nth, unplug)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 6);
@@ -531,8 +531,8 @@ TEST_F(nth, unplug)
 }
 
 /*
- * Verifies that a suspend has moved everything or changed nothing that matters,
- * and that the next one works.
+ * Verifies that a suspend moves all pages although an allocation fails, and that the
+ * next one works, too.
  */
 TEST_F(nth, suspend)
 {
@@ -545,7 +545,7 @@ TEST_F(nth, suspend)
 		sweep_arm(&self->sweep);
 		ret = device_suspend(self->ctl);
 		failed = sweep_disarm(&self->sweep, self->nth);
-		/* It tries again and again: one failure does not stop it. */
+		/* Suspend tries pages several times: one failure does not stop it. */
 		ASSERT_EQ(0, ret);
 		ASSERT_EQ(0, device_used(self->ctl));
 		ASSERT_EQ(-EAGAIN, to_device(self->fd, ptr, self->npages));
@@ -557,7 +557,7 @@ TEST_F(nth, suspend)
 
 #define MODULE	"test_hmm_devmem"
 
-/* The parameters that the module has now, as one would give them. */
+/* The present parameters of the module, as they are given to load it. */
 static bool module_parameters(char *params, size_t size)
 {
 	static const char dir[] = "/sys/module/" MODULE "/parameters";
@@ -612,7 +612,7 @@ FIXTURE_SETUP(load)
 	ASSERT_TRUE(module_parameters(self->params, sizeof(self->params)));
 	ASSERT_TRUE(sweep_setup());
 	ASSERT_TRUE(spare_function("memremap_pages"));
-	/* What the module's own code allocates, not what loads it. */
+	/* Only allocations of the module's code, not those of the module loader. */
 	ASSERT_TRUE(only_function("do_one_initcall"));
 }
 
@@ -621,14 +621,14 @@ FIXTURE_TEARDOWN(load)
 	if (self->nth < 0)
 		return;
 	EXPECT_TRUE(only_function(NULL));
-	/* Loaded is how the next test wants it. */
+	/* The next test needs the module loaded. */
 	syscall(SYS_finit_module, self->file, self->params, 0);
 	EXPECT_EQ(0, access("/sys/module/" MODULE, F_OK));
 	close(self->file);
 	close(self->nth);
 }
 
-/* Verifies that the test driver, with all its devices, is loaded or is not. */
+/* Verifies that the test driver is loaded with all its devices, or not at all. */
 TEST_F(load, module)
 {
 	unsigned int lines;

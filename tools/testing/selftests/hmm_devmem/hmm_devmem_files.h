@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The files below hmm_devmem/ in debugfs, compared with each other and with what
- * the device says in its ioctl.
+ * The files below hmm_devmem/ in debugfs, compared with each other and with the
+ * counters that the device's ioctl returns.
  */
 #ifndef _SELFTESTS_HMM_DEVMEM_FILES_H
 #define _SELFTESTS_HMM_DEVMEM_FILES_H
 
 #include "hmm_devmem_test.h"
 
-/* What a device's files said at one time, in pages. */
+/* The content of a device's files at one time, in pages. */
 struct files {
 	long allocated, freed, to_device, to_ram, faults, fault_pages;
 	long evicted, copy_errors, lost;
 	long total, used, cached, free, retired, large, segments;
-	/* From segments: lines, pages in their ranges, pages in use */
+	/* From file segments: lines, pages in their ranges, pages in use */
 	long nr_segments, in_segments, in_use;
-	/* From blocks: all blocks, empty and full ones, the least they can hold */
+	/* From file blocks: all blocks, empty and full ones, the least they can hold */
 	long nr_blocks, empty, full, at_least;
 };
 
@@ -34,7 +34,7 @@ static inline const char *next_line(const char *line)
 	return line ? line + 1 : "";
 }
 
-/* The number after @name, which is the first word of a line; -1 without it. */
+/* The number after @name, the first word of a line; -1 if there is no such line. */
 static inline long number_of(const char *text, const char *name)
 {
 	const size_t len = strlen(name);
@@ -101,8 +101,8 @@ static inline void read_blocks(int nr, struct files *files)
 }
 
 /*
- * What is wrong with the files, by itself or compared with the ioctl; or NULL.
- * @lazy: Only parts of the device have struct pages, and the rest is not counted.
+ * Returns what is wrong with the files, alone or compared with the ioctl, or NULL.
+ * With @lazy, only parts of the device have struct pages; the rest is not counted.
  */
 static inline const char *read_files(int fd, int nr, bool lazy,
 				     struct files *files)
@@ -110,7 +110,7 @@ static inline const char *read_files(int fd, int nr, bool lazy,
 	struct hmm_devmem_test_stats stats = device_stats(fd);
 
 	memset(files, 0, sizeof(*files));
-	/* Empties the caches, in which pages are neither used nor in a block */
+	/* First: it empties the per-CPU caches, whose pages no other count includes */
 	read_segments(nr, files);
 	read_stats(nr, files);
 	read_blocks(nr, files);

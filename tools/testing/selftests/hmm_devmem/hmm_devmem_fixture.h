@@ -9,19 +9,19 @@
 #include "hmm_devmem_test.h"
 
 /*
- * One device, used with small or with huge pages. After each test nothing may
- * be left on it.
+ * One device, used with small or with huge pages. No page may be left on it after a
+ * test.
  */
 FIXTURE(devmem)
 {
 	int fd;
-	/* A second open file, for what the first one's state is to be told. */
+	/* A second open file of the device, which tests do not close. */
 	int ctl;
 	unsigned long npages;
 	struct hmm_devmem_test_stats before;
-	/* The device is not as it was, and is to be plugged again. */
+	/* The test has plugged the device with other properties: undo that. */
 	bool replug;
-	/* What the test has changed window_kb from; 0 if it has not. */
+	/* The value of window_kb before the test changed it; 0 if it has not. */
 	unsigned int window_kb;
 };
 
@@ -46,7 +46,7 @@ FIXTURE_VARIANT_ADD(devmem, private_thp)
 	.thp = true,
 };
 
-/* Defined by programs about what the CPU cannot access. */
+/* Programs define this if they test only memory that the CPU cannot access. */
 #ifndef ONLY_PRIVATE
 FIXTURE_VARIANT_ADD(devmem, coherent)
 {
@@ -73,14 +73,14 @@ FIXTURE_SETUP(devmem)
 	if (self->ctl == -ENOENT)
 		SKIP(return, "no device %d", variant->nr);
 	ASSERT_GE(self->ctl, 0);
-	/* What a test before this one may have left if it failed */
+	/* Undo what a failed test may have left */
 	device_plug(self->ctl);
 	device_resume(self->ctl);
 	device_inject(self->ctl, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
 	device_fail_next(self->ctl, 0);
 	self->fd = device_open(variant->nr);
 	ASSERT_GE(self->fd, 0);
-	/* Two and a half huge pages: the last part is always of small ones */
+	/* Two and a half huge pages: the last half is always small pages */
 	self->npages = 2 * HUGE_PAGES + HUGE_PAGES / 2;
 	self->before = device_stats(self->ctl);
 	ASSERT_EQ(1, self->before.plugged);
@@ -107,7 +107,7 @@ FIXTURE_TEARDOWN(devmem)
 	close(self->ctl);
 }
 
-/* How many pages move at once, at most. A huge page can be larger, and smaller. */
+/* How many pages move at once, at most; a huge page can be larger or smaller. */
 static inline unsigned long window_pages(void)
 {
 	const unsigned long pages = atoi(file_read(WINDOW_KB)) * 1024UL / PAGE;
@@ -115,7 +115,7 @@ static inline unsigned long window_pages(void)
 	return pages < HUGE_PAGES ? pages : HUGE_PAGES;
 }
 
-/* Move no more than that at once, for the rest of this test. */
+/* Let no more than @kb KiB move at once, for the rest of this test. */
 static inline bool set_window_kb(struct _test_data_devmem *self, unsigned int kb)
 {
 	if (!self->window_kb)
@@ -137,7 +137,7 @@ static inline int plug_as(struct _test_data_devmem *self, __u64 size, __u32 flag
 	return ret;
 }
 
-/* A range that the driver has brought along can be used again when it is free. */
+/* Plug a device. Its own physical range may be in use for a moment: then try again. */
 static inline int plug_soon(int fd)
 {
 	int ret;

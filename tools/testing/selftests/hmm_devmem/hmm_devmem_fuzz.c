@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * System calls that nobody should make, of all device nodes there are: the test
- * devices' and the sample driver's.
+ * System calls that no program should make, for all device nodes: those of the test
+ * devices and of the sample driver.
  *
- * Processes, as root and as nobody with files that root has opened for them, call
- * every ioctl with what it is made for, with a field of that changed, with values at
- * the edges of something, with arguments in memory that is not there, or not theirs,
- * or can only be read, and with numbers that are not those of any ioctl; they read,
- * write, map and open the nodes as well. They live for a while only: what they do
- * to a device can make it lose their memory.
+ * Processes, as root and as user nobody with files that root has opened for them,
+ * call every ioctl with valid arguments, with one field changed, with values at the
+ * edges of ranges, with arguments in memory that is not mapped, or belongs to the
+ * kernel, or is read-only, and with numbers that no ioctl has; they read, write, map
+ * and open the nodes as well. A process lives only for a while: what it does to a
+ * device can make the device lose the process's memory.
  *
- * Nothing may hang, no memory may change that nobody was asked to change, what is
- * wrong beyond doubt is to be refused with the errno that is documented, and in the
- * end all devices work, and are empty. What the kernel reports is for whoever has
- * started this to see. It goes on until each ioctl has succeeded and failed, however
- * long that takes.
+ * No call may hang, no memory may change but what a call was to change, arguments
+ * that are wrong in any case must be refused with the documented errno, and in the
+ * end all devices must work and be empty. The caller of this program has to look for
+ * messages of the kernel. It goes on until each ioctl has succeeded and failed,
+ * however long that takes.
  *
  * All that is random follows from the seed: with the same one each process calls
  * the same in the same order, but not at the same time as the others.
@@ -28,11 +28,11 @@
 #include <sys/stat.h>
 
 #define NOBODY		65534
-/* The first argument of those that are started from here */
+/* The first argument of the processes that this program starts */
 #define CALLER		"--caller"
-/* For a call, however slow the machine is */
+/* A call that takes longer hangs, however slow the machine is */
 #define LIMIT_MS	HANG_MS
-/* Processes of each caller, after which what has not happened yet is given up */
+/* After so many processes of each caller, what has not happened yet is given up */
 #define MOST_LIVES	2000
 #define SAID_MOST	20
 #define TRIP_PAGES	(2 * HUGE_PAGES + 100)
@@ -88,17 +88,17 @@ static void print_call(const struct call *call)
 }
 
 /**
- * fail() - Something is wrong
- * @what: What kind of thing.
- * @call: With which call, or NULL.
- * @format: As for printf().
+ * fail() - Report that something is wrong
+ * @what: The kind of failure.
+ * @call: The call that showed it, or NULL.
+ * @format: Description, as for printf().
  */
 void fail(enum failure what, const struct call *call, const char *format, ...)
 {
 	va_list args;
 
 	__atomic_fetch_add(&shared->failures[what], 1, __ATOMIC_SEQ_CST);
-	/* More of it would say nothing new */
+	/* More output would tell nothing new */
 	if (__atomic_fetch_add(&shared->said, 1, __ATOMIC_SEQ_CST) >= SAID_MOST)
 		return;
 	printf("# %s: ", failure_names[what]);
@@ -115,7 +115,7 @@ void fail(enum failure what, const struct call *call, const char *format, ...)
  * Permissions.
  */
 
-/* In a process of nobody; the node that could be opened, or 0. */
+/* Runs as user nobody; returns the number of a node that could be opened, or 0. */
 static int open_as_nobody(void)
 {
 	static const int modes[] = { O_RDONLY, O_WRONLY, O_RDWR };
@@ -157,9 +157,9 @@ static void check_permissions(void)
  */
 
 /**
- * struct caller - a process that calls
- * @pid: Its number, 0 if there is none.
- * @lives: How many there have been.
+ * struct caller - a process that makes the calls; a new one follows when it ends
+ * @pid: The present process, 0 if there is none.
+ * @lives: How many processes there have been.
  */
 struct caller {
 	pid_t pid;
@@ -170,9 +170,10 @@ static struct caller callers[CALLERS];
 static int shared_fd;
 
 /*
- * Nothing but &shared is to be in memory of both of us: what is on a device that is
- * lost would be lost for both. Nor may the kernel want to write to memory by itself,
- * as it would for restartable sequences: it sends another signal if that is lost.
+ * Caller and parent must share no memory but &shared: if a device lost a shared
+ * page, both would lose it. So execute the program anew. And the kernel must not
+ * write to user memory by itself, as it does for restartable sequences: if that
+ * memory is lost, it sends a signal other than SIGBUS.
  */
 static void exec_caller(int i, unsigned int number)
 {
@@ -190,7 +191,7 @@ static void exec_caller(int i, unsigned int number)
 static void start_caller(int i)
 {
 	struct caller *caller = &callers[i];
-	/* Each has a stream of its own */
+	/* Each process has a stream of random numbers of its own */
 	const unsigned int number = caller->lives++ * CALLERS + i;
 	pid_t pid;
 
@@ -205,8 +206,8 @@ static void start_caller(int i)
 }
 
 /*
- * Memory that a device has lost is a SIGBUS. That can be any memory, since all of a
- * process was moved; but no other signal follows from it.
+ * An access to memory that a device has lost raises SIGBUS. Any memory of a caller
+ * can be lost, since all of it can be moved; but no other signal is right.
  */
 static void judge_end(int i, int status)
 {
@@ -246,18 +247,18 @@ static bool is_hung(int i)
 	return hung;
 }
 
-/* What is dead, suspended or unplugged would be all the time. */
+/* Without this, a device that is dead, suspended or unplugged would remain so. */
 static void replug_some(struct rng *rng)
 {
 	const int fd = nodes[rng_below(rng, NODE_SAMPLE)];
 
 	device_unplug(fd);
-	/* Not all of them can be plugged like that */
+	/* Not every device supports all flags */
 	if (device_plug_as(fd, 0, rng_below(rng, HMM_DEVMEM_TEST_PLUG_FLAGS), 0))
 		device_plug(fd);
 }
 
-/* In a process of its own, for a call of that can hang as well. */
+/* Runs in a process of its own, because plugging can hang as well. */
 static void replugger_run(void)
 {
 	struct rng rng = rng_from(shared->seed, ~0ULL, 0, 0);
@@ -268,7 +269,7 @@ static void replugger_run(void)
 	}
 }
 
-/* Each ioctl was right at times and wrong at times; nothing else was left out. */
+/* Has each ioctl succeeded and failed, and was each other call made? */
 static bool all_happened(void)
 {
 	bool ok = shared->unknown;
@@ -291,7 +292,7 @@ static bool all_had_their_chance(void)
 	return true;
 }
 
-/* Until all has happened, and at least for @ms. */
+/* Run callers for at least @ms, and until all_happened(). */
 static void run_callers(long ms)
 {
 	const long start = now_ms();
@@ -310,7 +311,7 @@ static void run_callers(long ms)
 	}
 }
 
-/* They see it, unless they hang: then they are killed, if that is possible. */
+/* Tell all callers to stop; those that hang are killed, if that is possible. */
 static void end_callers(pid_t replugger)
 {
 	const long end = now_ms() + LIMIT_MS;
@@ -339,7 +340,7 @@ static void end_callers(pid_t replugger)
  * Afterwards.
  */
 
-/* Dead memory of processes that have ended goes soon; then it is free again. */
+/* The physical range of a dead device is free soon after its processes have ended. */
 static int plug_soon(int fd)
 {
 	int i, ret = -EBUSY;
@@ -381,7 +382,7 @@ static long in_use(int node)
 			 "used");
 }
 
-/* There and back, with all bytes. */
+/* Check that memory can move to the device and back with its data. */
 static void check_works(int node)
 {
 	char *ptr = area_filled(TRIP_PAGES, node != NODE_CLASSIC, node + 1);
@@ -483,7 +484,7 @@ static bool find_sample(void)
 	return true;
 }
 
-/* A file is about the memory of whoever has opened it. */
+/* Each process opens the nodes itself: a file is about the memory of its opener. */
 static bool begin(void)
 {
 	int i;

@@ -20,7 +20,7 @@
 #define THREADS		2
 #define ARG_WORDS	6
 
-/* What is called, besides ioctls */
+/* The kinds of system calls */
 enum call_kind {
 	CALL_IOCTL,
 	CALL_READ,
@@ -35,22 +35,22 @@ enum call_kind {
 enum place {
 	PLACE_GOOD,
 	PLACE_READ_ONLY,
-	PLACE_END,		/* its last word is not mapped any more */
-	PLACE_BAD,		/* nowhere */
+	PLACE_END,		/* where the last word of the argument is not mapped */
+	PLACE_BAD,		/* at an address that the process cannot access */
 	NR_PLACES,
 };
 
 /**
  * struct call - one system call
- * @kind: Which one.
- * @node: For which device.
+ * @kind: The system call.
+ * @node: The device.
  * @command: Index of the ioctl, -1 if there is no such ioctl.
- * @request: Its number.
- * @arg: Its argument.
- * @place: Where that is.
- * @words: What is there.
- * @since: When it began, in ms; 0 if it is not under way.
- * @ret: What it has returned, or -errno.
+ * @request: The number of the ioctl.
+ * @arg: The argument of the ioctl.
+ * @place: The kind of memory that @arg points to.
+ * @words: The content of that memory.
+ * @since: When the call began, in ms; 0 if it is not under way.
+ * @ret: What the call has returned, or -errno.
  */
 struct call {
 	enum call_kind kind;
@@ -79,15 +79,15 @@ enum failure {
 
 /**
  * struct shared - memory that all processes have in common
- * @seed: All that is random follows from it.
- * @stop: The callers are to end.
- * @failures: How often something went wrong.
- * @said: How much of it was said.
+ * @seed: All random choices follow from it.
+ * @stop: Tells the callers to end.
+ * @failures: How often each kind of failure was found.
+ * @said: How many of the failures were reported.
  * @good: How often each ioctl has succeeded.
- * @bad: How often it has failed.
- * @unknown: How often there was no such ioctl.
- * @kinds: How often each system call was called.
- * @calls: What each thread calls at the moment.
+ * @bad: How often each ioctl has failed.
+ * @unknown: How often a number was called that no ioctl has.
+ * @kinds: How often each system call was made.
+ * @calls: The present call of each thread.
  */
 struct shared {
 	__u64 seed;
@@ -106,8 +106,8 @@ struct shared {
  * @request: Its number.
  * @name: Its name.
  * @size: Size of its argument.
- * @sample: It is one of the sample driver.
- * @weight: How often it is called, compared with others.
+ * @sample: It belongs to the sample driver.
+ * @weight: How often it is called, compared with the others.
  * @has_range: The argument is about a range of user memory.
  */
 struct command {

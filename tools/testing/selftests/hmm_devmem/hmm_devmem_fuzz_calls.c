@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The processes of hmm_devmem_fuzz that call: what they call, with what, and what
- * has to come out.
+ * The processes of hmm_devmem_fuzz that make the calls: which calls, with which
+ * arguments, and with which results.
  */
 #include "hmm_devmem_fuzz.h"
 
@@ -10,14 +10,14 @@
 #include <pthread.h>
 
 #define NOBODY		65534
-/* A process lives so long, for its memory gets worse and worse */
+/* Calls of a process; it ends then, since it loses more and more of its memory */
 #define CALLS		400
 #define STRIDE		(4UL << 20)
 #define PATTERN		77
 
 /*
- * Memory. Before, after and between the parts there is a lot that cannot be
- * accessed, so that nothing but these parts is ever written to.
+ * Memory. Before, after and between the parts there are large ranges that cannot be
+ * accessed, so that calls never write to anything but these parts.
  */
 
 enum part {
@@ -44,7 +44,7 @@ static const unsigned long part_pages[NR_PARTS] = {
 };
 
 static char *parts[NR_PARTS];
-/* Pages of an argument for each thread: one to write, one to read only */
+/* Two pages for arguments of each thread: a writable one and a read-only one */
 static char *arg_pages[THREADS];
 static int caller_number;
 static unsigned int caller_life;
@@ -53,7 +53,7 @@ static void *map_part(char *addr, unsigned long npages, int prot, int flags, int
 {
 	char *ptr = mmap(addr, npages * PAGE, prot, flags | MAP_FIXED, fd, 0);
 
-	/* A device that is unplugged can have none */
+	/* A mapping of an unplugged device can fail */
 	return ptr == addr ? ptr : NULL;
 }
 
@@ -77,7 +77,7 @@ static void map_all(void)
 	map_part(parts[PART_FILE], part_pages[PART_FILE], rw, MAP_PRIVATE, fd);
 	map_part(parts[PART_DEVICE], part_pages[PART_DEVICE], rw, MAP_SHARED,
 		 nodes[caller_number % NODE_SAMPLE]);
-	/* Where nobody maps anything without being told to */
+	/* An address at which nothing is mapped unless a program asks for it */
 	parts[PART_HOLE] = (char *)0x200000;
 	fill(parts[PART_SMALL], 1, part_pages[PART_SMALL]);
 	fill(parts[PART_HUGE], 2, part_pages[PART_HUGE]);
@@ -90,7 +90,7 @@ static void map_all(void)
 	close(fd);
 }
 
-/* Whom nobody may write to, nobody has. */
+/* Memory that is read-only must have its bytes. */
 static void check_read_only(void)
 {
 	if (wrong(parts[PART_READ_ONLY], PATTERN, part_pages[PART_READ_ONLY]))
@@ -108,7 +108,7 @@ static const __u64 odd_values[] = {
 	-1ULL, -2ULL, -4095ULL, -4096ULL, -4097ULL,
 };
 
-/* Where nothing of ours is: low, at the end of what we may have, of the kernel */
+/* Addresses at which this process has nothing: low, at the end, of the kernel */
 static const __u64 odd_addresses[] = {
 	0, 1, PAGE - 1, PAGE, 0x10000, 0x7ffffffff000 - PAGE, 0x7ffffffff000,
 	0x7fffffffffff, 0x800000000000, 0x8000000000000000, 0xffff888000000000,
@@ -224,7 +224,7 @@ static int random_command(struct rng *rng, bool sample)
 	}
 }
 
-/* A range of memory that is there, and a buffer for it. */
+/* A range of memory that is mapped, and a buffer for its data. */
 static void good_range(struct rng *rng, __u64 *words, bool sample)
 {
 	const int part = rng_below(rng, 3);
@@ -282,7 +282,7 @@ static void good_words(struct rng *rng, const struct command *command, __u64 *wo
 	}
 }
 
-/* As it should be, with a field that is not, or not at all as it should be. */
+/* A valid argument, one with a wrong field, or one that is random altogether. */
 static void random_words(struct rng *rng, const struct command *command,
 			 __u64 *words)
 {
@@ -305,7 +305,7 @@ static void random_words(struct rng *rng, const struct command *command,
 	}
 }
 
-/* Something is different in the number. */
+/* The number of an ioctl, changed in one of its fields or altogether. */
 static unsigned long mutated(struct rng *rng, unsigned long request)
 {
 	switch (rng_below(rng, 5)) {
@@ -333,7 +333,7 @@ static int find_command(unsigned int request, bool sample)
 }
 
 /*
- * What must come out.
+ * Results that are allowed.
  */
 
 static bool is_unaligned(__u64 value)
@@ -372,7 +372,7 @@ static bool inject_is_wrong(const struct call *call)
 	return inject.what >= HMM_DEVMEM_TEST_FAIL_MAX || inject.error > 4095;
 }
 
-/* Is there something in the argument that no driver may accept? */
+/* Does the argument contain a value that no driver may accept? */
 static bool words_are_wrong(const struct call *call, const struct command *command)
 {
 	if (command->has_range)
@@ -394,7 +394,7 @@ static bool words_are_wrong(const struct call *call, const struct command *comma
 	}
 }
 
-/* Can the kernel not get the argument, or not put the result? */
+/* Is the argument where the kernel cannot read it, or cannot write the result? */
 static bool is_out_of_reach(const struct call *call, const struct command *command)
 {
 	if (!command->size)
@@ -405,7 +405,7 @@ static bool is_out_of_reach(const struct call *call, const struct command *comma
 	return call->place == PLACE_BAD || call->place == PLACE_END;
 }
 
-/* Which errno is the only right one; 0 if that depends. */
+/* The only errno that is right; 0 if several results can be right. */
 static int required_errno(const struct call *call)
 {
 	const struct command *command;
@@ -424,8 +424,8 @@ static int required_errno(const struct call *call)
 }
 
 /*
- * The argument itself can be on a device that is dead, and a device that is not there
- * can say so before it looks at the rest.
+ * The argument itself can be in memory that a dead device has lost, and an unplugged
+ * device may return -ENODEV before it looks at the argument.
  */
 static bool refusal_is_right(const struct call *call, int required)
 {
@@ -436,7 +436,7 @@ static bool refusal_is_right(const struct call *call, int required)
 		call->request == HMM_DEVMEM_TEST_LOSE);
 }
 
-/* Errors that some description of the ioctls has. */
+/* Is the errno documented for any of the ioctls? */
 static bool errno_is_known(long ret)
 {
 	switch (-ret) {
@@ -523,7 +523,7 @@ static void prepare_ioctl(struct call *call, int thread, struct rng *rng)
 	call->place = rng_below(rng, 8) ? PLACE_GOOD : rng_below(rng, NR_PLACES);
 	if (!rng_below(rng, 10)) {
 		call->request = mutated(rng, command->request);
-		/* Others are not only the driver's */
+		/* Numbers with another type can be ioctls that are not the driver's */
 		call->request &= ~0xff00UL;
 		call->request |= command->request & 0xff00;
 		/* It would keep the caller's mmap lock, if the argument is its pid. */
@@ -546,7 +546,7 @@ static long call_read_write(const struct call *call)
 		pwrite(nodes[call->node], buffer, size, call->words[2]);
 }
 
-/* Of what can be mapped, all can be used, and given back. */
+/* Map a part of the node; if that works, use and unmap the memory. */
 static long call_mmap(const struct call *call)
 {
 	const int flags = call->words[2] % 2 ? MAP_SHARED : MAP_PRIVATE;
@@ -608,7 +608,7 @@ static void call_do(struct call *call)
 	__atomic_store_n(&call->since, 0, __ATOMIC_SEQ_CST);
 }
 
-/* Nobody has told these drivers how to read and write. */
+/* These drivers support neither read() nor write(). */
 static void judge_others(const struct call *call, bool privileged)
 {
 	if ((call->kind == CALL_READ || call->kind == CALL_WRITE) && call->ret >= 0 &&
@@ -674,10 +674,10 @@ static void drop_privileges(void)
 }
 
 /**
- * caller_run() - Be a process that calls, and has opened the nodes itself
- * @caller: Which of those that there are at the same time.
- * @number: How many there have been before.
- * @privileged: As root.
+ * caller_run() - Make calls; the process has opened the nodes itself
+ * @caller: Number of the caller among those that run at the same time.
+ * @number: Number of the process among all callers; selects its random numbers.
+ * @privileged: Stay root, rather than become user nobody.
  */
 void caller_run(int caller, unsigned int number, bool privileged)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The harness, with a limit for each test that is there for hangs only: kernels with
- * all checks on, in an emulated machine of which others want something, too, can be a
- * hundred times slower than others.
+ * The harness, with a time limit for each test that only finds hangs: kernels with
+ * all checks on, in an emulated machine on a busy host, can be a hundred times
+ * slower than others.
  */
 #ifndef _SELFTESTS_HMM_DEVMEM_HARNESS_H
 #define _SELFTESTS_HMM_DEVMEM_HARNESS_H

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Memory that was never touched: what of it gets device pages, and what must not.
+ * Memory that was never touched: which of it gets device pages, and which must not.
  */
 #include "hmm_devmem_fixture.h"
 #include "hmm_devmem_uffd.h"
 
 /*
- * Verifies that a write to what was a zero page is reported to whoever has write
- * protected it: a device page that took its place would not be protected.
+ * Verifies that a zero page that userfaultfd has write protected does not move, and
+ * the next write is reported: a device page in its place would not be protected.
  */
 TEST_F(devmem, zero_pages_keep_their_write_protection)
 {
@@ -30,11 +30,11 @@ TEST_F(devmem, zero_pages_keep_their_write_protection)
 	EXPECT_EQ(0, uffd_stop(&uffd));
 	for (i = 0; i < self->npages; i++)
 		ASSERT_EQ(i + 1, read_word(ptr + i * PAGE));
-	/* It is no hole any more, and nobody watches it */
+	/* It is no hole any more, and userfaultfd does not watch it any more */
 	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
 }
 
-/* Verifies the same of the classic driver, which migrates by itself. */
+/* Verifies this for the classic driver, which migrates by itself. */
 TEST(classic_zero_pages_keep_their_write_protection)
 {
 	int fd = device_open(CLASSIC);
@@ -54,7 +54,7 @@ TEST(classic_zero_pages_keep_their_write_protection)
 		write_word(ptr + i * PAGE, i + 1);
 	EXPECT_EQ(4, uffd.wp);
 	EXPECT_EQ(0, uffd_stop(&uffd));
-	/* They are no holes any more, and nobody watches them */
+	/* They are no holes any more, and userfaultfd does not watch them any more */
 	EXPECT_EQ(4, to_device(fd, ptr, 4));
 	for (i = 0; i < 4; i++)
 		ASSERT_EQ(i + 1, read_word(ptr + i * PAGE));
@@ -62,7 +62,7 @@ TEST(classic_zero_pages_keep_their_write_protection)
 	close(fd);
 }
 
-/* Verifies the same of pages that are missing: who provides them is asked for them. */
+/* Verifies that missing pages do not move where userfaultfd has to provide them. */
 TEST_F(devmem, missing_pages_are_asked_for)
 {
 	char *ptr = area_map(self->npages, variant->thp);
@@ -82,8 +82,8 @@ TEST_F(devmem, missing_pages_are_asked_for)
 }
 
 /*
- * Verifies that what the process may not touch gets no memory, that the pages which
- * are there move, and that both come home to a mapping without access.
+ * Verifies that in a mapping without access holes get no device pages, that pages
+ * move, and that these can be evicted while the mapping still has no access.
  */
 TEST_F(devmem, no_access_fills_no_holes)
 {
@@ -98,7 +98,7 @@ TEST_F(devmem, no_access_fills_no_holes)
 			       self->npages - there));
 	EXPECT_EQ(there, to_device(self->fd, ptr, self->npages));
 	EXPECT_EQ(SIGSEGV, access_signal(ptr, false));
-	/* The test device does not move home by address what cannot be read */
+	/* Evict, since TO_RAM of the test device refuses a range without access */
 	EXPECT_EQ(0, device_evict_all(self->fd));
 	EXPECT_EQ(SIGSEGV, access_signal(ptr, false));
 	EXPECT_EQ(0, device_used(self->ctl));
@@ -112,8 +112,8 @@ TEST_F(devmem, no_access_fills_no_holes)
 }
 
 /*
- * Verifies that pages which move while the process may not touch them are out of the
- * device's reach as well until it may.
+ * Verifies that the device cannot access pages that moved while their mapping had no
+ * access, until it has.
  */
 TEST_F(devmem, no_access_for_the_device)
 {
@@ -131,7 +131,7 @@ TEST_F(devmem, no_access_for_the_device)
 	EXPECT_EQ(0, wrong(ptr, 5, self->npages));
 }
 
-/* Verifies that a reservation of address space stays one. */
+/* Verifies that a reservation of address space gets no device pages. */
 TEST_F(devmem, reservations_get_nothing)
 {
 	const size_t size = 16 * HUGE;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The way home: what the device wrote stays, whatever the kernel does to the pages
- * after, and what cannot come home now comes later.
+ * The way back to system memory: data that the device wrote is kept, whatever the
+ * kernel does to the pages afterwards, and pages that cannot move back now do so
+ * later.
  */
 #include "hmm_devmem_fixture.h"
 #include "hmm_devmem_system.h"
@@ -12,7 +13,7 @@
 #define MADV_PAGEOUT	21
 #endif
 
-/* What fits on the RAM disk that is swapped to. */
+/* Size of the RAM disk that is used for swap. */
 #define HOME_PAGES	HUGE_PAGES
 #define SWAP_PAGES	1024
 
@@ -25,7 +26,7 @@ enum way {
 	NR_WAYS,
 };
 
-/* True if all pages have come home by that way. */
+/* Bring all pages back in the given way. Returns whether that has worked. */
 static bool come_home(struct _test_data_devmem *self, char *ptr, enum way way)
 {
 	bool ok = true;
@@ -46,15 +47,15 @@ static bool come_home(struct _test_data_devmem *self, char *ptr, enum way way)
 	default:
 		break;
 	}
-	/* The CPU can read coherent memory where it is */
+	/* CPU accesses do not move coherent memory */
 	if (way == BY_CALL || device_used(self->ctl))
 		ok = to_ram(self->fd, ptr, HOME_PAGES) == (long)HOME_PAGES;
 	return ok && !device_used(self->ctl);
 }
 
 /*
- * Out to swap, and the mapping with it. Twice: what was to be freed and was written
- * to is only found out to be so the first time.
+ * Reclaim the pages to swap. Twice: of a page that was marked by MADV_FREE, the
+ * first time only finds that it was written to since.
  */
 static bool page_out(char *ptr)
 {
@@ -68,8 +69,8 @@ static bool page_out(char *ptr)
 }
 
 /*
- * Verifies that what the device wrote to memory that the process has said it does not
- * need any more is not thrown away when it is home, by whatever way it came.
+ * Verifies that data that the device wrote after MADV_FREE is not dropped once the
+ * memory has moved back, in whatever way.
  */
 TEST_F(devmem, free_then_device_write)
 {
@@ -79,7 +80,7 @@ TEST_F(devmem, free_then_device_write)
 
 	ASSERT_EQ(0, swap_begin(SWAP_PAGES));
 	for (way = 0; way < NR_WAYS; way++) {
-		/* Struct pages that have no history */
+		/* Struct pages that were never used before */
 		ASSERT_EQ(0, plug_as(self, 0, 0, 0));
 		ptr = area_filled(HOME_PAGES, variant->thp, 1);
 		fill(data, 100 + way, HOME_PAGES);
@@ -97,8 +98,8 @@ TEST_F(devmem, free_then_device_write)
 }
 
 /*
- * Verifies the same where the page had no other writer than the device, and where
- * the process said so while the page was on the device.
+ * Verifies this for pages that only the device has ever written to, and for
+ * MADV_FREE while the pages are on the device.
  */
 TEST_F(devmem, device_write_then_free)
 {
@@ -122,7 +123,7 @@ TEST_F(devmem, device_write_then_free)
 	EXPECT_EQ(0, swapoff(SWAP_DISK));
 }
 
-/* Verifies the same for a driver with a migration of its own. */
+/* Verifies this for a driver that migrates by itself. */
 TEST(free_then_classic_device_write)
 {
 	char *data = area_filled(HOME_PAGES, false, 3);
@@ -158,8 +159,9 @@ static const unsigned int ways_to_fail[] = {
 };
 
 /*
- * Verifies that a CPU fault gets over it if the device cannot copy now, whatever it
- * says and where, for single pages and for windows, and that no page is lost.
+ * Verifies that a CPU fault tries again if the device cannot copy for the moment, in
+ * whichever callback and with whichever errno, for single pages and for windows, and
+ * that no page is lost.
  */
 TEST_F(devmem, not_now)
 {
@@ -184,7 +186,7 @@ TEST_F(devmem, not_now)
 	EXPECT_LT(0, SINCE(copy_errors));
 }
 
-/* Verifies that who waits for the device sleeps between two copies. */
+/* Verifies that a thread which waits for the device sleeps between two tries. */
 TEST_F(devmem, not_now_sleeps)
 {
 	enum { TIMES = 300 };
@@ -200,11 +202,11 @@ TEST_F(devmem, not_now_sleeps)
 	EXPECT_EQ(0, wrong(ptr, 6, 1));
 	ASSERT_EQ(0, getrusage(RUSAGE_SELF, &after));
 	EXPECT_EQ(TIMES, SINCE(copy_errors));
-	/* It can be over before the CPU has been given to somebody else */
+	/* Not each time: a sleep can end before the CPU has switched to another task */
 	EXPECT_LE(TIMES / 2, after.ru_nvcsw - before.ru_nvcsw);
 }
 
-/* One that waits for the device, in its own code or in a system call. */
+/* A process that waits for the device, in its own code or in a system call. */
 static int waiter(const char *ptr, unsigned long npages, bool in_syscall, int to)
 {
 	if (in_syscall)
@@ -213,9 +215,9 @@ static int waiter(const char *ptr, unsigned long npages, bool in_syscall, int to
 }
 
 /*
- * Verifies that a fault waits for as long as the device cannot copy, can be killed
- * meanwhile, also where it is the kernel that needs the page, and ends when the
- * device can.
+ * Verifies that a CPU fault waits for as long as the device cannot copy, that the
+ * process can be killed meanwhile, also if the fault is in a system call, and that
+ * the fault ends when the device can copy.
  */
 TEST_F(devmem, not_now_for_long)
 {
@@ -236,7 +238,7 @@ TEST_F(devmem, not_now_for_long)
 		ASSERT_LE(0, pids[i]);
 		if (!pids[i])
 			_exit(waiter(ptr, self->npages, i & 1, fds[1]));
-		/* Each has tried, and not only once */
+		/* Wait until the process has tried several times */
 		while (SINCE(copy_errors) < errors + 10)
 			sleep_ms(1);
 	}

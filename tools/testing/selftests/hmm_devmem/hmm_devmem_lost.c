@@ -14,7 +14,7 @@ static long device_page(struct _test_data_devmem *self, const void *addr)
 	const __u64 entry = pagemap_entry(addr);
 	__u64 pfn = entry & PFN_MASK;
 
-	/* Memory that the CPU does not see is there as a kind of swap */
+	/* Memory that the CPU cannot address is shown as a kind of swap entry */
 	if (entry & PAGEMAP_SWAP)
 		pfn >>= SWAP_TYPE_BITS;
 	if (pfn < stats.pfn_first || pfn >= stats.pfn_first + stats.size)
@@ -43,7 +43,7 @@ static void info_handler(int sig, siginfo_t *info, void *context)
 	siglongjmp(access_env, sig);
 }
 
-/* Like access_signal(), and says which kind of SIGBUS that was. */
+/* Like access_signal(), but returns the si_code of the SIGBUS. */
 static int access_code(void *addr)
 {
 	struct sigaction action = {
@@ -59,7 +59,7 @@ static int access_code(void *addr)
 	return last_code;
 }
 
-/* Bytes of all pages of [@first, @end) but @lost. */
+/* Number of wrong pages of [0, @end) other than @lost. */
 static long wrong_but(const char *ptr, unsigned int seed, unsigned long end,
 		      unsigned long lost)
 {
@@ -69,8 +69,9 @@ static long wrong_but(const char *ptr, unsigned int seed, unsigned long end,
 }
 
 /*
- * Verifies that an access to a lost page is a SIGBUS that says why, for all who
- * share the page, and that its neighbours, also in a large folio, are not affected.
+ * Verifies that an access to a lost page raises SIGBUS with BUS_MCEERR_AR, in all
+ * processes that share the page, and that its neighbours, also in a large folio, are
+ * not affected.
  */
 TEST_F(devmem, lost_page)
 {
@@ -107,7 +108,7 @@ TEST_F(devmem, lost_page)
 		EXPECT_EQ(BUS_MCEERR_AR, access_code(page));
 		EXPECT_EQ(page, (char *)((uintptr_t)last_addr & ~(PAGE - 1)));
 		EXPECT_EQ(0, child_status(pid));
-		/* A child that is born later has lost it, too */
+		/* A child that is forked later gets SIGBUS, too */
 		pid = fork();
 		ASSERT_LE(0, pid);
 		if (!pid)
@@ -124,8 +125,8 @@ TEST_F(devmem, lost_page)
 }
 
 /*
- * Verifies that a lost page is in the way of nothing: other pages come and go, the
- * device is evicted, suspended and unplugged, and the page remains lost.
+ * Verifies that a lost page hinders nothing: other pages move in both directions,
+ * the device can be evicted, suspended and unplugged, and the page remains lost.
  */
 TEST_F(devmem, lost_page_and_all_else)
 {
@@ -159,15 +160,15 @@ TEST_F(devmem, lost_page_and_all_else)
 	EXPECT_EQ(SIGBUS, access_signal(page, false));
 	EXPECT_EQ(0, wrong_but(ptr, 2, self->npages, lost));
 
-	/* The memory was lost, not the address */
+	/* The address can be used for new memory */
 	ASSERT_EQ(page, mmap(page, PAGE, PROT_READ | PROT_WRITE, MAP_FIXED |
 			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 	EXPECT_EQ(0, not_zero(page, 1));
 }
 
 /*
- * Verifies that lost pages, of whatever kind when they were, are never handed out
- * again, that all others are, and that all are there when plugged again.
+ * Verifies that lost pages, whether in use or free when they were lost, are never
+ * allocated again, that all others are, and that all can be used after a new plug.
  */
 TEST_F(devmem, lost_pages_are_retired)
 {
@@ -180,13 +181,13 @@ TEST_F(devmem, lost_pages_are_retired)
 	ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
 	first = device_page(self, ptr);
 	ASSERT_LE(0, first);
-	/* In use, */
+	/* Lose pages in use, */
 	ASSERT_EQ(0, device_lose(self->ctl, first + 10, 5));
 	nr += 5;
-	/* partly in use, and partly twice, */
+	/* some in use, some free, and some for the second time, */
 	ASSERT_EQ(0, device_lose(self->ctl, first + 13, HUGE_PAGES));
 	nr += HUGE_PAGES - 2;
-	/* and free ones, at the end and in the middle of nowhere */
+	/* and free ones, at the end of the device and elsewhere */
 	ASSERT_EQ(0, device_lose(self->ctl, size - 1, 1));
 	ASSERT_EQ(0, device_lose(self->ctl, size - 3 * HUGE_PAGES - 5, 30));
 	nr += 31;
@@ -223,8 +224,9 @@ TEST_F(devmem, lost_pages_are_retired)
 }
 
 /*
- * Verifies that to lose a free page harms no page in use: core lets the pages of a
- * folio that was freed name its head, and that can be somebody's small page now.
+ * Verifies that to lose a free page harms no page in use: the tail pages of a folio
+ * that was freed still point to its head page, which can be in use as a small page
+ * now.
  */
 TEST_F(devmem, lose_free_part_of_old_folio)
 {
@@ -256,13 +258,13 @@ TEST_F(devmem, lose_nothing)
 	EXPECT_EQ(-EINVAL, device_lose(self->ctl, ~0UL, 2));
 	EXPECT_EQ(0, debugfs_stat(variant->nr, "\nretired "));
 
-	/* Of a lazy device there need not be anything that could be lost */
+	/* A lazy device need not have any struct pages at that time */
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_LAZY, 0));
 	EXPECT_EQ(0, device_lose(self->ctl, 0, size));
 	EXPECT_EQ(0, SINCE(lost));
 }
 
-/* Verifies that a page can be lost that has no struct page yet, or not any more. */
+/* Verifies that memory can be lost that has no struct page yet, or none any more. */
 TEST_F(devmem, lose_without_struct_page)
 {
 	char *ptr = area_filled(HUGE_PAGES, variant->thp, 10);
@@ -282,7 +284,7 @@ TEST_F(devmem, lose_without_struct_page)
 	}
 	EXPECT_EQ(11, debugfs_stat(variant->nr, "\nretired "));
 	ASSERT_EQ(HUGE_PAGES, to_ram(self->fd, ptr, HUGE_PAGES));
-	/* They keep no struct pages alive, and are not forgotten with them */
+	/* Lost pages keep no struct pages alive, and are remembered without them */
 	EXPECT_TRUE(soon(!debugfs_stat(variant->nr, "\nsegments ")));
 	EXPECT_EQ(11, debugfs_stat(variant->nr, "\nretired "));
 	ASSERT_EQ(0, device_lose(self->ctl, 0, size));
@@ -293,8 +295,8 @@ TEST_F(devmem, lose_without_struct_page)
 }
 
 /*
- * Verifies that when a device has been suspended nothing is copied from it any more,
- * not even what was lost while it was copied.
+ * Verifies that no copy from a device is in flight when it has been suspended, not
+ * even that of a page that was lost while it was copied.
  */
 TEST_F(devmem, suspend_while_lost_page_is_copied)
 {
@@ -307,7 +309,7 @@ TEST_F(devmem, suspend_while_lost_page_is_copied)
 	ASSERT_EQ(1, to_device(self->fd, ptr, 1));
 	nr = device_page(self, ptr);
 	ASSERT_LE(0, nr);
-	/* First, since to fork is to wait for who moves our memory */
+	/* Fork this one first, since fork() waits for the migration that follows */
 	loser = fork();
 	ASSERT_LE(0, loser);
 	if (!loser) {
@@ -321,7 +323,7 @@ TEST_F(devmem, suspend_while_lost_page_is_copied)
 	EXPECT_TRUE(soon(debugfs_stat(variant->nr, "\nretired ") == 1));
 	ret = device_suspend(self->ctl);
 	EXPECT_EQ(ret ? -EBUSY : 0, ret);
-	/* What is suspended has no copy under way. */
+	/* A suspended device has no copy in flight. */
 	EXPECT_TRUE(ret || !device_stats(self->ctl).copying);
 	EXPECT_EQ(0, child_status(mover));
 	EXPECT_EQ(0, child_status(loser));
@@ -331,7 +333,7 @@ TEST_F(devmem, suspend_while_lost_page_is_copied)
 
 #define FIRE_PAGES	(HUGE_PAGES + 30)
 
-/* A page of coherent memory can be lost after it was found to be there. */
+/* Reads a page. Of coherent memory, it can be lost even while it is read. */
 static int wrong_or_lost(char *page, unsigned int seed, unsigned long i, bool *lost)
 {
 	struct sigaction action = { .sa_handler = access_handler }, old;
@@ -345,7 +347,7 @@ static int wrong_or_lost(char *page, unsigned int seed, unsigned long i, bool *l
 	return wrong;
 }
 
-/* What was lost is filled again; that something else is wrong is an error. */
+/* Use memory until @stop; fill lost pages again. Anything else is an error. */
 static int use_and_lose(int nr, bool thp, unsigned int seed, const int *stop)
 {
 	char *ptr = area_filled(FIRE_PAGES, thp, seed);
@@ -374,7 +376,7 @@ static int use_and_lose(int nr, bool thp, unsigned int seed, const int *stop)
 	return 0;
 }
 
-/* Verifies that pages can be lost while they move: right data, or SIGBUS. */
+/* Verifies that an access to pages lost while they move gets right data or SIGBUS. */
 TEST_F(devmem, lose_under_fire)
 {
 	enum { NR = 3, LOSSES = 400 };
@@ -398,7 +400,7 @@ TEST_F(devmem, lose_under_fire)
 	}
 	srand(1);
 	for (i = 0; i < LOSSES; i++) {
-		/* They are not to be through with it before they have begun */
+		/* Do not lose everything before the processes have begun to move it */
 		if (i % 8 == 0)
 			EXPECT_TRUE(soon(SINCE(to_device) > moved));
 		moved = SINCE(to_device);
@@ -413,7 +415,7 @@ TEST_F(devmem, lose_under_fire)
 	munmap(stop, PAGE);
 }
 
-/* Core's own way to learn that memory is broken. */
+/* Report broken memory to core, in the way that core is told of it. */
 static bool inject_memory_failure(struct _test_data_devmem *self, unsigned long page)
 {
 	char text[30];
@@ -424,8 +426,8 @@ static bool inject_memory_failure(struct _test_data_devmem *self, unsigned long 
 }
 
 /*
- * Verifies that a memory failure that core reports is a lost page and no oops:
- * core by itself takes the page's anon_vma for a file's address_space (bug C1).
+ * Verifies that a memory failure that core reports makes a lost page and not an
+ * oops: core alone takes the page's anon_vma for a file's address_space (bug C1).
  */
 TEST_F(devmem, memory_failure)
 {
@@ -445,18 +447,18 @@ TEST_F(devmem, memory_failure)
 	EXPECT_EQ(BUS_MCEERR_AR, access_code(ptr + lost * PAGE));
 	EXPECT_EQ(0, wrong_but(ptr, 4, self->npages, lost));
 	EXPECT_EQ(1, SINCE(lost));
-	/* A page that nobody uses, and the same one again */
+	/* A page that is free, the same one again, and the one that was lost before */
 	inject_memory_failure(self, self->before.size - 1);
 	inject_memory_failure(self, self->before.size - 1);
 	inject_memory_failure(self, nr);
 	EXPECT_EQ(2, debugfs_stat(variant->nr, "\nretired "));
 	EXPECT_EQ(0, wrong_but(ptr, 4, self->npages, lost));
-	/* A device that has gone */
+	/* After the device was removed */
 	ASSERT_EQ(0, device_unplug(self->ctl));
 	EXPECT_EQ(SIGBUS, access_signal(ptr + lost * PAGE, false));
 }
 
-/* All that the kernel tells about our memory. */
+/* Read what the kernel reports about this process's memory. */
 static void read_about(const char *ptr, unsigned long npages)
 {
 	char text[4096];
@@ -469,8 +471,8 @@ static void read_about(const char *ptr, unsigned long npages)
 }
 
 /*
- * Verifies that what stands in a process's page table for a lost page does not need
- * the device any more: not when the device has gone, nor when it is there again.
+ * Verifies that the page table entry for a lost page does not depend on the device:
+ * it stays valid when the device has been removed, and when it is plugged again.
  */
 TEST_F(devmem, lost_page_outlives_its_device)
 {
@@ -488,7 +490,7 @@ TEST_F(devmem, lost_page_outlives_its_device)
 	ASSERT_EQ(0, device_plug(self->ctl));
 	read_about(ptr, self->npages);
 	EXPECT_EQ(SIGBUS, access_signal(page, true));
-	/* What the child has had can still be on its way out of there */
+	/* Pages that other processes had can take a moment until they are free */
 	EXPECT_TRUE(soon(to_device(self->fd, ptr, self->npages) >= 0 &&
 			 resident(self->fd, ptr, self->npages) == self->npages - 1));
 	EXPECT_EQ(0, wrong_but(ptr, 8, self->npages, 5));

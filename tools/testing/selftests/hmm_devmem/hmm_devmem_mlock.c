@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Device memory that is mlocked. Core counts such pages, and when it unmaps them it
- * collects references to them in batches, one for each CPU.
+ * Device memory that is mlocked. Core counts such pages, and when it unmaps them, it
+ * keeps references to them in per-CPU batches for a while.
  */
 #include "hmm_devmem_fixture.h"
 #include "hmm_devmem_system.h"
@@ -19,7 +19,7 @@
 #define MADV_DONTNEED_LOCKED	24
 #endif
 
-/* Less than a batch. */
+/* Fewer pages than a batch has room for. */
 #define FEW		10
 
 static int run_on(int cpu)
@@ -31,7 +31,7 @@ static int run_on(int cpu)
 	return sched_setaffinity(0, sizeof(cpus), &cpus) ? -errno : 0;
 }
 
-/* A few mlocked pages on the device, or NULL. */
+/* Returns a few mlocked pages that are on the device, or NULL. */
 static char *few_on_device(int fd, unsigned int seed)
 {
 	char *ptr = area_filled(FEW, false, seed);
@@ -41,14 +41,14 @@ static char *few_on_device(int fd, unsigned int seed)
 	return ptr;
 }
 
-/* Two ways to give pages up while they are mlocked. */
+/* Drop the pages while they are mlocked, in one of two ways. */
 static int give_up(char *ptr, int how)
 {
 	return how ? madvise(ptr, FEW * PAGE, MADV_DONTNEED_LOCKED) :
 		     munmap(ptr, FEW * PAGE);
 }
 
-/* Pages of which /proc/kpageflags has @flag (KPF_*); for this the process is root. */
+/* Number of pages that have @flag (KPF_*) in /proc/kpageflags, which needs root. */
 static long count_flag(const char *ptr, unsigned long npages, int flag)
 {
 	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
@@ -68,7 +68,7 @@ static long count_flag(const char *ptr, unsigned long npages, int flag)
 	return count;
 }
 
-/* A few pages that core takes for active, or NULL. */
+/* Returns a few pages that core has marked as active, or NULL. */
 static char *few_active(unsigned int seed)
 {
 	char *ptr = area_filled(FEW, false, seed), *other = area_map(1, false);
@@ -77,15 +77,16 @@ static char *few_active(unsigned int seed)
 	for (i = 0; i < 3; i++)
 		if (madvise(ptr, FEW * PAGE, MADV_POPULATE_READ))
 			return NULL;
-	/* Empties this CPU's batch of those that are to become active */
+	/* Empties this CPU's batch of pages that are to become active */
 	if (mlock(other, PAGE) || munmap(other, PAGE))
 		return NULL;
 	return count_flag(ptr, FEW, KPF_ACTIVE) == FEW ? ptr : NULL;
 }
 
 /*
- * Verifies that a device page forgets what core thought of its last user's page. A
- * page that is active and cannot be evicted, both at once, is a bug to core.
+ * Verifies that a device page loses its flags when it is freed. Core takes a page
+ * that is both active (from its last user) and unevictable (since it is mlocked) for
+ * a bug.
  */
 TEST_F(devmem, flags_of_the_last_user)
 {
@@ -112,8 +113,8 @@ TEST_F(devmem, flags_of_the_last_user)
 }
 
 /*
- * Verifies that mlocked pages that are given up on the device do not stay in use
- * there, whoever asks: eviction, suspend, removal.
+ * Verifies that mlocked device pages that the process has dropped do not stay in use
+ * for eviction, for suspend, or for removal.
  */
 TEST_F(devmem, given_up)
 {
@@ -139,12 +140,12 @@ TEST_F(devmem, given_up)
 		ASSERT_EQ(0, give_up(ptr, how));
 		ASSERT_EQ(0, device_unplug(self->ctl));
 		EXPECT_EQ(0, ranges(variant->nr));
-		/* -EBUSY if there was a zombie where the driver has a range */
+		/* A coherent device with a zombie in its range would get -EBUSY */
 		ASSERT_EQ(0, device_plug(self->ctl));
 	}
 }
 
-/* Verifies the same for a device that is dead: there is nothing to bring home. */
+/* Verifies this for a dead device, whose pages are not brought back. */
 TEST_F(devmem, given_up_on_dead_device)
 {
 	char *ptr = few_on_device(self->fd, 1);
@@ -159,8 +160,9 @@ TEST_F(devmem, given_up_on_dead_device)
 }
 
 /*
- * Verifies that a device that is full of what cannot move uses what was given up. (One
- * that is not small is asked too often for all that it has.)
+ * Verifies that a device which is full of pages that cannot move uses pages that the
+ * process has dropped. (It is small: of a larger one, eviction would give up before it
+ * has tried all blocks.)
  */
 TEST_F(devmem, given_up_on_full_device)
 {
@@ -176,7 +178,7 @@ TEST_F(devmem, given_up_on_full_device)
 	ASSERT_EQ(npages, to_device(self->fd, area_map(npages, false), npages));
 	ASSERT_EQ(0, device_inject(self->ctl, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
 				   ALWAYS));
-	/* Each eviction empties the batch of its own CPU */
+	/* Drop the pages on another CPU: an eviction empties the batch of its own */
 	ASSERT_EQ(0, run_on(1));
 	ASSERT_EQ(0, give_up(ptr, 0));
 	ASSERT_EQ(0, run_on(0));
@@ -185,7 +187,7 @@ TEST_F(devmem, given_up_on_full_device)
 	EXPECT_EQ(0, wrong(more, 4, FEW));
 }
 
-/* Verifies that a zombie's range can be had again when its pages are given up. */
+/* Verifies that the range of a zombie can be used again once its pages are dropped. */
 TEST_F(devmem, given_up_by_zombie)
 {
 	char *ptr = few_on_device(self->fd, 1);
@@ -205,12 +207,12 @@ TEST_F(devmem, given_up_by_zombie)
  * CPU faults.
  */
 
-/* A fault is tried again when the page is busy; that often means without an end. */
+/* A fault on a busy page is taken again; one taken so often would never end. */
 #define MANY_TRIES	200
 
 /*
  * Verifies that a CPU fault ends if another CPU's batch has a reference to the page: a
- * process that has it mlocked has unmapped it there, and does nothing any more.
+ * process that had mlocked the page has unmapped it there, and then only waits.
  */
 TEST_F(devmem, fault_of_page_in_batch)
 {
@@ -222,7 +224,7 @@ TEST_F(devmem, fault_of_page_in_batch)
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		/* The parent goes first, and then to sleep */
+		/* Wait until the parent has unmapped the page on the other CPU */
 		if (run_on(1) || raise(SIGSTOP))
 			_exit(1);
 		_exit(wrong(ptr, 1, FEW) ? 2 : 0);
@@ -240,7 +242,7 @@ TEST_F(devmem, fault_of_page_in_batch)
 		break;
 	}
 	EXPECT_GT(MANY_TRIES * FEW, SINCE(faults));
-	/* If it has not ended, nobody else will end it. */
+	/* A fault that has not ended by now would never end. */
 	kill(pid, SIGKILL);
 	EXPECT_EQ(0, device_evict_all(self->ctl));
 }
@@ -250,7 +252,7 @@ struct mover {
 	int stop;
 };
 
-/* Moves the other thread from CPU to CPU, as a scheduler does that is in a hurry. */
+/* Moves the other thread from CPU to CPU as often as possible. */
 static void *mover_main(void *arg)
 {
 	struct mover *mover = arg;
@@ -269,7 +271,7 @@ static void *mover_main(void *arg)
 
 /*
  * Touch all pages from the last to the first, so that each has a fault of its own.
- * Returns how many faults one of them took at most.
+ * Returns the highest number of faults that one page took.
  */
 static long most_tries(int fd, const char *ptr, unsigned long npages)
 {
@@ -286,7 +288,7 @@ static long most_tries(int fd, const char *ptr, unsigned long npages)
 
 /*
  * Verifies that a process with all of its memory mlocked gets it back from the device
- * while it goes from CPU to CPU.
+ * while it moves from CPU to CPU.
  */
 TEST_F(devmem, faults_on_changing_cpus)
 {
@@ -302,7 +304,7 @@ TEST_F(devmem, faults_on_changing_cpus)
 	ASSERT_EQ(0, mlockall(MCL_CURRENT));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, mover_main, &mover));
 	for (i = 0; i < ROUNDS; i++) {
-		/* What a batch of the other CPU has a reference to is busy */
+		/* Pages that are in the batch of the other CPU are busy and stay */
 		EXPECT_LT(0, to_device(self->fd, ptr, npages));
 		tries = most_tries(self->ctl, ptr, npages);
 		most = tries > most ? tries : most;
@@ -317,10 +319,10 @@ TEST_F(devmem, faults_on_changing_cpus)
 }
 
 /*
- * What core counts as mlocked.
+ * Core's count of mlocked pages.
  */
 
-/* In all zones, in pages, without what CPUs have not yet dealt with. */
+/* Mlocked pages in all zones, with all per-CPU batches and counters flushed. */
 static long mlocked(void)
 {
 	/* This empties the batches of all CPUs */
@@ -330,7 +332,7 @@ static long mlocked(void)
 	return vm_events("nr_mlock");
 }
 
-/* What becomes of mlocked pages on the device. */
+/* What a test does with mlocked pages that are on the device. */
 enum fate {
 	HOME_THEN_MUNLOCK,
 	MUNLOCK_THEN_HOME,
@@ -384,8 +386,8 @@ static long meet_fate(struct _test_data_devmem *self, enum fate fate, char *ptr)
 
 /*
  * Verifies that the kernel counts mlocked pages as such on the device as well, and
- * that none is counted any more when it is neither locked nor mapped, whatever was
- * done first.
+ * that no page is counted any more when it is neither locked nor mapped, in
+ * whichever order that came about.
  */
 TEST_F(devmem, count)
 {
@@ -394,7 +396,7 @@ TEST_F(devmem, count)
 	char *ptr;
 
 	ASSERT_LE(0, before);
-	/* A page that waits in the batch of another CPU is busy, and stays in RAM */
+	/* On one CPU: a page in the batch of another CPU is busy and stays in RAM */
 	ASSERT_EQ(0, run_on(0));
 	for (fate = 0; fate < NR_FATES; fate++) {
 		ptr = area_filled(self->npages, variant->thp, fate);

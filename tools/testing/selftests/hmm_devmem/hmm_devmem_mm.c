@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Device pages and other parts of memory management that look at a process's pages
- * and move them: userfaultfd, swap, KSM, NUMA balancing, memory limits.
+ * Device pages and other parts of memory management that use or move a process's
+ * pages: userfaultfd, swap, KSM, NUMA balancing, memory limits.
  */
 #define ONLY_PRIVATE
 #include "hmm_devmem_fixture.h"
@@ -20,8 +20,8 @@
  */
 
 /*
- * Verifies that of a range whose missing pages somebody else provides only those go
- * that are there, and that the others are provided to the CPU as ever.
+ * Verifies that of a range whose missing pages userfaultfd provides only the present
+ * pages move, and that the others are still provided when the CPU touches them.
  */
 TEST_F(devmem, userfaultfd_missing)
 {
@@ -39,14 +39,14 @@ TEST_F(devmem, userfaultfd_missing)
 	EXPECT_EQ(there, resident(self->fd, ptr, self->npages));
 	EXPECT_EQ(there, device_used(self->ctl));
 	ASSERT_EQ(0, uffd_start(&uffd));
-	/* Of huge pages all is there, with zeros in the rest */
+	/* A huge page is present as a whole, with zeros in the rest */
 	EXPECT_EQ(0, wrong(ptr, 10, 100));
 	EXPECT_EQ(0, wrong_from(ptr + HUGE, 10, HUGE_PAGES, 50));
 	EXPECT_EQ(0, uffd.missing);
 	EXPECT_EQ(0, wrong_from(ptr + 2 * HUGE, 10, 2 * HUGE_PAGES,
 				HUGE_PAGES / 2));
 	EXPECT_EQ(HUGE_PAGES / 2, uffd.missing);
-	/* Dropped on the device, they are missing again */
+	/* Pages that are dropped while they are on the device are missing again */
 	EXPECT_EQ(HUGE_PAGES / 2, to_device(self->fd, ptr + 2 * HUGE,
 					    HUGE_PAGES / 2));
 	EXPECT_EQ(0, madvise(ptr + 2 * HUGE, 8 * PAGE, MADV_DONTNEED));
@@ -57,9 +57,9 @@ TEST_F(devmem, userfaultfd_missing)
 }
 
 /*
- * Verifies that write protection survives the way to the device and back, that it
- * can be set on the device, and that writes of the CPU are reported, but reads and
- * moves are not.
+ * Verifies that userfaultfd's write protection survives migration to the device and
+ * back, that it can be set for pages on the device, and that writes of the CPU are
+ * reported, but reads and migrations are not.
  */
 TEST_F(devmem, userfaultfd_wp)
 {
@@ -103,9 +103,9 @@ TEST_F(devmem, userfaultfd_wp)
 }
 
 /*
- * Verifies that the device may not write to what is write protected, and what it
- * wrote before is not lost. (It is not to try: core complains about page faults
- * of devices that it would have to let wait, with the mmap lock held.)
+ * Verifies that the device cannot write to pages that are write protected, and that
+ * what it wrote before is not lost. (The test makes no device write that faults:
+ * core warns if such a fault would have to wait with the mmap lock held.)
  */
 TEST_F(devmem, userfaultfd_wp_of_device)
 {
@@ -135,8 +135,8 @@ TEST_F(devmem, userfaultfd_wp_of_device)
 }
 
 /*
- * Verifies that UFFDIO_MOVE, which core does not do with device pages, leaves them
- * alone, and that it moves them once they are back.
+ * Verifies that UFFDIO_MOVE, which core does not support for device pages, leaves
+ * them alone, and that it moves them once they are back in system memory.
  */
 TEST_F(devmem, userfaultfd_move)
 {
@@ -211,7 +211,7 @@ static long turn_pageout(struct actor *actor)
 	return !!madvise(race->ptr, race->npages * PAGE, MADV_PAGEOUT);
 }
 
-/* Verifies that neighbours of device pages can be swapped out, and come back. */
+/* Verifies that neighbours of device pages can be swapped out and in. */
 TEST_F(devmem, swap_neighbours)
 {
 	char *ptr = area_filled(HUGE_PAGES, variant->thp, 1);
@@ -223,7 +223,7 @@ TEST_F(devmem, swap_neighbours)
 	EXPECT_EQ(0, madvise(ptr, HUGE, MADV_PAGEOUT));
 	EXPECT_LT(100, vm_events("pswpout") - out);
 	EXPECT_EQ(128, resident(self->fd, ptr, HUGE_PAGES));
-	/* What is in swap does not go, and is no obstacle */
+	/* Pages in swap do not move, and do not keep others from moving */
 	EXPECT_GT(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
 	EXPECT_EQ(HUGE_PAGES, device_read(self->fd, ptr, data, HUGE_PAGES));
 	EXPECT_EQ(0, wrong(data, 1, HUGE_PAGES));
@@ -260,7 +260,7 @@ TEST_F(devmem, race_swap)
 
 #define KSM	"/sys/kernel/mm/ksm/"
 
-/* Let KSM merge, with all its might. Returns false if it is not there. */
+/* Let KSM merge as fast as it can. Returns false if there is no KSM. */
 static bool ksm_begin(void)
 {
 	return file_write(KSM "sleep_millisecs", "2") &&
@@ -274,7 +274,7 @@ static long wait_for_sharing(long wanted)
 	return atol(file_read(KSM "pages_sharing"));
 }
 
-/* One of four contents in each page. */
+/* Fill each page with one of four contents. */
 static char *area_of_copies(unsigned long npages, bool thp)
 {
 	char *ptr = area_map(npages, thp);
@@ -295,7 +295,7 @@ static long wrong_copies(const char *ptr, unsigned long npages)
 	return count;
 }
 
-/* Again and again a page is different from the others, and then is not. */
+/* A thread that makes a page differ from its duplicates and equal again. */
 static long turn_change(struct actor *actor)
 {
 	struct race *race = actor->race;
@@ -309,7 +309,7 @@ static long turn_change(struct actor *actor)
 	return errors;
 }
 
-/* All words but the first, which others change. */
+/* Check all words but the first, which another thread changes. */
 static long turn_check_copies(struct actor *actor)
 {
 	struct race *race = actor->race;
@@ -324,8 +324,8 @@ static long turn_check_copies(struct actor *actor)
 
 /*
  * Verifies that memory which KSM has merged, or may merge, keeps its bytes when it
- * is to go to the device, and that nothing waits for it for ever: core is not
- * prepared for that, so it stays.
+ * is asked to move to the device, and that nothing hangs: core is not prepared for
+ * device pages that KSM merges, so such memory does not move.
  */
 TEST_F(devmem, race_ksm)
 {
@@ -337,7 +337,7 @@ TEST_F(devmem, race_ksm)
 	ASSERT_EQ(0, madvise(race.ptr, RACE_PAGES * PAGE, MADV_MERGEABLE));
 	ASSERT_TRUE(ksm_begin());
 	EXPECT_LE(400, wait_for_sharing(400));
-	/* What is there already counts, and is not merged */
+	/* Pages on the device before are counted, and are not merged */
 	EXPECT_EQ(100, to_device(self->fd, race.ptr, RACE_PAGES));
 	EXPECT_EQ(100, resident(self->fd, race.ptr, RACE_PAGES));
 	EXPECT_EQ(RACE_PAGES, device_read(self->fd, race.ptr, data, RACE_PAGES));
@@ -349,7 +349,7 @@ TEST_F(devmem, race_ksm)
 	EXPECT_EQ(0, race_run(&race));
 	EXPECT_EQ(0, wrong_copies(race.ptr, RACE_PAGES));
 	EXPECT_EQ(0, madvise(race.ptr, RACE_PAGES * PAGE, MADV_UNMERGEABLE));
-	/* Afterwards ksmd does not have a reference to any page for a moment. */
+	/* After this, ksmd holds no reference to any page for a moment. */
 	EXPECT_TRUE(file_write(KSM "run", "2"));
 	EXPECT_EQ(RACE_PAGES, to_device(self->fd, race.ptr, RACE_PAGES));
 	EXPECT_EQ(0, wrong_copies(race.ptr, RACE_PAGES));
@@ -363,7 +363,7 @@ TEST_F(devmem, race_ksm)
 #define NUMA_BALANCING	"/proc/sys/kernel/numa_balancing"
 #define SCHED_NUMA	"/sys/kernel/debug/sched/numa_balancing/"
 
-/* Let the scheduler look soon, and often, where memory is used. */
+/* Let NUMA balancing start soon, and scan often. */
 static bool balancing_begin(void)
 {
 	return file_write(SCHED_NUMA "scan_delay_ms", "10") &&
@@ -372,7 +372,7 @@ static bool balancing_begin(void)
 	       file_write(NUMA_BALANCING, "1");
 }
 
-/* From another node each time, if nodes have CPUs of their own. */
+/* Touch from another node each time, if nodes have CPUs of their own. */
 static long turn_count_anywhere(struct actor *actor)
 {
 	cpu_set_t cpus;
@@ -386,7 +386,7 @@ static long turn_count_anywhere(struct actor *actor)
 	return turn_count(actor);
 }
 
-/* Leave the scheduler turns of the others to find pages that are not on the device. */
+/* Pause, so that NUMA balancing finds pages that are not on the device. */
 static long turn_to_device_at_times(struct actor *actor)
 {
 	const struct actor *counter = &actor->race->actors[0];
@@ -397,7 +397,7 @@ static long turn_to_device_at_times(struct actor *actor)
 	return turn_to_device(actor);
 }
 
-/* Verifies that no write is lost while pages move between nodes as well. */
+/* Verifies that no write is lost while pages also move between NUMA nodes. */
 TEST_F(devmem, race_numa_balancing)
 {
 	struct race race = {
@@ -439,7 +439,7 @@ static bool cgroup_end(void)
 	return soon(!rmdir(CGROUP));
 }
 
-/* Leave no room for anything but what there is. */
+/* Set the limit of the cgroup to what it uses at present. */
 static bool cgroup_limit(void)
 {
 	char text[30];
@@ -449,7 +449,7 @@ static bool cgroup_limit(void)
 	return file_write(CGROUP "/memory.max", text);
 }
 
-/* What the child in the test below does, in its cgroup; 0 if all was right. */
+/* The child's part of the test below, in its cgroup; returns 0 if all was right. */
 static int come_home_under_limit(int nr, bool thp, unsigned long npages)
 {
 	int fd = device_open(nr), way;
@@ -463,7 +463,7 @@ static int come_home_under_limit(int nr, bool thp, unsigned long npages)
 			return 2;
 		if (to_device(fd, ptr, npages) != (long)npages)
 			return 3;
-		/* What is on the device is charged as before */
+		/* Pages on the device are charged as before */
 		if (atol(file_read(CGROUP "/memory.current")) <
 		    (long)(npages * PAGE) || !cgroup_limit())
 			return 4;
@@ -478,8 +478,8 @@ static int come_home_under_limit(int nr, bool thp, unsigned long npages)
 }
 
 /*
- * Verifies that pages come home to a cgroup that has no room left: the charge comes
- * with them, so that neither a fault nor eviction can fail because of it.
+ * Verifies that pages move back although their cgroup is at its limit: their charge
+ * moves with them, so that neither a fault nor an eviction can fail because of it.
  */
 TEST_F(devmem, home_under_memory_limit)
 {

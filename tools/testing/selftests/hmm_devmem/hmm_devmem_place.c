@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Which system memory pages come home to, what becomes of others when there is none, and
- * how hard it is looked for. In a machine with three NUMA nodes, the last of which has
- * little memory and no CPU, so that nothing is there but what is bound to it.
+ * Which system memory pages move back to, what happens to other processes when there
+ * is none, and how hard the library tries to get some. In a machine with three NUMA
+ * nodes, the last of which has little memory and no CPU, so that only memory that is
+ * bound to it is there.
  */
 #include "hmm_devmem_fixture.h"
 #include "hmm_devmem_system.h"
@@ -19,7 +20,7 @@ static bool task_bind(int node)
 	return !syscall(SYS_set_mempolicy, MPOL_BIND, &nodes, 8 * sizeof(nodes));
 }
 
-/* Pages that are on a node. */
+/* Number of pages that are on a node. */
 static long pages_on(char *ptr, unsigned long npages, int node)
 {
 	void **addrs = calloc(npages, sizeof(*addrs));
@@ -37,7 +38,7 @@ static long pages_on(char *ptr, unsigned long npages, int node)
 	return count;
 }
 
-/* A cpuset with the memory of one node. */
+/* Create a cpuset with the memory of one node. */
 #define CPUSET	"/sys/fs/cgroup/hmm_devmem_place"
 
 static bool cpuset_begin(int node)
@@ -50,11 +51,11 @@ static bool cpuset_begin(int node)
 
 static void cpuset_end(void)
 {
-	/* Its last process may have to be waited for */
+	/* The cpuset's last process may take a moment to exit */
 	soon(!rmdir(CPUSET) || errno != EBUSY);
 }
 
-/* All pages come home because a process says so that may use one node only. */
+/* Evict all pages from a process that may use the memory of one node only. */
 static int evict_by_other(int nr, int node, bool cpuset)
 {
 	pid_t pid = fork();
@@ -71,7 +72,7 @@ static int evict_by_other(int nr, int node, bool cpuset)
 	return ret;
 }
 
-/* Verifies that it does not matter where those may allocate who evict. */
+/* Verifies that the cpuset of the evicting process does not decide the node. */
 TEST_F(devmem, evictor_does_not_decide)
 {
 	char *ptr = area_filled(PLACE_PAGES, variant->thp, 1);
@@ -89,7 +90,7 @@ TEST_F(devmem, evictor_does_not_decide)
 	}
 }
 
-/* Verifies that memory bound to a node comes home to that node. */
+/* Verifies that memory bound to a node moves back to that node. */
 TEST_F(devmem, evicted_to_where_it_is_bound)
 {
 	char *ptr = area_filled(PLACE_PAGES, variant->thp, 2);
@@ -105,13 +106,13 @@ TEST_F(devmem, evicted_to_where_it_is_bound)
 	}
 }
 
-/* That node, filled by a process that all others are spared for. */
+/* The last node, filled by a process that the OOM killer takes before all others. */
 
 #define NODE		2
 #define NODE_MEMINFO	"/sys/devices/system/node/node2/meminfo"
 #define CONSOLE_LEVEL	"/proc/sys/kernel/printk"
 #define FULL_KB		(4L << 10)
-/* More than that leaves room for */
+/* More memory than is left free */
 #define OOM_PAGES	(8 * HUGE_PAGES)
 
 static long node_free_kb(void)
@@ -121,7 +122,7 @@ static long node_free_kb(void)
 	return text ? atol(text + strlen("MemFree:")) : -1;
 }
 
-/* Take small pages of the node until little is left; returns how many, or -1. */
+/* Allocate small pages of the node until few are left; returns how many, or -1. */
 static long node_fill(char **ptr)
 {
 	long free = node_free_kb(), i = 0, nr;
@@ -147,7 +148,7 @@ static void victim(int ready)
 	_exit(1);
 }
 
-/* Whom the OOM killer takes first; has all of the node but FULL_KB. */
+/* The process that the OOM killer takes first; uses all of the node but FULL_KB. */
 static pid_t victim_begin(void)
 {
 	int ready[2];
@@ -178,8 +179,8 @@ static bool victim_end(pid_t pid)
 }
 
 /*
- * Processes that the OOM killer takes next, and not this one. On a slow machine it can
- * look for another process before the memory of the first is free.
+ * Processes that the OOM killer takes next, rather than this one. On a slow machine,
+ * it can look for another process before the memory of the first is free.
  */
 #define DECOYS	4
 
@@ -216,8 +217,8 @@ static void decoys_end(const pid_t *pids)
 }
 
 /*
- * Core keeps as much free as there is on the node, and compacts memory in the
- * background, be it that it is fragmented or that it might become so.
+ * By default, core would keep as much memory free as the node has, and compact
+ * memory in the background, because it is fragmented or might become so.
  */
 static struct {
 	const char *path;
@@ -251,7 +252,7 @@ static bool settings_end(void)
 	return ok;
 }
 
-/* Pages on the device that are bound to the node, with a pattern. */
+/* Move pages to the device that are bound to the node, with a pattern. */
 static char *area_for_node(int fd, unsigned long npages, bool thp, unsigned int seed)
 {
 	char *ptr = area_filled(npages, thp, seed);
@@ -264,7 +265,7 @@ static char *area_for_node(int fd, unsigned long npages, bool thp, unsigned int 
 
 enum { TO_RAM, EVICT, SUSPEND, NR_WAYS };
 
-/* Bring home what there is room for; returns whether what is left is said to be. */
+/* Bring back what there is memory for; returns whether the rest is reported right. */
 static bool go_home(int fd, char *ptr, unsigned long npages, int way)
 {
 	struct hmm_devmem_test_evict why;
@@ -285,9 +286,9 @@ static bool go_home(int fd, char *ptr, unsigned long npages, int way)
 }
 
 /*
- * Verifies that no process is killed to make room for pages that need not come home,
- * by whatever way they should; that those that find none stay on the device, as they
- * are; and that they come home as soon as there is room.
+ * Verifies that no process is killed for memory of pages that need not move back, in
+ * whatever way they are moved; that those that find no memory stay on the device
+ * unchanged; and that they move back as soon as there is memory.
  */
 TEST_F(devmem, nobody_dies_for_what_is_not_owed)
 {
@@ -318,7 +319,7 @@ TEST_F(devmem, nobody_dies_for_what_is_not_owed)
 	EXPECT_TRUE(settings_end());
 }
 
-/* Verifies that nobody is killed to make room on the device either. */
+/* Verifies that no process is killed to make room on the device either. */
 TEST_F(devmem, nobody_dies_for_room_on_the_device)
 {
 	const long kills = vm_events("oom_kill");
@@ -326,7 +327,7 @@ TEST_F(devmem, nobody_dies_for_room_on_the_device)
 	pid_t pid;
 	long left;
 
-	/* The size of others cannot be chosen */
+	/* The size of coherent devices cannot be chosen */
 	if (variant->coherent)
 		return;
 	ASSERT_TRUE(settings_begin());
@@ -350,7 +351,7 @@ TEST_F(devmem, nobody_dies_for_room_on_the_device)
 	EXPECT_TRUE(settings_end());
 }
 
-/* What the console shows; 4: nothing below an error, so not what the OOM killer does. */
+/* Set the console's log level; 4 shows errors only, so no report of the OOM killer. */
 static long console_level(long level)
 {
 	long old = atol(file_read(CONSOLE_LEVEL));
@@ -358,7 +359,7 @@ static long console_level(long level)
 	return file_write_number(CONSOLE_LEVEL, level) ? old : -1;
 }
 
-/* Verifies that a CPU fault gets memory as all do, even if that takes the OOM killer. */
+/* Verifies that a CPU fault gets memory like all others, with the OOM killer's help. */
 TEST_F(devmem, fault_gets_memory_at_all_costs)
 {
 	const long kills = vm_events("oom_kill");
@@ -366,7 +367,7 @@ TEST_F(devmem, fault_gets_memory_at_all_costs)
 	long level;
 	char *ptr;
 
-	/* There is no fault */
+	/* There are no CPU faults on coherent memory */
 	if (variant->coherent)
 		return;
 	ASSERT_TRUE(settings_begin());
@@ -387,17 +388,17 @@ TEST_F(devmem, fault_gets_memory_at_all_costs)
 }
 
 /*
- * How hard it is looked for huge pages, where there are only small ones: every second
- * page of the node is in use.
+ * How hard the library tries to get huge pages where only small pages are free:
+ * every second page of the node is in use.
  */
 
-/* More than can be in one piece in spite of that, in what is free or cached by CPUs */
+/* More huge pages than can be free in spite of that, or in per-CPU lists */
 #define FRAG_PAGES	(16 * HUGE_PAGES)
 #define THP_DEFRAG	"/sys/kernel/mm/transparent_hugepage/defrag"
 #define TRACEFS		"/sys/kernel/tracing/"
 #define COMPACTION	"mm_compaction_try_to_compact_pages"
 
-/* Note when this process has memory compacted, or would have if that were worth it. */
+/* Trace when this process compacts memory, or skips that as not worth it. */
 static bool compactions_begin(void)
 {
 	char filter[60];
@@ -436,7 +437,7 @@ static bool node_fragment(char **ptr, long *npages)
 	return *npages > 2 * (long)FRAG_PAGES;
 }
 
-/* The present choice, which the file has in brackets. */
+/* The present setting, which is in brackets in the file. */
 static const char *thp_defrag(char *choice)
 {
 	if (sscanf(strchr(file_read(THP_DEFRAG), '['), "[%19[^]]]", choice) != 1)
@@ -445,8 +446,8 @@ static const char *thp_defrag(char *choice)
 }
 
 /*
- * How often memory was to be compacted to have pages come home as huge ones; -1 if not
- * all of them did, or not with their data.
+ * How often memory was to be compacted to bring pages back as huge pages; -1 if not
+ * all pages have moved back, or not with their data.
  */
 static long compactions_for(int fd, const char *defrag, int way)
 {
@@ -459,7 +460,7 @@ static long compactions_for(int fd, const char *defrag, int way)
 		return -1;
 	if (way == EVICT && device_evict_all(fd))
 		return -1;
-	/* The third way: it is touched */
+	/* The third way is a CPU fault */
 	if (wrong(ptr, 10, FRAG_PAGES) || device_used(fd) ||
 	    pages_on(ptr, FRAG_PAGES, NODE) != FRAG_PAGES)
 		return -1;
@@ -468,8 +469,9 @@ static long compactions_for(int fd, const char *defrag, int way)
 }
 
 /*
- * Verifies that memory is compacted for huge pages if the administrator has asked for
- * that, as for any huge page of the mapping, and never for an eviction.
+ * Verifies that memory is compacted for huge pages if the administrator has asked
+ * for that in thp/defrag, as for any huge page of the mapping, and never for an
+ * eviction.
  */
 TEST_F(devmem, compacts_as_asked_for)
 {
@@ -477,7 +479,7 @@ TEST_F(devmem, compacts_as_asked_for)
 	long nr, always;
 	int way;
 
-	/* Others have no huge pages on the device */
+	/* The other variants have no huge pages on the device */
 	if (variant->coherent || !variant->thp)
 		return;
 	ASSERT_TRUE(settings_begin());

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Devices that are switched off and on again, by their driver, by the system, or
- * by runtime power management. What is lost then was not brought home before.
+ * Devices that are switched off and on again, by their driver, by the system, or by
+ * runtime power management. All data must have moved back to system memory before.
  */
 #include "hmm_devmem_fixture.h"
 
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
-/* The test device is switched off after 20 ms when nobody needs it. */
+/* Much longer than the 20 ms after which an unused test device is switched off. */
 #define ON_MS		400
 
-/* Verifies that pages are at home, and neither faults nor the device matter. */
+/* Verifies that all pages are in system memory, and no CPU fault moves them there. */
 static void expect_at_home(struct __test_metadata *_metadata,
 			   struct _test_data_devmem *self, char *ptr,
 			   unsigned int seed)
@@ -26,9 +26,9 @@ static void expect_at_home(struct __test_metadata *_metadata,
 }
 
 /*
- * Verifies that suspend brings all pages home, that nothing goes there until the
- * device is resumed, and that to do either twice is no mistake. (amdgpu's suspend
- * frees the memory under live pages: bug K10.)
+ * Verifies that suspend brings all pages back, that no page moves to the device
+ * until it is resumed, and that a second suspend or resume does no harm. (amdgpu's
+ * suspend frees the memory under live pages: bug K10.)
  */
 TEST_F(devmem, suspend)
 {
@@ -45,7 +45,7 @@ TEST_F(devmem, suspend)
 		EXPECT_EQ(0, to_ram(self->fd, ptr, self->npages));
 		EXPECT_EQ(0, device_evict_all(self->fd));
 		EXPECT_EQ(0, device_suspend(self->ctl));
-		/* The device's page table has nothing of before */
+		/* The device's page table has no stale entries */
 		ASSERT_EQ(self->npages,
 			  device_read(self->fd, ptr, data, self->npages));
 		EXPECT_EQ(0, wrong(data, 1, self->npages));
@@ -59,8 +59,8 @@ TEST_F(devmem, suspend)
 }
 
 /*
- * Verifies that what is on the device after resume is found where it is then, and
- * not where it was before (nouveau's GPU has stale addresses: bug N15).
+ * Verifies that the device finds pages that moved to it after a resume at their new
+ * place, not at the one before (nouveau's GPU has stale addresses: bug N15).
  */
 TEST_F(devmem, resume_elsewhere)
 {
@@ -81,7 +81,7 @@ TEST_F(devmem, resume_elsewhere)
 	EXPECT_EQ(0, wrong(other, 3, self->npages));
 }
 
-/* Verifies that pages of a child whose parent and file have gone come home. */
+/* Verifies that pages move back that only a child has, with the file closed. */
 TEST_F(devmem, suspend_with_child)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 4);
@@ -137,8 +137,8 @@ TEST_F(devmem, suspend_all_kinds)
 }
 
 /*
- * Verifies that when a suspend fails the device works as before, whatever the
- * reason is (after nouveau's it does not: bug N14).
+ * Verifies that the device works as before after a suspend that has failed, whatever
+ * the reason was (nouveau's does not: bug N14).
  */
 TEST_F(devmem, suspend_fails)
 {
@@ -176,19 +176,20 @@ TEST_F(devmem, suspend_fails)
 }
 
 /*
- * Verifies that a device that takes its time to copy nothing is not asked for ever:
- * by suspend, and when it goes. And that one that copies in the end is asked.
+ * Verifies that suspend and removal give up on a device that fails each copy,
+ * slowly, after a bounded number of copies, but not on one of which only some copies
+ * fail.
  */
 TEST_F(devmem, device_that_refuses)
 {
-	/* Sixteen blocks, and the device is asked sixteen times */
+	/* Sixteen blocks, since the library gives up after sixteen failed copies */
 	const unsigned long npages = 16 * HUGE_PAGES;
 	const long most = 2 * 16;
 	char *ptr = area_filled(npages, variant->thp, 15);
 
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, 50000));
 	ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
-	/* Now and then is no refusal */
+	/* A few failures do not make the library give up */
 	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0, 5));
 	EXPECT_EQ(0, device_suspend(self->ctl));
 	EXPECT_EQ(0, device_used(self->ctl));
@@ -207,11 +208,11 @@ TEST_F(devmem, device_that_refuses)
 	EXPECT_LE(1, SINCE(copies));
 	device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
 	ASSERT_EQ(0, munmap(ptr, npages * PAGE));
-	/* What a device has brought along is free with the last page */
+	/* The range of a coherent device is free when the last page is */
 	ASSERT_EQ(0, plug_soon(self->ctl));
 }
 
-/* Another process's open file. */
+/* Get an open file of another process. */
 static int open_file_of(pid_t pid, int fd)
 {
 	const int pidfd = syscall(SYS_pidfd_open, pid, 0);
@@ -221,7 +222,7 @@ static int open_file_of(pid_t pid, int fd)
 	return ret;
 }
 
-/* Is it waiting for something, as it does when it wants a lock? */
+/* Wait until the process sleeps uninterruptibly, as it does to take a lock. */
 static bool waits_soon(pid_t pid)
 {
 	const char *state;
@@ -232,9 +233,9 @@ static bool waits_soon(pid_t pid)
 }
 
 /*
- * Verifies that who keeps the mmap lock of a process keeps nobody from suspending the
- * device, and that who waits for that lock, to move memory in either direction, can be
- * killed.
+ * Verifies that the device can be suspended while a process keeps its mmap lock, and
+ * that processes which wait for that lock, to move memory in either direction, can
+ * be killed.
  */
 TEST_F(devmem, mmap_lock_is_kept)
 {
@@ -284,14 +285,14 @@ TEST_F(devmem, mmap_lock_is_kept)
 	close(back[1]);
 }
 
-/* Verifies that what others have a reference to is in the way, and only that. */
+/* Verifies that pinned pages make suspend fail, until the pin is gone. */
 TEST_F(devmem, suspend_pinned)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 8);
 	struct iovec vec = { .iov_base = ptr + 9 * PAGE, .iov_len = 2 * PAGE };
 	int fds[2];
 
-	/* Nobody can have one to memory that the CPU does not see */
+	/* Memory that the CPU cannot address cannot be pinned */
 	if (!variant->coherent)
 		return;
 	ASSERT_EQ(0, pipe(fds));
@@ -308,7 +309,7 @@ TEST_F(devmem, suspend_pinned)
 	ASSERT_EQ(0, device_resume(self->ctl));
 }
 
-/* One of those who use the device meanwhile. */
+/* A process that uses the device while the test suspends or removes it. */
 static int user(int nr, bool thp, unsigned int seed, const int *stop,
 		unsigned int pause_ms)
 {
@@ -351,7 +352,7 @@ static void users_start(struct users *users, int nr, bool thp,
 	}
 }
 
-/* How many have failed. */
+/* Stop the processes; returns how many have failed. */
 static int users_stop(struct users *users)
 {
 	int i, failed = 0;
@@ -363,7 +364,7 @@ static int users_stop(struct users *users)
 	return failed;
 }
 
-/* Verifies suspend and resume with processes that know nothing of them. */
+/* Verifies suspend and resume while processes use the device. */
 TEST_F(devmem, suspend_under_fire)
 {
 	struct users users;
@@ -372,7 +373,7 @@ TEST_F(devmem, suspend_under_fire)
 	users_start(&users, variant->nr, variant->thp, 0);
 	for (i = 0; i < 25 || !SINCE(evicted); i++) {
 		sleep_ms(i % 20);
-		/* Who has a page and is not given the CPU for a second keeps it from that */
+		/* -EBUSY: a process that uses a page was not scheduled for a second */
 		do {
 			ret = device_suspend(self->ctl);
 		} while (ret == -EBUSY);
@@ -386,7 +387,7 @@ TEST_F(devmem, suspend_under_fire)
 	EXPECT_LT(0, SINCE(evicted));
 }
 
-/* Verifies that a suspended device can go, and is not suspended when it is back. */
+/* Verifies that a suspended device can be removed, and is not suspended afterwards. */
 TEST_F(devmem, unplug_suspended)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 9);
@@ -403,7 +404,7 @@ TEST_F(devmem, unplug_suspended)
 	ASSERT_EQ(0, device_plug(self->ctl));
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
 
-	/* Both at the same time, in whatever order */
+	/* Suspend and removal at the same time, in any order */
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
@@ -440,7 +441,7 @@ static bool system_sleep(const char *state)
 	return !system(command);
 }
 
-/* Verifies that data survives when the system sleeps, by coming home before. */
+/* Verifies that all pages move back to system memory before the system sleeps. */
 TEST_F(devmem, system_sleep)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 10);
@@ -451,12 +452,12 @@ TEST_F(devmem, system_sleep)
 	ASSERT_TRUE(system_sleep("freeze"));
 	EXPECT_EQ(self->npages, SINCE(evicted));
 	expect_at_home(_metadata, self, ptr, 10);
-	/* And it was resumed */
+	/* The device was resumed when the system woke up */
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 10, self->npages));
 }
 
-/* Verifies that the system stays awake, and the device too, if that fails. */
+/* Verifies that neither the system nor the device sleeps if pages cannot move back. */
 TEST_F(devmem, system_sleep_fails)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 11);
@@ -486,16 +487,17 @@ static bool is_off(int nr)
 	return !strncmp(file_read(path), "suspended", 9);
 }
 
-/* The same after a while. */
+/* Wait until it has. */
 static bool off_soon(int nr)
 {
 	return soon(is_off(nr));
 }
 
 /*
- * Verifies that a device that has memory of a process is on, and none of it moves,
- * that it is switched off when it has none, and on when somebody moves some there; no
- * copy may be asked of it while it is off (bug N16).
+ * Verifies that runtime PM leaves a device on that has pages of a process, and
+ * leaves the pages there; that it switches the device off when it has no pages, and
+ * on when pages move there; and that no copy is started while the device is off (bug
+ * N16).
  */
 TEST_F(devmem, runtime_pm)
 {
@@ -505,11 +507,11 @@ TEST_F(devmem, runtime_pm)
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_RUNTIME_PM, 0));
 	for (i = 1; i <= 3; i++) {
 		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
-		/* Many times longer than it is on when nobody needs it */
+		/* Many times longer than an unused device stays on */
 		sleep_ms(ON_MS);
 		EXPECT_FALSE(is_off(variant->nr));
 		EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
-		/* It was on when it was plugged */
+		/* Not for the first round: a device is on when it is plugged */
 		EXPECT_EQ(i - 1, SINCE(resumes));
 		EXPECT_EQ(0, device_evict_all(self->fd));
 		ASSERT_TRUE(off_soon(variant->nr));
@@ -525,8 +527,9 @@ TEST_F(devmem, runtime_pm)
 }
 
 /*
- * Verifies that a device that is off and has nothing of anybody's goes without being
- * switched on, and that one is switched on that has something.
+ * Verifies that a device that is off, and has no pages of processes, is removed
+ * without being switched on, and that a device that has pages is on when it is
+ * removed.
  */
 TEST_F(devmem, runtime_pm_unplug)
 {
@@ -535,7 +538,7 @@ TEST_F(devmem, runtime_pm_unplug)
 
 	for (i = 0; i < 2; i++) {
 		ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_RUNTIME_PM, 0));
-		/* Nobody thinks of it before it was used */
+		/* Use the device: runtime PM acts only after that */
 		ASSERT_EQ(10, to_device(self->fd, ptr, 10));
 		ASSERT_EQ(10, to_ram(self->fd, ptr, 10));
 		ASSERT_TRUE(off_soon(variant->nr));
@@ -552,7 +555,7 @@ TEST_F(devmem, runtime_pm_unplug)
 	}
 }
 
-/* Verifies that a device that cannot be emptied stays on, and goes on. */
+/* Verifies that a device that cannot be emptied stays on, and goes on working. */
 TEST_F(devmem, runtime_pm_fails)
 {
 	char *ptr = area_filled(100, false, 13);
@@ -578,7 +581,7 @@ TEST_F(devmem, runtime_pm_fails)
 	EXPECT_EQ(0, SINCE(bad_power));
 }
 
-/* Verifies the same with processes that pause longer than the device waits. */
+/* Verifies this with processes that pause longer than an unused device stays on. */
 TEST_F(devmem, runtime_pm_under_fire)
 {
 	struct users users;
@@ -596,7 +599,7 @@ TEST_F(devmem, runtime_pm_under_fire)
 	EXPECT_LT(0, SINCE(to_device));
 	ASSERT_TRUE(off_soon(variant->nr));
 
-	/* It can also go while that is about to happen */
+	/* Remove the device while it is about to be switched on or off */
 	users_start(&users, variant->nr, variant->thp, 80);
 	for (i = 0; i < 10; i++) {
 		sleep_ms(5 * i);

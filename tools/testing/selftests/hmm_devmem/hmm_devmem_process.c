@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Device pages and what processes do: fork, exit, close the device, be killed,
- * and many threads at the same memory.
+ * Device pages of processes that fork, exit, close the device or are killed, and of
+ * many threads that use the same memory.
  */
 #include "hmm_devmem_fixture.h"
 
 #include <pthread.h>
 
-/* Verifies that a child reads its parent's device pages, and both may write. */
+/* Verifies that a child can read its parent's device pages, and both can write. */
 TEST_F(devmem, fork_both_write)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 1);
@@ -29,7 +29,7 @@ TEST_F(devmem, fork_both_write)
 				self->npages / 2, self->npages / 2));
 }
 
-/* Verifies that a child has the device pages of a parent that is gone. */
+/* Verifies that a child keeps the device pages of a parent that has exited. */
 TEST_F(devmem, fork_parent_exits)
 {
 	int result[2], start[2], status = -1;
@@ -67,7 +67,7 @@ TEST_F(devmem, fork_parent_exits)
 	close(start[1]);
 }
 
-/* Verifies that a child that ends takes nothing from its parent. */
+/* Verifies that the exit of a child takes no pages from its parent. */
 TEST_F(devmem, fork_child_exits)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 5);
@@ -86,7 +86,7 @@ TEST_F(devmem, fork_child_exits)
 	EXPECT_EQ(0, wrong(ptr, 5, self->npages));
 }
 
-/* Verifies that memory shared after fork() moves, for all who share it. */
+/* Verifies that memory shared after fork() moves for all processes that share it. */
 TEST_F(devmem, fork_then_migrate)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 6);
@@ -114,7 +114,7 @@ TEST_F(devmem, fork_then_migrate)
 	close(start[1]);
 }
 
-/* Verifies that the device's writes are not seen by a child, nor lost. */
+/* Verifies that a child does not see the device's writes, and that none is lost. */
 TEST_F(devmem, fork_device_writes)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 14);
@@ -141,8 +141,8 @@ TEST_F(devmem, fork_device_writes)
 }
 
 /*
- * Verifies that pages outlive the open file that moved them: they are still
- * read, and only then is the driver's context of that file released.
+ * Verifies that pages outlive the open file that moved them: they can still be read,
+ * and the driver's context of that file is released only when they are free.
  */
 TEST_F(devmem, close_then_touch)
 {
@@ -161,7 +161,7 @@ TEST_F(devmem, close_then_touch)
 	EXPECT_EQ(0, SINCE(contexts));
 }
 
-/* Verifies the same for pages that only a child still has. */
+/* Verifies this for pages that only a child still maps. */
 TEST_F(devmem, close_then_child_touches)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 9);
@@ -193,7 +193,7 @@ TEST_F(devmem, close_then_child_touches)
 	close(start[1]);
 }
 
-/* Verifies that a process that ends leaves nothing on the device. */
+/* Verifies that a process that exits leaves no pages on the device. */
 TEST_F(devmem, exit)
 {
 	pid_t pid = fork();
@@ -212,7 +212,7 @@ TEST_F(devmem, exit)
 	EXPECT_EQ(0, SINCE(contexts));
 }
 
-/* Verifies the same for one that is killed while it uses the device. */
+/* Verifies this for a process that is killed while it uses the device. */
 TEST_F(devmem, kill)
 {
 	int ready[2];
@@ -248,7 +248,7 @@ TEST_F(devmem, kill)
 	EXPECT_LE(5 * self->npages, SINCE(to_device));
 }
 
-/* Verifies that a process never sees what another one had on the device. */
+/* Verifies that a process never sees data that another one had on the device. */
 TEST_F(devmem, nothing_left_for_others)
 {
 	pid_t pid = fork();
@@ -303,13 +303,13 @@ TEST_F(devmem, many_processes)
 }
 
 /*
- * Threads at the same memory. Each toucher counts up a word of its own in every
- * page: a write that is lost on the way to the device or back will be missed.
+ * Threads that use the same memory. Each toucher counts up a word of its own in
+ * every page: it notices if one of its writes is lost in a migration.
  */
 #define TOUCHERS	2
 #define MOVERS		2
 #define RACE_PAGES	(HUGE_PAGES + 64)
-/* The race goes on until the movers have tried so often, and done something. */
+/* The race goes on until the movers have made so many calls, and moved pages. */
 #define RACE_MOVES	150
 #define RACE_LIMIT	20000
 
@@ -383,7 +383,7 @@ static void *race_move(void *arg)
 	return NULL;
 }
 
-/* @back: the second mover does not move to the device but back. */
+/* With @back, one of the movers moves pages back rather than to the device. */
 static int race_run(int fd, char *ptr, bool back)
 {
 	struct race shared = { .back = back };
@@ -415,7 +415,7 @@ static int race_run(int fd, char *ptr, bool back)
 	return errors;
 }
 
-/* Verifies that no write is lost between CPUs and threads that migrate. */
+/* Verifies that no write is lost while other threads migrate the pages. */
 TEST_F(devmem, race_touch_migrate)
 {
 	char *ptr = area_map(RACE_PAGES, variant->thp);
@@ -424,7 +424,7 @@ TEST_F(devmem, race_touch_migrate)
 	EXPECT_LT(0, SINCE(to_device));
 }
 
-/* Verifies the same with a thread that brings the pages back. */
+/* Verifies this with a thread that brings the pages back by a call. */
 TEST_F(devmem, race_both_ways)
 {
 	char *ptr = area_map(RACE_PAGES, variant->thp);
@@ -513,7 +513,7 @@ TEST_F(devmem, race_mremap)
 	__atomic_store_n(&race.stop, 1, __ATOMIC_RELAXED);
 	pthread_join(race.thread, NULL);
 	EXPECT_EQ(0, bad);
-	/* A second mapping may not be there, or be of two kinds, for a moment */
+	/* Not race.errors: a mover can find a part of the range not mapped */
 	EXPECT_EQ(0, wrong(ptr, 32, RACE_PAGES));
 }
 

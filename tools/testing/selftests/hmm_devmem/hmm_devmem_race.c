@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Faults and migrations at the same time: in the end every page has its bytes, and
- * there is an end. Races with fork(), mremap() and munmap() are in
+ * CPU faults and migrations at the same time: all of them must end, and every page
+ * must have its bytes. Races with fork(), mremap() and munmap() are in
  * hmm_devmem_process.c, those with other parts of memory management in
  * hmm_devmem_mm.c.
  */
@@ -25,11 +25,11 @@ struct pair {
 	long errors[2];
 };
 
-/* Count up one's own words, of each page at the same time as the other one. */
+/* Count up words of this thread's own, in each page at the same time as the other. */
 static void *pair_main(void *arg)
 {
 	struct pair *pair = arg;
-	/* One of the two has this number */
+	/* Which of the two threads that share a page this one is */
 	const bool first = pthread_barrier_wait(&pair->barrier) != 0;
 	const long end = now_ms() + RACE_MS;
 	unsigned long page;
@@ -52,7 +52,7 @@ static void *pair_main(void *arg)
 	return NULL;
 }
 
-/* Verifies that threads which touch a page at the same time get the same page. */
+/* Verifies that threads which fault on a page at the same time get the same page. */
 TEST_F(devmem, race_two_faults_of_one_page)
 {
 	struct pair pair = { .fd = self->fd };
@@ -69,7 +69,7 @@ TEST_F(devmem, race_two_faults_of_one_page)
 	EXPECT_LT(0, SINCE(faults));
 }
 
-/* Kernel memory that is not user memory, KiB. */
+/* Memory in use that is not memory of processes, KiB. */
 static long kernel_memory(void)
 {
 	static const char * const fields[] = { "Slab:", "VmallocUsed:" };
@@ -100,8 +100,8 @@ static bool poisoned_pages_are_kept(void)
 }
 
 /*
- * N5 of hmm_devmem_bugs.c. Verifies that faults on pages that eviction holds at
- * the moment, of which some cannot collect anything, leave no memory behind.
+ * N5 of hmm_devmem_bugs.c. Verifies that CPU faults on pages that are being evicted,
+ * some of which can collect no page, leak no memory.
  */
 TEST_F(devmem, race_fault_that_collects_nothing)
 {
@@ -120,14 +120,14 @@ TEST_F(devmem, race_fault_that_collects_nothing)
 	race_add(&race, turn_evict, 0);
 	race_add(&race, turn_to_device, 0);
 	race_add(&race, turn_break, 0);
-	/* Twice: what the kernel keeps for such a race it has after the first one */
+	/* Twice: after the first time, the kernel has filled its caches */
 	EXPECT_EQ(0, race_run(&race));
 	before = kernel_memory();
 	EXPECT_EQ(0, race_run(&race));
 	EXPECT_EQ(0, wrong(race.ptr, 1, RACE_PAGES));
 	EXPECT_LT(0, SINCE(faults));
 	EXPECT_EQ(1, race.done);
-	/* There kmemleak looks, and freed memory is not used again for a while */
+	/* Not where freed memory is kept for a while; there kmemleak finds leaks */
 	TH_LOG("%ld KiB, %ld faults", kernel_memory() - before, SINCE(faults));
 	if (!poisoned_pages_are_kept())
 		EXPECT_TRUE(soon(kernel_memory() - before < 2048))
@@ -138,7 +138,7 @@ TEST_F(devmem, race_fault_that_collects_nothing)
  * Faults against what core does to pages.
  */
 
-/* What is dropped is zero, and then written again; nobody else writes. */
+/* Drop pages, which must be zero then, and write them again; no other thread writes. */
 static long turn_drop(struct actor *actor)
 {
 	const unsigned long first = 64 + actor->turns % 7 * 48;
@@ -151,7 +151,7 @@ static long turn_drop(struct actor *actor)
 	return errors + wrong_from(part, 1, first, 48);
 }
 
-/* Each word is what it is to be, or was dropped. */
+/* Each word must have its value, or be zero if it was dropped. */
 static long turn_check_words(struct actor *actor)
 {
 	const __u64 *p = (__u64 *)actor->race->ptr;
@@ -166,7 +166,7 @@ static long turn_check_words(struct actor *actor)
 	return errors;
 }
 
-/* Verifies that faults see dropped memory as zeros or as it was, whoever is first. */
+/* Verifies that a fault that races with MADV_DONTNEED sees zeros or the old data. */
 TEST_F(devmem, race_dontneed)
 {
 	struct race race = {
@@ -188,14 +188,14 @@ static long turn_collapse(struct actor *actor)
 {
 	struct race *race = actor->race;
 
-	/* Nothing on the device is collapsed */
+	/* Core collapses no pages that are on a device */
 	touch(race->ptr, HUGE_PAGES);
 	if (!madvise(race->ptr, HUGE, MADV_COLLAPSE))
 		note_done(race);
 	return 0;
 }
 
-/* Verifies that no write is lost when small pages become a huge one meanwhile. */
+/* Verifies that no write is lost when small pages are collapsed meanwhile. */
 TEST_F(devmem, race_collapse)
 {
 	struct race race = {
@@ -205,7 +205,7 @@ TEST_F(devmem, race_collapse)
 	};
 
 	race.ptr = area_map(RACE_PAGES, variant->thp);
-	/* Of memory that is never to be huge nothing can be collapsed */
+	/* Core collapses nothing where MADV_NOHUGEPAGE is set */
 	madvise(race.ptr, RACE_PAGES * PAGE, MADV_HUGEPAGE);
 	race_add(&race, turn_count, 0);
 	race_add(&race, turn_count, 1);

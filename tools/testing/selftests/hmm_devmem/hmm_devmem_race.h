@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Races: threads that do something to the same memory again and again, for a
- * while, because kernels with all checks on, in an emulated machine, can be a
- * hundred times slower than others; but not before each has done it some times.
+ * Races: threads that do something to the same memory again and again, for a limited
+ * time, and until each has done it a few times. Kernels with all checks on, in an
+ * emulated machine, can be a hundred times slower than others.
  */
 #ifndef _SELFTESTS_HMM_DEVMEM_RACE_H
 #define _SELFTESTS_HMM_DEVMEM_RACE_H
@@ -20,11 +20,11 @@ struct race;
 
 /**
  * struct actor - a thread of a race
- * @turn: What it does again and again; returns how many errors there were.
- * @race: What all actors have in common.
- * @index: Its number among the touchers, or anything else.
- * @turns: How often it has done it.
- * @errors: What went wrong.
+ * @turn: What the thread does again and again; returns the number of errors.
+ * @race: The race that it takes part in.
+ * @index: Number that tells actors with the same @turn apart.
+ * @turns: How often @turn was called.
+ * @errors: Sum of what @turn has returned.
  * @thread: The thread.
  */
 struct actor {
@@ -37,17 +37,17 @@ struct actor {
 };
 
 /**
- * struct race - some actors and their memory
- * @fd: The device.
+ * struct race - some actors and the memory that they use
+ * @fd: An open file of the device.
  * @ptr: The memory.
- * @npages: Its size.
- * @end: When it may be over.
+ * @npages: Size of the memory, pages.
+ * @end: When the race may end, in ms.
  * @nr: Number of @actors.
- * @until_done: It is not over before @done is set.
- * @done: By an actor, when something has happened at least once.
- * @before: Of something that is counted, what there was at the start.
- * @faults: Of the CPU's faults, what there were at the start.
- * @uffd: For those that need one.
+ * @until_done: The race does not end before @done is set.
+ * @done: Set by an actor when something that the test needs has happened.
+ * @before: Value at the start of a counter that the test chooses.
+ * @faults: Number of CPU faults at the start.
+ * @uffd: A userfaultfd, for tests that need one.
  * @actors: The actors.
  */
 struct race {
@@ -101,7 +101,7 @@ static inline void *actor_main(void *arg)
 	return NULL;
 }
 
-/* Returns how many errors there were. */
+/* Run all actors; returns the number of errors. */
 static inline long race_run(struct race *race)
 {
 	long errors = 0;
@@ -129,7 +129,7 @@ static inline long move_errors(long ret)
 	return ret < 0 && ret != -EBUSY && ret != -EAGAIN;
 }
 
-/* All of it to the device, and sometimes a part. */
+/* Move all of the memory to the device, or all but the first pages. */
 static inline long turn_to_device(struct actor *actor)
 {
 	const unsigned long first = actor->turns % 4 * 37;
@@ -153,12 +153,12 @@ static inline long turn_evict(struct actor *actor)
 
 	if ((long)now.evicted > race->before && (long)now.faults > race->faults)
 		note_done(race);
-	/* A device that is always empty has nothing that the CPU could fault on */
+	/* Pause, so that pages stay on the device for CPU faults */
 	sleep_ms(actor->turns % 16);
 	return device_evict_all(race->fd) < 0;
 }
 
-/* Read only: each page has what it is to have, all of it. */
+/* Check all words of each page, without writing. */
 static inline long turn_check(struct actor *actor)
 {
 	struct race *race = actor->race;
@@ -171,7 +171,7 @@ static inline __u64 *counter(struct actor *actor, unsigned long page)
 	return (__u64 *)(actor->race->ptr + page * PAGE) + actor->index;
 }
 
-/* Count up a word in each page: a write that gets lost will be missed. */
+/* Count up a word in each page; the next turn notices if a write was lost. */
 static inline long turn_count(struct actor *actor)
 {
 	unsigned long page;
@@ -184,7 +184,7 @@ static inline long turn_count(struct actor *actor)
 	return errors;
 }
 
-/* What is left to be seen of turn_count() afterwards. */
+/* After the race: number of words that turn_count() has not left as it should. */
 static inline long miscounted(struct race *race)
 {
 	unsigned long page;

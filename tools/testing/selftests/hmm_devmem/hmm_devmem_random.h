@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Random numbers: streams that depend on nothing but the numbers they are made from,
- * so that a test can be done again.
+ * Random numbers: streams that depend only on the numbers they are seeded with, so
+ * that a test can be repeated.
  */
 #ifndef _SELFTESTS_HMM_DEVMEM_RANDOM_H
 #define _SELFTESTS_HMM_DEVMEM_RANDOM_H
@@ -44,7 +44,7 @@ static inline struct rng rng_from(__u64 seed, __u64 a, __u64 b, __u64 c)
 	return (struct rng) { .state = mix(state + c) };
 }
 
-/* For those who have not asked for one: short enough to be typed again. */
+/* A seed for when the caller gave none; short enough to be typed again. */
 static inline __u64 any_seed(void)
 {
 	return mix(time(NULL) * 1000003ULL + getpid()) % 1000000000;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A device that is smaller than what is moved to it, why pages are left on it, and
- * devices of all kinds that go away and come back while processes use them.
+ * A device that is smaller than the memory that is moved to it, the reasons why
+ * pages are left on a device, and devices of all kinds that are removed and added
+ * again while processes use them.
  */
 #include "hmm_devmem_fixture.h"
 
@@ -9,7 +10,7 @@
 
 #define SMALL	(16UL << 20)
 
-/* Pages in which every page has another word. */
+/* Pages each of which has a different first word. */
 static char *numbered(unsigned long npages, bool thp)
 {
 	char *ptr = area_map(npages, thp);
@@ -31,8 +32,8 @@ static long misnumbered(const char *ptr, unsigned long npages)
 }
 
 /*
- * Verifies that of three times the device's size the front moves, as much as fits,
- * and that it is not evicted for what comes behind it.
+ * Verifies that of a range that is larger than the device as much moves as fits,
+ * from the start, and that those pages are not evicted for the rest of the range.
  */
 TEST_F(devmem, more_than_fits_stops)
 {
@@ -55,7 +56,7 @@ TEST_F(devmem, more_than_fits_stops)
 	EXPECT_EQ(0, SINCE(copy_errors));
 }
 
-/* A process that fills the device, until @go can be read from. */
+/* A process whose pages fill the device until @go can be read from. */
 static pid_t fork_filling(int nr, unsigned long npages, bool thp, int ready, int go)
 {
 	pid_t pid = fork();
@@ -72,7 +73,7 @@ static pid_t fork_filling(int nr, unsigned long npages, bool thp, int ready, int
 	_exit(misnumbered(ptr, npages) ? 2 : 0);
 }
 
-/* Verifies that each page of others has to go once, and none of the range's own. */
+/* Verifies that reclaim evicts each page of others once, and no page of the range. */
 TEST_F(devmem, more_than_fits_evicts_others_once)
 {
 	int ready[2], go[2];
@@ -99,8 +100,8 @@ TEST_F(devmem, more_than_fits_evicts_others_once)
 }
 
 /*
- * Verifies that others have to go also where pages of the range are in between them,
- * in the same block, and that those stay.
+ * Verifies that pages of others are evicted from a block that also has pages of the
+ * range, and that these stay.
  */
 TEST_F(devmem, reclaim_beside_own_pages)
 {
@@ -125,7 +126,7 @@ TEST_F(devmem, reclaim_beside_own_pages)
 
 #define FIGHT_CALLS	300
 
-/* One of two that fight for one page; exits with how often in 100 it got nothing. */
+/* One of two processes that fight for a page; returns the % of calls that failed. */
 static int fight(int nr, int go)
 {
 	char *ptr = numbered(1, false), byte;
@@ -146,8 +147,9 @@ static int fight(int nr, int go)
 }
 
 /*
- * Verifies that whoever needs the only page while it is on another's way waits for it:
- * nearly all calls are a move. Each access takes the page home again.
+ * Verifies that a process that needs the only device page waits for it while it is
+ * being migrated for the other process: nearly all calls have success. Each access
+ * of the CPU moves the page back.
  */
 TEST_F(devmem, fight_for_one_page)
 {
@@ -173,7 +175,7 @@ TEST_F(devmem, fight_for_one_page)
 	EXPECT_LT(NR * FIGHT_CALLS * 8 / 10, SINCE(to_device));
 }
 
-/* Verifies that without it the rest stays in RAM, and nobody has to go. */
+/* Verifies that without reclaim the rest stays in RAM, and no page is evicted. */
 TEST_F(devmem, no_reclaim)
 {
 	unsigned long there, npages;
@@ -190,7 +192,7 @@ TEST_F(devmem, no_reclaim)
 	EXPECT_EQ(0, misnumbered(ptr, npages));
 }
 
-/* Verifies that a process makes room by evicting others, which lose nothing. */
+/* Verifies that a process gets room by eviction of others, which lose no data. */
 TEST_F(devmem, reclaim_from_others)
 {
 	enum { NR = 3 };
@@ -222,9 +224,9 @@ TEST_F(devmem, reclaim_from_others)
 	EXPECT_EQ(0, SINCE(copy_errors));
 	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
 
-	/* One after the other there is no question who has to go */
+	/* One after the other, it is certain whose pages are evicted */
 	ptr = numbered(2 * npages, variant->thp);
-	/* Large pieces are worth some of our own memory */
+	/* Some pages of the range can be evicted to get a large folio */
 	ASSERT_LE(2 * npages - HUGE_PAGES,
 		  to_device(self->fd, ptr, 2 * npages));
 	pids[0] = fork();
@@ -240,7 +242,7 @@ TEST_F(devmem, reclaim_from_others)
 	EXPECT_EQ(0, misnumbered(ptr, 2 * npages));
 }
 
-/* Verifies that pages that cannot be evicted are no endless loop. */
+/* Verifies that migration ends if no page can be evicted. */
 TEST_F(devmem, reclaim_fails)
 {
 	unsigned long npages;
@@ -262,7 +264,7 @@ TEST_F(devmem, reclaim_fails)
 	EXPECT_EQ(0, misnumbered(ptr, npages));
 }
 
-/* Verifies that eviction tells why a page is still there. */
+/* Verifies that eviction reports why pages are left on the device. */
 TEST_F(devmem, evict_tells_why)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 21);
@@ -287,7 +289,7 @@ TEST_F(devmem, evict_tells_why)
 	EXPECT_EQ(0, evict.not_copied + evict.busy);
 	fail_attrs_clear();
 
-	/* Nobody can have a reference to memory that the CPU does not see */
+	/* Memory that the CPU cannot address cannot be pinned */
 	if (variant->coherent) {
 		ASSERT_EQ(0, pipe(fds));
 		ASSERT_EQ(3 * PAGE, vmsplice(fds[1], &vec, 1, 0));
@@ -304,7 +306,7 @@ TEST_F(devmem, evict_tells_why)
 	EXPECT_EQ(0, wrong(ptr, 21, self->npages));
 }
 
-/* One of those who use the device while it comes and goes. */
+/* A process that uses the device while the test removes and adds it. */
 static int user(int nr, bool thp, unsigned int seed, const int *stop)
 {
 	const unsigned long npages = HUGE_PAGES + 40;
@@ -333,8 +335,8 @@ static int user(int nr, bool thp, unsigned int seed, const int *stop)
 }
 
 /*
- * Verifies that devices of all kinds can go, many times, while processes move, touch,
- * fork and exit, and that none of them notices.
+ * Verifies that devices of all kinds can be removed, many times, while processes
+ * move and touch memory, fork and exit, and that these processes lose no data.
  */
 TEST_F(devmem, unplug_all_kinds_under_fire)
 {

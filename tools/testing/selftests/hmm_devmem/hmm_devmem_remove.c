@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Eviction, and devices that go away while processes have memory on them; then
- * the device whose driver does all of that itself, in the classic way.
+ * Eviction, and devices that are removed while processes have memory on them; then
+ * the same for the classic device, whose driver does all of that itself.
  */
 #include "hmm_devmem_fixture.h"
 
 #include <pthread.h>
 
-/* Verifies that eviction brings every page home, with its data. */
+/* Verifies that eviction brings every page back, with its data. */
 TEST_F(devmem, evict_all)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 1);
@@ -23,7 +23,7 @@ TEST_F(devmem, evict_all)
 	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
 }
 
-/* Verifies that eviction of a part takes no page from another part. */
+/* Verifies that eviction of a part of the device moves no page of another part. */
 TEST_F(devmem, evict_part)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 2);
@@ -31,13 +31,13 @@ TEST_F(devmem, evict_part)
 	long before, after;
 
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
-	/* Small steps cut huge pages, all steps together are the whole */
+	/* The steps cut through huge pages; together they cover the device */
 	for (first = 0; first < size; first += 100) {
 		before = device_used(self->ctl);
 		ASSERT_EQ(0, device_evict(self->fd, first,
 					  size - first < 100 ? size - first : 100));
 		after = device_used(self->ctl);
-		/* A huge page may come as a whole, but nothing else may */
+		/* Only huge pages may move beyond the range, as a whole */
 		ASSERT_LE(before - after, variant->thp ? 2 * HUGE_PAGES : 100);
 		if (!after)
 			break;
@@ -55,7 +55,7 @@ TEST_F(devmem, evict_nothing)
 	EXPECT_EQ(0, SINCE(evicted));
 }
 
-/* Verifies eviction of pages whose process cannot be reached any more. */
+/* Verifies eviction of pages that only a child maps, with the file closed. */
 TEST_F(devmem, evict_of_child)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 3);
@@ -82,13 +82,13 @@ TEST_F(devmem, evict_of_child)
 	EXPECT_EQ(self->npages, SINCE(evicted));
 	ASSERT_EQ(1, write(start[1], &byte, 1));
 	EXPECT_EQ(0, child_status(pid));
-	/* Not before: the child closes the file in its own time. */
+	/* Only now: the child may still have had the file open before. */
 	EXPECT_EQ(0, SINCE(contexts));
 	close(start[0]);
 	close(start[1]);
 }
 
-/* Verifies eviction after mremap(): no address is remembered anywhere. */
+/* Verifies eviction after mremap(), that is, that it needs no user address. */
 TEST_F(devmem, evict_after_mremap)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 4);
@@ -113,7 +113,7 @@ struct worker {
 	long moved;
 };
 
-/* Moves, touches and checks; that the device is not there is no error. */
+/* Moves, touches and checks memory; a device that is unplugged is no error. */
 static void *work(void *arg)
 {
 	struct worker *worker = arg;
@@ -161,7 +161,7 @@ static long moved_by_all(const struct worker *workers)
 	return sum;
 }
 
-/* Until one of them has moved something, whatever they have done before. */
+/* Wait until one of the threads has moved something since this was called. */
 static bool workers_have_moved(const struct worker *workers)
 {
 	const long before = moved_by_all(workers);
@@ -184,7 +184,7 @@ static int workers_stop(struct worker *workers, long *moved)
 	return errors;
 }
 
-/* Verifies that eviction while threads use the device loses nothing. */
+/* Verifies that eviction while threads use the device loses no data. */
 TEST_F(devmem, evict_under_fire)
 {
 	struct worker workers[WORKERS];
@@ -203,8 +203,8 @@ TEST_F(devmem, evict_under_fire)
 }
 
 /*
- * Verifies that unplugging the device brings all pages home, that processes do
- * not notice, and that its callbacks run once each.
+ * Verifies that unplugging the device brings all pages back to system memory, that
+ * processes lose no data, and that kill and cleanup are called once each.
  */
 TEST_F(devmem, unplug)
 {
@@ -230,7 +230,7 @@ TEST_F(devmem, unplug)
 	EXPECT_EQ(1, SINCE(cleanups));
 }
 
-/* Verifies the same when a child has the pages and the file is closed. */
+/* Verifies this when a child has the pages and the file is closed. */
 TEST_F(devmem, unplug_with_child)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 6);
@@ -261,13 +261,12 @@ TEST_F(devmem, unplug_with_child)
 	close(start[1]);
 }
 
-/* Processes of unplug_while_faults_wait */
+/* Number of processes in unplug_while_faults_wait */
 #define WAITING		32
 
 /*
- * Verifies that processes that wait for a device that cannot copy now do not keep
- * it from being unplugged, however many they are: each fault ends, but there is always
- * one that has not.
+ * Verifies that a device that cannot copy can be unplugged while many processes wait
+ * for it in CPU faults: each fault ends, but at any time there is one under way.
  */
 TEST_F(devmem, unplug_while_faults_wait)
 {
@@ -275,7 +274,7 @@ TEST_F(devmem, unplug_while_faults_wait)
 	pid_t pids[WAITING];
 	int i;
 
-	/* There are no faults */
+	/* There are no CPU faults on coherent memory */
 	if (variant->coherent)
 		return;
 	ASSERT_EQ(WAITING, to_device(self->fd, ptr, WAITING));
@@ -288,7 +287,7 @@ TEST_F(devmem, unplug_while_faults_wait)
 			_exit(!!wrong_from(ptr + i * PAGE, 8, i, 1));
 	}
 	ASSERT_EQ(0, munmap(ptr, WAITING * PAGE));
-	/* Each of them waits */
+	/* Wait until each process waits for the device */
 	while (SINCE(faults) < 10 * WAITING)
 		sleep_ms(10);
 	ASSERT_EQ(0, device_unplug(self->ctl));
@@ -299,7 +298,7 @@ TEST_F(devmem, unplug_while_faults_wait)
 	device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
 }
 
-/* Verifies that plugging twice is refused and many times in turn works. */
+/* Verifies that a second plug is refused, and that plug and unplug can alternate. */
 TEST_F(devmem, plug_many_times)
 {
 	char *ptr = area_filled(100, false, 7);
@@ -396,12 +395,12 @@ TEST_F(classic, fault)
 	EXPECT_LT(0, SINCE(faults));
 	EXPECT_EQ(0, resident(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, pagemap_count(ptr, self->npages, PAGEMAP_SWAP));
-	/* What the library does not do for it, it does not count either */
+	/* The library counts only what it does itself */
 	EXPECT_EQ(0, SINCE(to_device));
 	EXPECT_EQ(0, SINCE(fault_pages));
 }
 
-/* Verifies that the driver's data of each page survives in between. */
+/* Verifies that the driver's data of each page is kept while the page is in use. */
 TEST_F(classic, rounds)
 {
 	char *ptr = area_filled(self->npages, false, 3);
@@ -418,7 +417,7 @@ TEST_F(classic, rounds)
 	}
 }
 
-/* Verifies that pages come back to the driver's allocator, all of them. */
+/* Verifies that all pages are given back to the driver's allocator. */
 TEST_F(classic, free)
 {
 	unsigned long size = self->before.size;
@@ -437,7 +436,7 @@ TEST_F(classic, free)
 	}
 }
 
-/* Verifies that a process that ends gives its pages back. */
+/* Verifies that a process that exits gives its device pages back. */
 TEST_F(classic, exit)
 {
 	unsigned long size = self->before.size;
@@ -456,7 +455,7 @@ TEST_F(classic, exit)
 	}
 }
 
-/* Verifies that the driver brings its pages home when the device goes. */
+/* Verifies that the driver brings its pages back when the device is removed. */
 TEST_F(classic, unplug)
 {
 	char *ptr = area_filled(self->npages, false, 4);
@@ -479,7 +478,7 @@ TEST_F(classic, not_managed)
 	EXPECT_GT(0, device_evict_all(self->fd));
 }
 
-/* Verifies that the device can go while threads use it. */
+/* Verifies that the device can be removed while threads use it. */
 TEST_F(classic, unplug_under_fire)
 {
 	struct worker workers[WORKERS];

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The sample driver, samples/hmm_devmem/, on a PCI function that the host can look
- * into, and take away. Runs in a guest that tools/hmm_devmem/suites/sample has started.
+ * The sample driver, samples/hmm_devmem/, on a PCI function whose memory the host
+ * can access, and which it can unplug. Runs in a guest that
+ * tools/hmm_devmem/suites/sample has started.
  */
 #include "hmm_devmem_harness.h"
 #include "hmm_devmem_test.h"
@@ -18,7 +19,7 @@
 #define SYSFS_FUNCTION	"/sys/bus/pci/devices/" FUNCTION
 #define SYSFS_DRIVER	"/sys/bus/pci/drivers/" DRIVER
 
-/* A function that no driver has, with nothing but ones in its BAR */
+/* A function without a driver, whose BAR contains nothing but ones */
 #define ONES		"0000:00:11.0"
 
 /* PCI configuration space: the bit that lets a function have its BARs; BAR 2 */
@@ -26,7 +27,7 @@
 #define PCI_MEMORY	0x2
 #define PCI_BAR2	0x18
 
-/* The host, which answers each line with one: a number that is not negative. */
+/* Requests to the host, which answers each line with a number of 0 or more. */
 
 static int channel = -1;
 
@@ -119,7 +120,7 @@ static int open_config(const char *function)
 	return open(path, O_RDWR | O_CLOEXEC);
 }
 
-/* Let a function answer at the addresses in its BARs, or not. */
+/* Let a function decode the addresses in its BARs, or not. */
 static int set_decoding(const char *function, bool on)
 {
 	int fd = open_config(function);
@@ -148,8 +149,8 @@ static int copy_bar(const char *from, const char *to)
 }
 
 /*
- * From one moment to the next the function does not answer any more. The bus says
- * ones for it, as it is with real hardware; QEMU's own says zeros.
+ * Make the function vanish without notice. A read of its BARs then gives ones, as
+ * with real hardware; QEMU alone would give zeros.
  */
 static int vanish(void)
 {
@@ -157,7 +158,7 @@ static int vanish(void)
 	       set_decoding(ONES, true);
 }
 
-/* It can have been unplugged in the meantime. */
+/* Undo that. The function may have been unplugged in the meantime. */
 static int unvanish(void)
 {
 	int ret = set_decoding(ONES, false);
@@ -179,7 +180,7 @@ static __u64 read_bar(void)
 	return word;
 }
 
-/* Whatever a test that failed has left */
+/* Undo what a failed test may have left */
 static void restore(void)
 {
 	unvanish();
@@ -191,7 +192,7 @@ static void restore(void)
 		bind_driver();
 }
 
-/* Calls of the driver: a count of pages, or -errno. */
+/* Calls of the driver: they return a number of pages, or -errno. */
 
 static int node_open(void)
 {
@@ -263,7 +264,7 @@ FIXTURE_TEARDOWN(sample)
 	close(channel);
 }
 
-/* Verifies that the driver has found the function, and says so everywhere. */
+/* Verifies that the driver has bound to the function, and has made all its files. */
 TEST_F(sample, bound)
 {
 	char link[200] = "";
@@ -273,7 +274,7 @@ TEST_F(sample, bound)
 	EXPECT_EQ(0, access("/sys/kernel/debug/hmm_devmem/" FUNCTION, F_OK));
 }
 
-/* Verifies that the host finds a process's data in the BAR, and the CPU as well. */
+/* Verifies that the host finds a process's data in the BAR, and so does the CPU. */
 TEST_F(sample, data_is_in_the_bar)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 1);
@@ -286,7 +287,7 @@ TEST_F(sample, data_is_in_the_bar)
 	EXPECT_EQ(0, pagemap_count(ptr, self->npages, PAGEMAP_SWAP));
 }
 
-/* Verifies that what the host writes into the BAR is what the CPU gets. */
+/* Verifies that the CPU reads what the host has written into the BAR. */
 TEST_F(sample, data_is_from_the_bar)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 2);
@@ -308,7 +309,7 @@ TEST_F(sample, to_ram)
 	EXPECT_EQ(0, wrong(ptr, 4, self->npages));
 }
 
-/* Verifies that memory never touched is zeros, not what the device had there. */
+/* Verifies that memory never touched reads as zeros, not as old data of the BAR. */
 TEST_F(sample, zeros)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 5);
@@ -321,7 +322,7 @@ TEST_F(sample, zeros)
 	EXPECT_EQ(0, not_zero(ptr, self->npages));
 }
 
-/* Verifies that arguments no one should pass are refused. */
+/* Verifies that invalid arguments are refused. */
 TEST_F(sample, bad_arguments)
 {
 	char *ptr = area_filled(8, false, 6);
@@ -338,7 +339,7 @@ TEST_F(sample, bad_arguments)
 	EXPECT_EQ(0, wrong(ptr, 6, 4));
 }
 
-/* Verifies that unbinding the driver brings all pages home, again and again. */
+/* Verifies that unbinding the driver brings all pages back, several times. */
 TEST_F(sample, unbind)
 {
 	char *ptr;
@@ -356,7 +357,7 @@ TEST_F(sample, unbind)
 		EXPECT_EQ(-ENOENT, node_open());
 		EXPECT_EQ(-ENODEV, move_to_device(fd, ptr, self->npages));
 		ASSERT_EQ(0, bind_driver());
-		/* It is another device now, for this file */
+		/* For a file that was opened before, the new device is another one */
 		EXPECT_EQ(-ENODEV, move_to_device(fd, ptr, self->npages));
 		EXPECT_EQ(-ENODEV, move_to_ram(fd, ptr, self->npages));
 		close(fd);
@@ -364,13 +365,13 @@ TEST_F(sample, unbind)
 	}
 }
 
-/* Verifies that the module can go with memory of a process on the device. */
+/* Verifies that the module can be unloaded with pages of a process on the device. */
 TEST_F(sample, unload)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 20);
 
 	ASSERT_EQ(self->npages, move_to_device(self->fd, ptr, self->npages));
-	/* Not with a file open */
+	/* It cannot be unloaded while a file is open */
 	EXPECT_EQ(-EWOULDBLOCK, unload_module());
 	EXPECT_EQ(self->npages, pagemap_count(ptr, self->npages, PAGEMAP_SWAP));
 	close(self->fd);
@@ -404,7 +405,7 @@ TEST_F(sample, unplug)
 	close(fd);
 }
 
-/* Verifies that a file may be closed long after the driver has gone. */
+/* Verifies that a file can be closed long after the driver was unbound. */
 TEST_F(sample, file_outlives_function)
 {
 	ASSERT_EQ(0, unplug());
@@ -426,7 +427,7 @@ struct worker {
 	long moved;
 };
 
-/* That the device is not there, or is about to go, is no error. */
+/* A device that is unbound, or about to be, is no error. */
 static long move_if_there(struct worker *worker)
 {
 	int fd = node_open();
@@ -475,7 +476,7 @@ static void workers_start(struct worker *workers, bool thp)
 	}
 }
 
-/* So that the device goes while they use it. */
+/* Wait until threads use the device, so that it is removed meanwhile. */
 static void workers_wait(const struct worker *workers)
 {
 	const long before = __atomic_load_n(&workers[0].moved, __ATOMIC_RELAXED);
@@ -497,7 +498,7 @@ static int workers_stop(struct worker *workers)
 	return errors;
 }
 
-/* Verifies that unbinding while threads use the device loses nothing. */
+/* Verifies that unbinding while threads use the device loses no data. */
 TEST_F(sample, unbind_under_fire)
 {
 	struct worker workers[WORKERS];
@@ -513,7 +514,7 @@ TEST_F(sample, unbind_under_fire)
 	EXPECT_EQ(0, workers_stop(workers));
 }
 
-/* Verifies the same for hot-unplug and hot-plug. */
+/* Verifies this for hot-unplug and hot-plug. */
 TEST_F(sample, unplug_under_fire)
 {
 	struct worker workers[WORKERS];
@@ -529,7 +530,7 @@ TEST_F(sample, unplug_under_fire)
 	EXPECT_EQ(0, workers_stop(workers));
 }
 
-/* How many pages can be touched, one way or another */
+/* How often pages can be accessed, by the CPU or by a system call */
 static long readable(const char *ptr, unsigned long npages)
 {
 	unsigned long i;
@@ -540,7 +541,7 @@ static long readable(const char *ptr, unsigned long npages)
 		return -errno;
 	for (i = 0; i < npages; i++) {
 		count += access_signal((char *)ptr + i * PAGE, i & 1) != SIGBUS;
-		/* The kernel looks in another way, and shall see no more */
+		/* The kernel's accesses take another path, and must fail, too */
 		ret = write(ends[1], ptr + i * PAGE, 8);
 		count += ret != -1 || errno != EFAULT;
 	}
@@ -550,8 +551,8 @@ static long readable(const char *ptr, unsigned long npages)
 }
 
 /*
- * Verifies that what can be read of a device that has vanished is not taken for
- * data, that it can be unbound, and that another one can come in its place.
+ * Verifies that reads of a device that has vanished are not taken for data, that its
+ * driver can be unbound, and that another device can take its place.
  */
 TEST_F(sample, vanished)
 {
@@ -563,7 +564,7 @@ TEST_F(sample, vanished)
 	ASSERT_EQ(0, vanish());
 	ASSERT_EQ(~0ULL, read_bar());
 	EXPECT_EQ(0, readable(lost, self->npages));
-	/* What was not there is not lost */
+	/* Memory that was not on the device is not lost */
 	EXPECT_GE(0, move_to_device(self->fd, kept, self->npages));
 	EXPECT_EQ(0, wrong(kept, 41, self->npages));
 
@@ -595,7 +596,7 @@ TEST_F(sample, vanished_before_copy)
 	ASSERT_EQ(0, bind_driver());
 }
 
-/* Verifies that a device that is not there any more can be taken away. */
+/* Verifies that a device that has vanished can be hot-unplugged. */
 TEST_F(sample, vanished_unplug)
 {
 	char *lost = area_filled(self->npages, variant->thp, 60);
@@ -609,7 +610,7 @@ TEST_F(sample, vanished_unplug)
 	EXPECT_EQ(0, readable(lost, self->npages));
 }
 
-/* Verifies that a system that goes to sleep takes no data with it. */
+/* Verifies that no data is lost when the system sleeps. */
 TEST_F(sample, sleep)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 70);

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What others had in their memory, or on the device, must not be seen by anybody,
- * whatever fails. Other processes fill what is then free, on both sides, with a
- * secret; and a copy of the test device that fails leaves a pattern where it
- * should have written to.
+ * No process may see what another one had in its memory, or on the device, whatever
+ * fails. The tests let other processes fill memory with a secret, in RAM and on the
+ * device, and free it; and a failing copy of the test device fills its destination
+ * with a pattern.
  */
 #include "hmm_devmem_fixture.h"
 
 #define SECRET		0x5ec4e7c0ffee1234ULL
 #define SECRET_RAM	(256UL << 20)
 
-/* A word alone can be chance, or a variable of this program. */
+/* Words in a row that count; a single one can be a variable of this program. */
 #define MANY_WORDS	16
 
-/* Fill free system memory and the device, and give both back. */
+/* Fill free system memory and the device with the secret, and free both. */
 static int leave_secret(int nr, unsigned long device_pages)
 {
 	unsigned long size = device_pages * PAGE, i;
@@ -44,7 +44,7 @@ static long count_runs(const char *start, const char *end, __u64 value)
 	return count;
 }
 
-/* All memory of this process that can be read. */
+/* Search all memory that this process can read. */
 static long count_runs_everywhere(__u64 value)
 {
 	const char *line = file_read("/proc/self/maps");
@@ -63,7 +63,7 @@ static long count_runs_everywhere(__u64 value)
 	return count;
 }
 
-/* Of the area, this part is written to, and the rest never. */
+/* Pages of the area that the test writes to; it never writes to the rest. */
 #define WRITTEN		(HUGE_PAGES + 128)
 
 static long wrong_page(const char *ptr, unsigned long page)
@@ -73,7 +73,7 @@ static long wrong_page(const char *ptr, unsigned long page)
 	return not_zero(ptr + page * PAGE, 1);
 }
 
-/* Those that can be seen, of some or of all. */
+/* Number of wrong pages among those that can be read; looks at one in @step. */
 static long wrong_pages(char *ptr, unsigned long npages, unsigned long step)
 {
 	unsigned long page;
@@ -91,7 +91,7 @@ static const unsigned int kinds[] = {
 	HMM_DEVMEM_TEST_FAIL_WAIT,
 };
 
-/* Move some memory, in one way or another. Returns how many pages were wrong. */
+/* Do something at random with the memory. Returns how many pages were wrong. */
 static long move_at_random(int fd, char *ptr, unsigned long npages)
 {
 	const unsigned long first = rand() % npages;
@@ -121,8 +121,8 @@ static long move_at_random(int fd, char *ptr, unsigned long npages)
 #define ROUNDS	60
 
 /*
- * Verifies that a process whose memory goes to the device and back, with copies
- * that fail at random, never has anything in its memory but what it had before.
+ * Verifies that a process whose memory moves to the device and back, with copies
+ * that fail at random, never reads anything but its own data or zeros.
  */
 TEST_F(devmem, nothing_uninitialised_is_seen)
 {
@@ -148,7 +148,7 @@ TEST_F(devmem, nothing_uninitialised_is_seen)
 	EXPECT_EQ(0, count_runs_everywhere(HMM_DEVMEM_TEST_FILL));
 }
 
-/* Verifies that the search above finds what is there. */
+/* Verifies that the search above finds a secret. */
 TEST_F(devmem, search_finds_secret)
 {
 	char *ptr = area_map(3, false);
@@ -162,8 +162,8 @@ TEST_F(devmem, search_finds_secret)
 }
 
 /*
- * Verifies the same for what the device sees: of memory never written, when the
- * device pages of others are used again and clearing some of them fails.
+ * Verifies this for reads of the device: of memory never written to, when device
+ * pages of other processes are used again and clearing some of them fails.
  */
 TEST_F(devmem, nothing_uninitialised_is_seen_by_the_device)
 {

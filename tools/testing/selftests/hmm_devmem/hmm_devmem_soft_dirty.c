@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Which pages have been written is told by their soft-dirty bits, after a 4 was written
- * to clear_refs, as for a checkpoint by CRIU. Writes of the device count, too, and
- * nothing that happens to a page in between may take its bit.
+ * Soft-dirty bits tell which pages were written to after a 4 was written to
+ * clear_refs, as for a checkpoint by CRIU. Writes of the device must set them, too,
+ * and nothing that happens to a page in between may clear them.
  */
 #include "hmm_devmem_fixture.h"
 
@@ -10,7 +10,7 @@
 
 #define PAGEMAP_SOFT_DIRTY	_BITULL(55)
 
-/* From now on, what was written before does not count. */
+/* Clear the soft-dirty bits of all pages. */
 static bool clear_soft_dirty(void)
 {
 	return file_write("/proc/self/clear_refs", "4");
@@ -21,13 +21,13 @@ static long dirty(const char *ptr, unsigned long npages)
 	return pagemap_count(ptr, npages, PAGEMAP_SOFT_DIRTY);
 }
 
-/* Pages [0, HUGE_PAGES) are soft-dirty, and no others are. */
+/* Are pages [0, HUGE_PAGES) soft-dirty, and no others? */
 static bool is_half_dirty(const char *ptr, unsigned long npages)
 {
 	return dirty(ptr, npages) == HUGE_PAGES && dirty(ptr, HUGE_PAGES) == HUGE_PAGES;
 }
 
-/* Memory on the device which that is true of, by what the device has written. */
+/* Memory on the device whose first half the device has written to since. */
 static char *half_dirty(struct _test_data_devmem *self, bool thp)
 {
 	char *ptr = area_filled(self->npages, thp, 1);
@@ -42,7 +42,7 @@ static char *half_dirty(struct _test_data_devmem *self, bool thp)
 	return ptr;
 }
 
-/* What half_dirty() has left there. */
+/* Number of pages without the content that half_dirty() has given them. */
 static long half_wrong(const char *ptr, unsigned long npages)
 {
 	return wrong(ptr, 2, HUGE_PAGES) +
@@ -50,8 +50,8 @@ static long half_wrong(const char *ptr, unsigned long npages)
 }
 
 /*
- * Verifies that the device's writes are told, that its reads are not, and that it
- * cannot write without a fault in between.
+ * Verifies that writes of the device set the bit, that its reads do not, and that it
+ * cannot write without a fault once the bit was cleared.
  */
 TEST_F(devmem, writes_of_device)
 {
@@ -81,7 +81,7 @@ TEST_F(devmem, writes_of_device)
 	}
 }
 
-/* Verifies that the CPU's writes are told after the pages have come home. */
+/* Verifies that CPU writes set the bit after the pages have moved back. */
 TEST_F(devmem, writes_of_cpu)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 1);
@@ -100,7 +100,7 @@ TEST_F(devmem, writes_of_cpu)
 	EXPECT_EQ(0, wrong(ptr, 1, self->npages));
 }
 
-/* Verifies that both have the bits after a fork, and that each goes by itself then. */
+/* Verifies that fork() copies the bits, which are each process's own afterwards. */
 TEST_F(devmem, fork)
 {
 	char *ptr = half_dirty(self, variant->thp);
@@ -122,7 +122,7 @@ TEST_F(devmem, fork)
 	EXPECT_TRUE(is_half_dirty(ptr, self->npages));
 }
 
-/* Verifies that a page keeps its bit when what may be done with it changes. */
+/* Verifies that a page keeps its bit when its protection changes. */
 TEST_F(devmem, protection)
 {
 	static const int prots[] = { PROT_READ, PROT_NONE, PROT_READ | PROT_WRITE };
@@ -140,8 +140,8 @@ TEST_F(devmem, protection)
 }
 
 /*
- * Verifies that pages which are at another address now count as written. But for those
- * of a whole page table: core moves that without a look at its entries.
+ * Verifies that mremap() makes pages soft-dirty. Not if core moves a whole page
+ * table: that leaves its entries as they are.
  */
 TEST_F(devmem, moved)
 {
@@ -159,7 +159,7 @@ TEST_F(devmem, moved)
 	EXPECT_EQ(0, wrong(to, 1, npages));
 }
 
-/* Verifies that pages keep their bits when they move, in large and in small pieces. */
+/* Verifies that migration keeps the bits, be it of many or of few pages. */
 TEST_F(devmem, migration)
 {
 	char *ptr = half_dirty(self, variant->thp);
@@ -173,7 +173,7 @@ TEST_F(devmem, migration)
 	ASSERT_EQ(0, device_evict_all(self->fd));
 	EXPECT_TRUE(is_half_dirty(ptr, self->npages));
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
-	/* The last pages that are, and the first that are not */
+	/* The last pages that are soft-dirty, and the first that are not */
 	ASSERT_EQ(8, to_ram(self->fd, small, 8));
 	EXPECT_TRUE(is_half_dirty(ptr, self->npages));
 	ASSERT_EQ(8, to_device(self->fd, small, 8));
@@ -183,8 +183,8 @@ TEST_F(devmem, migration)
 }
 
 /*
- * Verifies that a page which the device has provided for a hole counts as written:
- * it can be written without anybody who sees it.
+ * Verifies that a device page that fills a hole is soft-dirty: the device can write
+ * to it without any fault.
  */
 TEST_F(devmem, holes)
 {
@@ -195,7 +195,7 @@ TEST_F(devmem, holes)
 
 	ASSERT_TRUE(clear_soft_dirty());
 	EXPECT_EQ(0, dirty(ptr, self->npages));
-	/* Zero pages */
+	/* Map zero pages */
 	touch(read, self->npages);
 	EXPECT_EQ(0, dirty(read, self->npages));
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
@@ -214,7 +214,7 @@ static void *evict_all(void *arg)
 	return (void *)(long)device_evict_all(*(int *)arg);
 }
 
-/* Returns whether that was while pages are copied; @evicted: all of them were. */
+/* Returns whether it was cleared during copies; @evicted: all pages were evicted. */
 static bool clear_soft_dirty_on_the_way(int ctl, bool *evicted)
 {
 	pthread_t mover;
@@ -233,8 +233,8 @@ static bool clear_soft_dirty_on_the_way(int ctl, bool *evicted)
 }
 
 /*
- * Verifies that the bits of pages which are just coming home can be cleared, and that
- * the next write is told.
+ * Verifies that bits of pages can be cleared while the pages are migrated back, and
+ * that the next write sets them.
  */
 TEST_F(devmem, on_their_way)
 {

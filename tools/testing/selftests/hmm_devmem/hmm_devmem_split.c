@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Large folios for which there is no large destination: nothing is lost when the
- * process zaps them meanwhile, and nothing is split for nothing.
+ * Large folios for which no large destination can be allocated: no memory is lost
+ * when the process zaps them meanwhile, and no folio is split in vain.
  */
 #include "hmm_devmem_fixture.h"
 #include "hmm_devmem_system.h"
 
 #include <pthread.h>
 
-/* So often the zapper must have been in time; each lost 2 MiB, of RAM or of the device. */
+/* Times the zapper must hit a migration; with the bug, each lost 2 MiB of memory. */
 #define ROUNDS		50
-/* Nothing of small pages was lost. */
+/* The same for small pages, of which the bug lost none. */
 #define SMALL_ROUNDS	4
-/* What else the kernel can use meanwhile; a quarter of what was lost. */
+/* Pages that the kernel may use otherwise meanwhile; a quarter of what was lost. */
 #define TOLERATED_PAGES	(ROUNDS * (long)HUGE_PAGES / 4)
 #define COPY_US		3000
 
 /**
- * struct zapper - a thread that zaps memory as soon as it is on its way
+ * struct zapper - a thread that zaps memory as soon as it is being migrated
  * @ptr: The memory.
  * @size: How much of it is zapped, bytes.
- * @pagemap: Tells what it is.
- * @stay: What the pagemap says of memory that is not on its way.
- * @stop: Ends it.
- * @hits: How often it has zapped.
+ * @pagemap: The pagemap file of the process.
+ * @stay: The entry_kind() of memory that is not being migrated.
+ * @stop: Ends the thread.
+ * @hits: How often it has zapped memory.
  * @thread: The thread.
  */
 struct zapper {
@@ -36,7 +36,7 @@ struct zapper {
 	pthread_t thread;
 };
 
-/* Of an entry that is not present: what kind it is. Of others, 0. */
+/* The swap type, plus 1, of an entry that is not present; 0 for a present one. */
 static unsigned int entry_kind(const struct zapper *zapper)
 {
 	const off_t offset = (uintptr_t)zapper->ptr / PAGE * sizeof(__u64);
@@ -80,13 +80,13 @@ static int zapper_stop(struct zapper *zapper)
 	return !!zapper->hits;
 }
 
-/* All of a huge page, or the first page only, which splits its entry. */
+/* Bytes to zap: all of a huge page, or its first page, which splits the mapping. */
 static size_t zapped(int round)
 {
 	return round % 2 ? PAGE : HUGE;
 }
 
-/* Pages with another content, when the first @size bytes may be zero. */
+/* Number of pages behind the first @size bytes that have another content. */
 static long wrong_behind(const char *ptr, unsigned int seed, size_t size)
 {
 	const unsigned long first = size / PAGE;
@@ -94,18 +94,19 @@ static long wrong_behind(const char *ptr, unsigned int seed, size_t size)
 	return wrong_from(ptr + size, seed, first, HUGE_PAGES - first);
 }
 
-/* How much more memory than before is in use for nothing that the kernel tells of. */
+/* How many more pages than before are in use for nothing that the kernel reports. */
 static long lost_pages(long before)
 {
-	/* Memory is not free at once when nobody uses it any more. */
+	/* Memory that is no longer used can take a moment to become free. */
 	soon(memory_unknown() - before < TOLERATED_PAGES);
 	return memory_unknown() - before;
 }
 
 /*
- * Verifies that no memory is lost when a huge page that cannot have a large device
- * folio is zapped, all of it or a part, while it is copied. Core split such a folio
- * on its way, and kept a reference to it if it was not mapped as a whole any more.
+ * Verifies that no memory is lost when a huge page for which there is no large
+ * device folio is zapped, as a whole or a part, while it is copied. Core split such
+ * a folio while it was being migrated, and leaked a reference to it if it was not
+ * mapped as a whole any more.
  */
 TEST_F(devmem, zap_on_the_way_to_the_device)
 {
@@ -115,14 +116,14 @@ TEST_F(devmem, zap_on_the_way_to_the_device)
 	long before;
 	char *ptr;
 
-	/* Core splits a folio of coherent memory before anything is on its way */
+	/* Core splits a folio of coherent memory before the migration begins */
 	if (variant->coherent)
 		return;
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, COPY_US));
 	ptr = area_map(HUGE_PAGES, variant->thp);
 	ASSERT_TRUE(fail_attr("fail_device_large", 100, -1));
 	before = memory_unknown();
-	/* It need not be in time each time: that depends on the machine. */
+	/* Whether the zapper is in time depends on the machine: try again. */
 	for (round = 0; hits < rounds; round++) {
 		madvise(ptr, HUGE, MADV_DONTNEED);
 		fill(ptr, 1, HUGE_PAGES);
@@ -136,8 +137,8 @@ TEST_F(devmem, zap_on_the_way_to_the_device)
 }
 
 /*
- * Zap a huge page of device memory on its way home, by a call or by a CPU fault, until
- * that was in time often enough.
+ * Zap a huge page of device memory while it is migrated back, by a call or by a CPU
+ * fault, until the zapper was in time often enough.
  */
 static void zap_on_the_way_home(struct __test_metadata *_metadata,
 				struct _test_data_devmem *self, bool thp, bool fault)
@@ -165,18 +166,18 @@ static void zap_on_the_way_home(struct __test_metadata *_metadata,
 	}
 }
 
-/* Verifies the same of device memory on the way home. */
+/* Verifies this for device memory that is migrated back. */
 TEST_F(devmem, zap_on_the_way_to_ram)
 {
-	/* Core splits a folio of coherent memory before anything is on its way */
+	/* Core splits a folio of coherent memory before the migration begins */
 	if (!variant->coherent)
 		zap_on_the_way_home(_metadata, self, variant->thp, false);
 }
 
-/* Verifies the same for a CPU fault, which has to end. */
+/* Verifies this for a CPU fault, which must end. */
 TEST_F(devmem, zap_in_a_fault)
 {
-	/* There are no faults, either */
+	/* There are no CPU faults on coherent memory, either */
 	if (!variant->coherent)
 		zap_on_the_way_home(_metadata, self, variant->thp, true);
 }
@@ -204,7 +205,7 @@ static long huge_kb(const void *ptr)
 
 #define FULL_PAGES	(32 * HUGE_PAGES)
 
-/* A device without a free page; returns what it is full of. */
+/* Fill all pages of the device; returns the memory that is on it. */
 static char *fill_device(struct _test_data_devmem *self, bool coherent)
 {
 	unsigned long i, size;
@@ -220,8 +221,8 @@ static char *fill_device(struct _test_data_devmem *self, bool coherent)
 }
 
 /*
- * Verifies that a full device leaves huge pages as they are, those that can be
- * written to and those that cannot.
+ * Verifies that migration to a full device splits no huge pages, neither writable
+ * ones nor read-only ones.
  */
 TEST_F(devmem, full_device_splits_nothing)
 {
@@ -239,7 +240,7 @@ TEST_F(devmem, full_device_splits_nothing)
 	EXPECT_EQ(0, wrong(ptr, 4, FULL_PAGES));
 }
 
-/* Verifies that of a few pages that are free all are used, at the cost of one. */
+/* Verifies that only one huge page is split to use the last free device pages. */
 TEST_F(devmem, nearly_full_device_splits_one)
 {
 	enum { NR = 10 };
@@ -249,7 +250,7 @@ TEST_F(devmem, nearly_full_device_splits_one)
 	ASSERT_EQ(0, mprotect(ptr, FULL_PAGES * PAGE, PROT_READ));
 	other = fill_device(self, variant->coherent);
 	ASSERT_NE(NULL, other);
-	/* A part of a large folio on the device alone cannot be freed */
+	/* TO_RAM, since to drop a part of a large device folio would free no pages */
 	to_ram(self->fd, other + HUGE, NR);
 	EXPECT_EQ(NR, to_device(self->fd, ptr, FULL_PAGES));
 	EXPECT_EQ(NR, resident(self->fd, ptr, FULL_PAGES));
@@ -258,9 +259,9 @@ TEST_F(devmem, nearly_full_device_splits_one)
 }
 
 /*
- * Verifies that a device leaves large folios of a peer alone, which has the same owner:
- * it neither moves nor splits them, be the range all of one or a part, and be it
- * writable or not.
+ * Verifies that a device leaves large folios of a peer, which has the same owner,
+ * alone: it neither moves nor splits them, whether the range is a whole folio or a
+ * part, and whether it is writable or not.
  */
 TEST_F(devmem, peers_folios_stay_whole)
 {

@@ -2,25 +2,26 @@
 /*
  * Everything at once, against a record of what must come out.
  *
- * Processes with several threads do random things with memory of their own, and
- * move it, and each other's, to five devices and back. Each has a record of what is
- * to be in every page, and compares all words of it whenever it looks. Others
- * suspend and unplug the devices meanwhile, let copies and allocations fail, take
- * CPUs and swap away, and run out of memory.
+ * Processes with several threads do random things with memory of their own, and move
+ * it, and each other's, to five devices and back. Each thread has a record of the
+ * content of every page, and compares all words with it whenever it reads a page.
+ * Other processes suspend and unplug the devices meanwhile, let copies and
+ * allocations fail, take CPUs and swap away, and run out of memory.
  *
- * That goes in rounds. A round ends when everybody has done each of his operations:
- * all stop where they are, and what the library counts, what its allocator has in
- * its bitmaps and what the processes say that they have on a device is compared.
- * Then they look at all of their memory and end, and each device must be empty. In
- * the end the machine must have the memory again that it had before.
+ * That goes in rounds. A round ends when every thread and process has done each of
+ * its operations: all of them stop, and the test compares the library's counters,
+ * the bitmaps of its allocator and the number of pages that the processes find on a
+ * device. Then the processes check all of their memory and exit, and each device
+ * must be empty. In the end the machine must have as much free memory as before.
  *
- * How fast the machine is decides nothing: rounds go on until everything that has to
- * happen has happened, and only who does nothing at all for a very long time hangs.
+ * The speed of the machine decides nothing: rounds go on until everything that has
+ * to happen has happened, and a process that does nothing at all for a very long
+ * time is taken to hang.
  *
- * All that is random follows from the seed. With the same seed everybody does the
- * same operations with the same pages in the same order in each round; how they
- * come together in time, and how many of them there are before the round ends, is
- * not the same again. Whoever finds something wrong tells its last operations.
+ * All random choices follow from the seed. With the same seed, each thread does the
+ * same operations with the same pages in the same order in each round; how those of
+ * different threads overlap, and how many of them there are before the round ends,
+ * differs. A thread that finds something wrong reports its last operations.
  */
 #include "hmm_devmem_stress.h"
 #include "hmm_devmem_files.h"
@@ -29,15 +30,15 @@
 #include <getopt.h>
 #include <stdarg.h>
 
-/* The least number of rounds, and after how many what is missing then is given up */
+/* The least number of rounds, and the most if something has not happened yet */
 #define ROUNDS		3
 #define MOST_ROUNDS	100
-/* What has to happen happens at least so often */
+/* How often each thing that has to happen must happen */
 #define TIMES		2
 
 /*
- * Pages that the kernel may have for itself in the end, more than in the beginning. A
- * debug kernel has 3 MiB for its own records.
+ * Pages that the kernel may use for itself in the end, more than in the beginning. A
+ * debug kernel uses 3 MiB for its own records.
  */
 #define LEAK_SLACK	(8L * 256)
 
@@ -112,10 +113,10 @@ static const char * const failure_names[NR_FAILURES] = {
 };
 
 /**
- * fail() - Something is wrong
- * @slot: Who has noticed.
- * @what: What kind of thing.
- * @format: As for printf().
+ * fail() - Report that something is wrong
+ * @slot: The slot of the thread or process that has found it.
+ * @what: The kind of failure.
+ * @format: Description, as for printf().
  */
 void fail(struct slot *slot, enum failure what, const char *format, ...)
 {
@@ -125,7 +126,7 @@ void fail(struct slot *slot, enum failure what, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	/* What came first is why the rest did */
+	/* Keep the first failure: others can follow from it */
 	if (!*slot->failure)
 		memcpy(slot->failure, text, sizeof(text));
 	__atomic_fetch_add(&shared->failures[what], 1, __ATOMIC_SEQ_CST);
@@ -142,14 +143,14 @@ static bool has_failed(void)
 }
 
 /**
- * note_begin() - Write down what is about to be done
- * @slot: By whom.
- * @kind: What.
- * @node: With which device.
+ * note_begin() - Record an operation that is about to begin
+ * @slot: The slot of the thread or process.
+ * @kind: The operation.
+ * @node: The device that it uses.
  * @first: First page.
- * @npages: How many.
+ * @npages: Number of pages.
  *
- * Return: Where note_end() puts the result.
+ * Return: The record, for note_end().
  */
 struct note *note_begin(struct slot *slot, enum kind kind, int node,
 			unsigned long first, unsigned long npages)
@@ -168,8 +169,8 @@ struct note *note_begin(struct slot *slot, enum kind kind, int node,
 }
 
 /**
- * note_end() - Write down what came out
- * @note: What note_begin() has returned.
+ * note_end() - Record the result of an operation
+ * @note: The record from note_begin().
  * @result: The result.
  */
 void note_end(struct note *note, long result)
@@ -178,8 +179,8 @@ void note_end(struct note *note, long result)
 }
 
 /**
- * count() - An operation has had an effect
- * @kind: Which one.
+ * count() - Count an operation that has had an effect
+ * @kind: The operation.
  */
 void count(enum kind kind)
 {
@@ -187,7 +188,7 @@ void count(enum kind kind)
 }
 
 /**
- * phase() - Where the round is
+ * phase() - The present phase of the round
  *
  * Return: The phase. After a failure the round goes to its end.
  */
@@ -202,10 +203,11 @@ static void set_phase(enum phase phase)
 }
 
 /**
- * deal() - The next operation
+ * deal() - Choose the next operation
  * @slot: Number of the slot.
  * @number: Number of the operation.
- * @kinds: What there is. All of it comes, in another order each time.
+ * @kinds: The operations. Each comes once, in a random order, then all come again in
+ *	another order.
  * @nr: Length of @kinds; at most 64.
  *
  * Return: One of @kinds.
@@ -229,7 +231,7 @@ enum kind deal(unsigned int slot, __u64 number, const unsigned char *kinds,
 }
 
 /*
- * What is said in the end.
+ * The report in the end.
  */
 
 static void print_slot(const struct slot *slot)
@@ -261,7 +263,7 @@ static int result(int number, bool ok, const char *what)
 	return !ok;
 }
 
-/* Nothing may be left out silently. */
+/* Has each kind of operation had an effect often enough? Else the test fails. */
 static bool all_happened(void)
 {
 	int i;
@@ -293,7 +295,7 @@ static int print_results(void)
 }
 
 /*
- * Checks when nothing moves.
+ * Checks while no page moves.
  */
 
 static bool is_lazy(int node)
@@ -301,7 +303,7 @@ static bool is_lazy(int node)
 	return shared->plug[node] & HMM_DEVMEM_TEST_LAZY;
 }
 
-/* Numbers are read one after the other, and devices fall asleep meanwhile. */
+/* The files are read one after the other, and a device may suspend in between. */
 static const char *read_files_soon(int node, struct files *files)
 {
 	const char *what = NULL;
@@ -327,8 +329,8 @@ static long resident_sum(int node)
 }
 
 /*
- * A large folio is in use as a whole when only a part of it is still mapped; but for
- * that, what is in use is what the processes have.
+ * The number of pages in use must be that of the pages that the processes have, but
+ * for large folios: these are in use as a whole even if only a part is still mapped.
  */
 static void compare_resident(int node, long used, long large)
 {
@@ -365,7 +367,7 @@ static void compare_counters(int node)
 	shared->counts[KIND_EVICTED] += stats.evicted;
 }
 
-/* One open file is ours. */
+/* One open file is that of this process. */
 static bool is_empty(int node, const struct hmm_devmem_test_stats *stats,
 		     const struct files *files)
 {
@@ -401,7 +403,7 @@ static void expect_empty(int node)
  * Memory of the machine.
  */
 
-/* What devices have for their memory once it was used stays theirs. */
+/* The test devices keep the memory that emulates theirs: let them allocate it now. */
 static bool use_all_memory(void)
 {
 	int i;
@@ -419,8 +421,8 @@ static bool use_all_memory(void)
 }
 
 /*
- * Without what the kernel keeps while there is room, such as the huge zero page. It is
- * not to say so in its log each time.
+ * Pages that are not accounted for, without those that the kernel keeps while memory
+ * is plenty, such as the huge zero page. 7 drops these without a message in the log.
  */
 static long unknown_when_dropped(void)
 {
@@ -428,7 +430,7 @@ static long unknown_when_dropped(void)
 	return memory_unknown();
 }
 
-/* Memory is not free at once when nobody uses it any more. */
+/* Memory that is no longer used can take a moment to become free. */
 static void expect_memory(long before)
 {
 	long lost = 0;
@@ -454,7 +456,8 @@ static void expect_memory(long before)
 
 /**
  * struct round - the processes of a round
- * @pids: The workers, one for each device, one for the machine; 0 if it has ended.
+ * @pids: The workers, one process for each device, one for the machine; 0 if the
+ *	process has ended.
  */
 struct round {
 	pid_t pids[PROCESSES];
@@ -502,7 +505,7 @@ static void end_process(struct round *round, int nr)
 	round->pids[nr] = 0;
 }
 
-/* Whoever does not end by itself does so now. */
+/* Kill the processes that have not ended by themselves. */
 static void kill_rest(struct round *round)
 {
 	int i;
@@ -512,7 +515,7 @@ static void kill_rest(struct round *round)
 			kill(round->pids[i], SIGKILL);
 }
 
-/* Somebody who has died does not stop; who it was is found out later. */
+/* Are all workers alive? A dead one would never stop; end_process() reports it. */
 static bool workers_are_there(struct round *round)
 {
 	siginfo_t info = { };
@@ -525,7 +528,7 @@ static bool workers_are_there(struct round *round)
 	return true;
 }
 
-/* Until all threads have added one to @counter. */
+/* Wait until all threads have added one to @counter. */
 static bool wait_for_threads(struct round *round, const int *counter)
 {
 	const long end = now_ms() + HANG_MS;
@@ -607,7 +610,7 @@ static unsigned int deck_size(int slot)
 				     machine_deck_size();
 }
 
-/* Each of those that do something has done all that it does. */
+/* Has each thread and process done each of its operations? */
 static bool all_had_their_turn(void)
 {
 	int i;
@@ -618,7 +621,7 @@ static bool all_had_their_turn(void)
 	return true;
 }
 
-/* Whatever comes to an end is progress; what does not is found when all stop. */
+/* An operation that ends is progress; one that hangs is found when all stop. */
 static void run_until_done(void)
 {
 	long end = now_ms() + HANG_MS;
@@ -633,7 +636,7 @@ static void run_until_done(void)
 	}
 }
 
-/* Compare what there is while all threads wait. */
+/* Stop all threads, and compare counters while they wait. */
 static void stop_and_compare(struct round *round)
 {
 	int i;
@@ -672,9 +675,9 @@ static void run_round(unsigned int number)
 }
 
 /**
- * struct options - what was asked for
+ * struct options - the options of the command line
  * @seed: The seed.
- * @seconds: How long at least, all rounds together.
+ * @seconds: Least duration of all rounds together.
  * @round: The first round.
  */
 struct options {
@@ -724,7 +727,7 @@ static bool begin(void)
 	return world_begin() && use_all_memory();
 }
 
-/* Leave the devices as they were. */
+/* Plug the devices in the usual way again. */
 static void end(void)
 {
 	int i;

@@ -12,7 +12,7 @@
 #include "hmm_devmem_random.h"
 #include "hmm_devmem_test.h"
 
-/* Two private devices, two coherent ones, the classic one */
+/* Two private devices, two coherent ones, and the classic one */
 #define NODES		5
 #define NODE_COHERENT	2
 #define NODE_CLASSIC	4
@@ -20,16 +20,16 @@
 #define WORKERS		4
 #define THREADS		2
 #define AREA_PAGES	(2 * HUGE_PAGES + 96)
-/* Pages that go through a buffer at once */
+/* Pages in the buffer of a thread */
 #define BUFFER_PAGES	64UL
 
-/* Of everything that works on its own: the last operations, for a report */
+/* The last operations of each slot, for a report */
 #define NOTES		12
 
-/* How long anybody may do nothing at all, however slow the machine is */
+/* HANG_MS: how long a process may do nothing at all, however slow the machine is */
 
 enum kind {
-	/* Of threads, with their own memory */
+	/* Operations of threads, with their own memory */
 	KIND_READ,
 	KIND_WRITE,
 	KIND_TO_DEVICE,
@@ -59,7 +59,7 @@ enum kind {
 	KIND_SCAN,
 	KIND_SOFT_DIRTY,
 	KIND_ZAP,
-	/* With a device */
+	/* Operations with a device */
 	KIND_SUSPEND,
 	KIND_UNPLUG,
 	KIND_EVICT_ALL,
@@ -72,14 +72,14 @@ enum kind {
 	KIND_NO_RAM,
 	KIND_NO_RAM_LARGE,
 	KIND_NO_DMA,
-	/* With the machine */
+	/* Operations with the machine */
 	KIND_CPU,
 	KIND_SWAPOFF,
 	KIND_RECLAIM,
 	KIND_COMPACT,
 	KIND_LIMIT,
 	KIND_OOM,
-	/* What follows from those */
+	/* Events that follow from those */
 	KIND_SWAPPED,
 	KIND_FAULTS,
 	KIND_EVICTED,
@@ -87,11 +87,11 @@ enum kind {
 };
 
 enum phase {
-	PHASE_RUN,	/* all do as they like */
+	PHASE_RUN,	/* all threads and processes do operations */
 	PHASE_CALM,	/* the devices and the machine are left alone */
 	PHASE_SETTLE,	/* threads move their memory somewhere and stop */
-	PHASE_COUNT,	/* they count what is where */
-	PHASE_END,	/* they look at everything once more and go */
+	PHASE_COUNT,	/* threads count their pages on each device */
+	PHASE_END,	/* threads check all of their memory once more and end */
 };
 
 enum failure {
@@ -108,11 +108,11 @@ enum failure {
 
 /**
  * struct note - one operation that was done
- * @number: Of all operations of this slot.
- * @kind: What.
- * @node: With which device, if it is about one.
+ * @number: Its number among all operations of the slot.
+ * @kind: The operation.
+ * @node: The device that it uses, if any.
  * @first: First page.
- * @npages: How many.
+ * @npages: Number of pages.
  * @result: What it returned; -EINPROGRESS before.
  */
 struct note {
@@ -125,10 +125,10 @@ struct note {
 };
 
 /**
- * struct slot - what one thread, or one process of another kind, tells
- * @name: Who it is.
- * @ops: Operations so far.
- * @notes: The last of these.
+ * struct slot - reports of a thread, or of a process that has no memory of its own
+ * @name: Name of the thread or process.
+ * @ops: Number of operations so far.
+ * @notes: The last of these operations.
  * @resident: Pages of its memory on each device, in %PHASE_COUNT.
  * @failure: What went wrong first, or "".
  */
@@ -148,17 +148,17 @@ struct slot {
 
 /**
  * struct shared - memory that all processes have in common
- * @seed: All that is random follows from it.
+ * @seed: All random choices follow from it.
  * @round: Number of the round.
- * @phase: Of the round.
+ * @phase: Phase of the round.
  * @settled: Threads that have settled.
  * @counted: Threads that have counted.
  * @armed: Devices of which copies to RAM may fail right now.
- * @arm_events: How often that was arranged.
+ * @arm_events: How often @armed was raised.
  * @plug: How each device is plugged, %HMM_DEVMEM_TEST_LAZY and so on.
  * @failures: How often something went wrong.
  * @counts: How often each kind of operation has had an effect.
- * @slots: One for each of those who do something.
+ * @slots: One for each thread or process that does operations.
  */
 struct shared {
 	__u64 seed;
@@ -183,14 +183,14 @@ static inline struct rng rng_of(unsigned int slot, __u64 number)
 }
 
 /**
- * struct owner - memory, and a record of what is to be in it
- * @slot: Who owns it.
+ * struct owner - memory, and a record of its content
+ * @slot: The slot of the owner.
  * @area: The memory.
- * @npages: How many pages.
- * @uid: Differs from that of all others, in all rounds.
- * @serial: Counts what was written.
- * @stamps: For each page what all of its words are made from; 0 for zeros.
- * @droppable: There may be zeros instead, at any time until it is written to.
+ * @npages: Size of the memory, pages.
+ * @uid: A number that no other owner has, in any round.
+ * @serial: Counts the pages written; makes each stamp a new one.
+ * @stamps: For each page, the number from which all its words are made; 0 for zeros.
+ * @droppable: For each page, whether it may be zero instead, until it is written to.
  */
 struct owner {
 	struct slot *slot;
@@ -205,7 +205,7 @@ struct owner {
 /**
  * struct span - some pages of some memory
  * @first: The first one.
- * @npages: How many.
+ * @npages: Number of pages.
  */
 struct span {
 	unsigned long first;
@@ -214,11 +214,11 @@ struct span {
 
 /**
  * struct thread - a thread with its memory
- * @owner: Its memory. First, so that a child can be told by it.
- * @index: Which slot.
+ * @owner: Its memory.
+ * @index: Number of its slot.
  * @buffer: %BUFFER_PAGES pages.
  * @child: A child with a copy of its memory, or 0.
- * @killed: The child was.
+ * @killed: The thread has killed @child.
  * @thread: The thread.
  */
 struct thread {
@@ -232,9 +232,9 @@ struct thread {
 
 /**
  * struct turn - one operation
- * @thread: Who does it.
- * @rng: For what else is random.
- * @note: Where its result goes.
+ * @thread: The thread that does it.
+ * @rng: For its random choices.
+ * @note: The record for its result.
  * @node: The device, if it needs one.
  * @own: Pages of the thread's own memory.
  * @any: Pages of any thread's memory.

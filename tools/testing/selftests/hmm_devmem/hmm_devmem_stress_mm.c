@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Operations of hmm_devmem_stress about what the kernel keeps beside the data of a
- * page: that it is locked, may be dropped, may not be touched, was not written to
- * since somebody looked, or is being zapped while it is on its way.
+ * Operations of hmm_devmem_stress about state of memory other than its data: that it
+ * is mlocked, may be dropped, may not be accessed, was not written to since a
+ * certain time, or is zapped while it is being migrated.
  */
 #include "hmm_devmem_stress.h"
 
@@ -28,7 +28,7 @@ static size_t own_size(const struct turn *turn)
 	return turn->own.npages * PAGE;
 }
 
-/* There is no need that all, or any, of it goes. */
+/* Move the memory to the device. It is no failure if a part or all of it stays. */
 static bool own_to_device(struct turn *turn)
 {
 	return is_tolerable(tolerate(turn, "to device",
@@ -40,7 +40,7 @@ static bool own_to_device(struct turn *turn)
  * Locked memory.
  */
 
-/* Memory that cannot be had, or cannot come home, is no failure: it is locked later. */
+/* If there is no memory, or pages cannot move back, they are locked later. */
 static bool lock_own(struct turn *turn, unsigned int flags)
 {
 	return !mlock2(own_of(turn), own_size(turn), flags) ||
@@ -75,7 +75,7 @@ static long lock_for_a_while(struct turn *turn, unsigned int flags)
 }
 
 /**
- * op_mlock() - Memory that is locked goes to a device and comes back
+ * op_mlock() - Move memory that is locked to a device and back
  * @turn: The operation.
  *
  * Return: More than 0 if it had an effect.
@@ -86,7 +86,7 @@ long op_mlock(struct turn *turn)
 }
 
 /**
- * op_mlock_onfault() - The same for memory that is locked when it is touched
+ * op_mlock_onfault() - Move memory that is locked when it is touched
  * @turn: The operation.
  *
  * Return: More than 0 if it had an effect.
@@ -97,7 +97,7 @@ long op_mlock_onfault(struct turn *turn)
 }
 
 /**
- * op_mlock_drop() - Memory is dropped while it is locked
+ * op_mlock_drop() - Drop memory while it is locked
  * @turn: The operation.
  *
  * Return: More than 0 if it had an effect.
@@ -115,7 +115,7 @@ long op_mlock_drop(struct turn *turn)
 }
 
 /**
- * op_mlock_unmap() - Memory is unmapped while it is locked
+ * op_mlock_unmap() - Unmap memory while it is locked
  * @turn: The operation.
  *
  * Return: More than 0 if it had an effect.
@@ -132,7 +132,7 @@ long op_mlock_unmap(struct turn *turn)
  * Memory that may be dropped.
  */
 
-/* What was written once more is not to be dropped any more. */
+/* Memory that the device has written to must not be dropped any more. */
 static bool write_by_device_and_drop(struct turn *turn)
 {
 	turn->own = limited(turn->own, BUFFER_PAGES);
@@ -167,7 +167,7 @@ long op_free(struct turn *turn)
  * Memory that may not be touched.
  */
 
-/* A device that reads gets nothing. */
+/* A read by a device must fail. */
 static bool device_cannot_read(struct turn *turn)
 {
 	const long ret = device_read(node_of(turn), own_of(turn),
@@ -179,7 +179,7 @@ static bool device_cannot_read(struct turn *turn)
 	return ret < 0;
 }
 
-/* Nobody can fill it now. */
+/* Memory without access that was dropped must get no pages. */
 static bool nothing_is_filled(struct turn *turn)
 {
 	const char *ptr = own_of(turn);
@@ -201,7 +201,7 @@ static bool nothing_is_filled(struct turn *turn)
 }
 
 /**
- * op_prot_none() - Memory may not be touched for a while
+ * op_prot_none() - Take the access to memory away for a while
  * @turn: The operation.
  *
  * Return: More than 0 if it had an effect.
@@ -221,15 +221,15 @@ long op_prot_none(struct turn *turn)
 }
 
 /*
- * Memory of which somebody wants to know whether it was written to.
+ * Memory whose writes are tracked.
  */
 
 /**
- * struct tracker - a way to know
+ * struct tracker - a way to track writes
  * @name: Its name.
- * @begin: From now on; returns a file or -1.
- * @look: Fills in which pages were written to; false if that is not possible.
- * @end: No longer; false if that was not possible.
+ * @begin: Starts to track writes; returns a file or -1.
+ * @look: Fills in which pages were written to; returns false if that failed.
+ * @end: Stops to track writes; returns false if that failed.
  */
 struct tracker {
 	const char *name;
@@ -238,7 +238,7 @@ struct tracker {
 	bool (*end)(struct turn *turn, int fd);
 };
 
-/* Small parts of the memory, by the CPU or by a device, wherever they are then. */
+/* Write to small parts of the memory, with the CPU or a device, wherever they are. */
 static bool write_parts(struct turn *turn)
 {
 	struct owner *owner = &turn->thread->owner;
@@ -272,7 +272,7 @@ static bool compare_written(struct turn *turn, const struct tracker *tracker,
 	for (i = 0; i < turn->own.npages; i++) {
 		const unsigned long page = turn->own.first + i;
 
-		/* Nobody has written the zeros of what MADV_FREE has let the kernel drop */
+		/* Pages that were dropped after MADV_FREE are zero without a write */
 		if (owner->stamps[page] == before[page] || written[i] ||
 		    !owner->stamps[page])
 			continue;
@@ -339,7 +339,7 @@ static bool scan(struct turn *turn, __u64 flags, bool *written)
 	return true;
 }
 
-/* What userfaultfd is to look after; also what was never touched. */
+/* Register memory with userfaultfd, also what was never touched. */
 static int register_own(struct turn *turn, __u64 features)
 {
 	struct uffdio_api api = {
@@ -360,7 +360,7 @@ static int register_own(struct turn *turn, __u64 features)
 	return -1;
 }
 
-/* A child that was forked meanwhile has the file, too: to close it does nothing yet. */
+/* Close alone may do nothing: a child that was forked meanwhile has the file, too. */
 static bool unregister_own(struct turn *turn, int fd)
 {
 	struct uffdio_range range = {
@@ -390,7 +390,7 @@ static bool scan_look(struct turn *turn, int fd, bool *written)
 }
 
 /**
- * op_scan() - Writes are found by PAGEMAP_SCAN
+ * op_scan() - Track writes with PAGEMAP_SCAN
  * @turn: The operation.
  *
  * Return: More than 0 if it had an effect.
@@ -407,7 +407,7 @@ long op_scan(struct turn *turn)
 	return track(turn, &tracker);
 }
 
-/* Soft-dirty: it is cleared for all threads at once, so by one at a time. */
+/* Soft-dirty bits: cleared for the whole process, so one thread at a time uses them. */
 
 static pthread_mutex_t soft_dirty_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -443,7 +443,7 @@ static bool soft_dirty_end(struct turn *turn, int fd)
 }
 
 /**
- * op_soft_dirty() - Writes are found by the pagemap, after clear_refs
+ * op_soft_dirty() - Track writes with soft-dirty bits
  * @turn: The operation.
  *
  * Return: More than 0 if it had an effect.
@@ -461,18 +461,18 @@ long op_soft_dirty(struct turn *turn)
 }
 
 /*
- * Memory that is zapped while it is on its way.
+ * Memory that is zapped while it is being migrated.
  */
 
 #define ZAPS	6
 
 /**
- * struct zapper - a thread that zaps, for another one
- * @go: There is something to do.
- * @done: It is done.
- * @turn: For which operation.
+ * struct zapper - a thread that zaps memory of another thread
+ * @go: Posted when there is memory to zap.
+ * @done: Posted when it was zapped.
+ * @turn: The operation of the other thread.
  * @spans: What to zap.
- * @ok: That was possible.
+ * @ok: Zapping has succeeded.
  * @thread: The thread.
  */
 struct zapper {
@@ -538,7 +538,7 @@ void helpers_start(void)
 	}
 }
 
-/* All of a huge page that is new, and not yet anywhere else. */
+/* Fill a new huge page. */
 static bool fill_huge_page(struct turn *turn)
 {
 	struct owner *owner = &turn->thread->owner;
@@ -550,7 +550,7 @@ static bool fill_huge_page(struct turn *turn)
 	       owner_write(owner, turn->own.first, turn->own.npages);
 }
 
-/* To a device and home again until all is zapped; what was is forgotten then. */
+/* Move memory to a device and back until the zapper has zapped all its spans. */
 static bool move_and_zap(struct turn *turn, struct zapper *zapper)
 {
 	struct owner *owner = &turn->thread->owner;
@@ -569,7 +569,7 @@ static bool move_and_zap(struct turn *turn, struct zapper *zapper)
 }
 
 /**
- * op_zap() - Parts of a huge page are zapped while it is on its way
+ * op_zap() - Zap parts of a huge page while it is being migrated
  * @turn: The operation.
  *
  * Return: More than 0 if it had an effect.
@@ -585,7 +585,7 @@ long op_zap(struct turn *turn)
 		zapper->spans[i].npages = 1 + rng_below(&turn->rng, 64);
 		zapper->spans[i].first = turn->own.first +
 			rng_below(&turn->rng, HUGE_PAGES - zapper->spans[i].npages);
-		/* Now and then all of it */
+		/* Now and then, zap all of it */
 		if (!rng_below(&turn->rng, 8))
 			zapper->spans[i] = turn->own;
 	}

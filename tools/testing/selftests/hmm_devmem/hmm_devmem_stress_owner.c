@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What hmm_devmem_stress knows of memory: what was written to each page last, and
- * whether it is still there.
+ * The record that hmm_devmem_stress has of memory: what was written to each page
+ * last, and the check whether that is still there.
  */
 #include "hmm_devmem_stress.h"
 
 #define WORD_STEP	0x9e3779b97f4a7c15ULL
 
 /*
- * Accesses. Where a copy to RAM was made to fail they may raise SIGBUS, and then
- * succeed later.
+ * Accesses. While copies to RAM are made to fail, they may raise SIGBUS, and succeed
+ * later.
  */
 
 static __thread sigjmp_buf fault_env;
@@ -19,12 +19,12 @@ static void fault_handler(int sig)
 {
 	if (accessing)
 		siglongjmp(fault_env, sig);
-	/* Not in a place where it could have been expected */
+	/* Not in access_try(): let the signal kill the process */
 	signal(sig, SIG_DFL);
 }
 
 /**
- * catch_faults() - Let owners' accesses notice signals
+ * catch_faults() - Catch signals that accesses of owners raise
  */
 void catch_faults(void)
 {
@@ -38,12 +38,12 @@ void catch_faults(void)
 }
 
 /**
- * struct access - to one page
+ * struct access - an access to one page
  * @page: The page.
- * @stamp: What is to be in it.
- * @write: Put it there; else look whether it is.
+ * @stamp: The stamp that its content is made from.
+ * @write: Write that content; else compare with it.
  * @word: The first wrong word, %WORDS if there is none.
- * @found: What is there instead.
+ * @found: The content of that word.
  */
 struct access {
 	char *page;
@@ -76,7 +76,7 @@ static void access_check(struct access *access)
 	unsigned long i;
 
 	for (i = 0; i < WORDS; i++) {
-		/* Once: what is compared is what is told */
+		/* Read once, so that the word compared is the one reported */
 		found = read_word(p + i);
 		if (found != word_of(access->stamp, i))
 			break;
@@ -85,7 +85,7 @@ static void access_check(struct access *access)
 	access->found = found;
 }
 
-/* The signal that it raised, or 0. */
+/* Do the access; returns the signal that it raised, or 0. */
 static int access_try(struct access *access)
 {
 	int sig = sigsetjmp(fault_env, 0);
@@ -106,13 +106,13 @@ static int arm_events(void)
 	return __atomic_load_n(&shared->arm_events, __ATOMIC_SEQ_CST);
 }
 
-/* Was that signal ordered by somebody at some time since @events? */
+/* Can the signal come from a copy that was made to fail since @events was read? */
 static bool is_ordered(int sig, bool armed, int events)
 {
 	return sig == SIGBUS && (armed || events != arm_events());
 }
 
-/* Returns false, and says so, if the page is lost. */
+/* Returns false, and reports a failure, if the page is lost. */
 static bool access_page(struct owner *owner, struct access *access)
 {
 	const long end = now_ms() + HANG_MS;
@@ -152,7 +152,7 @@ static __u64 next_stamp(struct owner *owner)
 /**
  * page_of() - Address of a page of an owner
  * @owner: The owner.
- * @page: Which one.
+ * @page: Number of the page.
  *
  * Return: The address.
  */
@@ -201,8 +201,8 @@ static bool fail_bytes(struct owner *owner, const char *where, unsigned long pag
 }
 
 /*
- * Not what was written: is that allowed? If so there are zeros from now on, for what
- * is there was read, or is a copy.
+ * The page does not have its recorded content: may the kernel have dropped it? If
+ * so, record zeros, since the page was read and thus has zeros from now on.
  */
 static bool is_dropped(struct owner *owner, unsigned long page)
 {
@@ -236,18 +236,18 @@ bool owner_check(struct owner *owner, unsigned long first, unsigned long npages)
 		if (!is_dropped(owner, i))
 			return fail_bytes(owner, "read", i, access.word,
 					  access.stamp, access.found);
-		/* It can have happened in the middle; now it must be over */
+		/* Check again: it can have been dropped while it was read */
 		i--;
 	}
 	return true;
 }
 
 /**
- * owner_check_copy() - The same for a copy of the pages
+ * owner_check_copy() - Compare a copy of some pages with the record
  * @owner: The owner.
- * @where: Where the copy comes from.
+ * @where: Where the copy comes from, for the report.
  * @copy: The copy.
- * @span: Of which pages.
+ * @span: The pages that were copied.
  *
  * Return: Whether all is right; if not, the failure was noted.
  */
@@ -272,9 +272,9 @@ bool owner_check_copy(struct owner *owner, const char *where, char *copy,
 }
 
 /**
- * owner_forget() - There are zeros now
+ * owner_forget() - Record that pages are zero now
  * @owner: The owner.
- * @span: Where.
+ * @span: The pages.
  */
 void owner_forget(struct owner *owner, struct span span)
 {
@@ -283,9 +283,9 @@ void owner_forget(struct owner *owner, struct span span)
 }
 
 /**
- * owner_may_lose() - There may be zeros at any time, until it is written to
+ * owner_may_lose() - Record that pages may become zero until they are written to
  * @owner: The owner.
- * @span: Where.
+ * @span: The pages.
  */
 void owner_may_lose(struct owner *owner, struct span span)
 {
@@ -293,11 +293,12 @@ void owner_may_lose(struct owner *owner, struct span span)
 }
 
 /**
- * is_tolerable() - What an ioctl that moves memory may return at any time
+ * is_tolerable() - May an ioctl that moves memory return this at any time?
  * @ret: What it has returned.
  *
- * The device may be unplugged or suspended, others may hold the pages or have them
- * unmapped for a moment, and memory may have been made to run out.
+ * The device may be unplugged or suspended, other tasks may hold references to the
+ * pages or have them unmapped for a moment, and allocations may have been made to
+ * fail.
  *
  * Return: Whether that is no failure.
  */
@@ -318,10 +319,10 @@ bool is_tolerable(long ret)
 }
 
 /**
- * tolerate() - Is that what an ioctl may return?
- * @turn: For which operation.
- * @what: Which ioctl.
- * @ret: What it has returned; if it may not, the failure is noted.
+ * tolerate() - Report an ioctl that returned what it may not
+ * @turn: The operation.
+ * @what: Name of the ioctl.
+ * @ret: What it has returned; a failure is noted unless is_tolerable().
  *
  * Return: @ret.
  */
@@ -334,9 +335,9 @@ long tolerate(struct turn *turn, const char *what, long ret)
 }
 
 /**
- * must() - A system call that has no reason to fail
- * @turn: For which operation.
- * @what: Which call.
+ * must() - Report a system call that failed without reason
+ * @turn: The operation.
+ * @what: Name of the call.
  * @ok: Whether it has succeeded; if not, the failure is noted.
  *
  * Return: @ok.
@@ -350,11 +351,11 @@ bool must(struct turn *turn, const char *what, bool ok)
 }
 
 /**
- * owner_fill_copy() - Make something new for some pages, in a buffer
+ * owner_fill_copy() - Make new content for some pages, in a buffer
  * @owner: The owner.
  * @copy: The buffer.
- * @stamps: What is made is put here; it is not in the pages yet.
- * @npages: How many.
+ * @stamps: Gets the stamps of the new content, which is not in the pages yet.
+ * @npages: Number of pages.
  */
 void owner_fill_copy(struct owner *owner, char *copy, __u64 *stamps,
 		     unsigned long npages)
@@ -371,10 +372,10 @@ void owner_fill_copy(struct owner *owner, char *copy, __u64 *stamps,
 }
 
 /**
- * owner_written() - What owner_fill_copy() has made is in the pages
+ * owner_written() - Record that content of owner_fill_copy() was written to pages
  * @owner: The owner.
- * @stamps: What that is.
- * @span: Which pages.
+ * @stamps: The stamps of the content.
+ * @span: The pages.
  */
 void owner_written(struct owner *owner, const __u64 *stamps, struct span span)
 {
@@ -385,10 +386,10 @@ void owner_written(struct owner *owner, const __u64 *stamps, struct span span)
 }
 
 /**
- * owner_find_out() - It may be, page by page: the write has failed somewhere
+ * owner_find_out() - Find out which pages were written to before a write has failed
  * @owner: The owner.
- * @stamps: What was to be written.
- * @span: To which pages.
+ * @stamps: The stamps of the content that was to be written.
+ * @span: The pages that it was to be written to.
  *
  * Return: Whether all is right; if not, the failure was noted.
  */

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The processes of hmm_devmem_stress that own memory: each of their threads does
- * one operation after the other with pages of its own, and knows what is in them.
- * Threads move their neighbours' pages as well, which changes nothing in them.
+ * The processes of hmm_devmem_stress that own memory: each of their threads does one
+ * operation after the other with pages of its own, and has a record of their
+ * content. Threads also move pages of other threads, which does not change their
+ * content.
  */
 #include "hmm_devmem_stress.h"
 
@@ -21,11 +22,11 @@
 
 #define ARENA_PAGES	(THREADS * AREA_PAGES)
 
-/* Of this process. A child that is forked has other files. */
+/* Memory and open files of this process. A forked child opens files of its own. */
 static char *arena;
 static int nodes[NODES];
 static struct thread threads[THREADS];
-/* Nobody leaves holes where the next thread's stack would be put */
+/* All threads have started: before, a stack could be mapped where memory is unmapped */
 static pthread_barrier_t all_there;
 
 /*
@@ -33,11 +34,11 @@ static pthread_barrier_t all_there;
  */
 
 /**
- * limited() - At most so many pages of a span
+ * limited() - Limit the length of a span
  * @span: The span.
- * @most: How many.
+ * @most: Number of pages, at most.
  *
- * Return: The first of them.
+ * Return: The span, or its first @most pages.
  */
 struct span limited(struct span span, unsigned long most)
 {
@@ -91,7 +92,7 @@ static long op_to_device(struct turn *turn)
 			to_device(node_of(turn), any_of(turn), turn->any.npages));
 }
 
-/* Most of what is on a device is not there for long: send it there first. */
+/* Pages do not stay on a device for long, so move some there first. */
 static long op_to_ram(struct turn *turn)
 {
 	op_to_device(turn);
@@ -99,7 +100,7 @@ static long op_to_ram(struct turn *turn)
 			to_ram(node_of(turn), any_of(turn), turn->any.npages));
 }
 
-/* Where small devices have something, and now and then elsewhere. */
+/* Evict a range where small devices have pages in use, and now and then others. */
 static long op_evict(struct turn *turn)
 {
 	const unsigned long first = rng_below(&turn->rng, 4096);
@@ -127,7 +128,7 @@ static long op_device_read(struct turn *turn)
 }
 
 /**
- * op_device_write() - A device writes to memory
+ * op_device_write() - Let a device write to memory
  * @turn: The operation.
  *
  * Return: More than 0 if it did, or -errno.
@@ -167,7 +168,7 @@ static bool reopen_nodes(struct slot *slot)
 	return true;
 }
 
-/* In a child: all is as in the parent when it forked, then it is the child's own. */
+/* Runs in a child: check the memory as it was at the fork, then change it. */
 static bool child_run(struct turn *turn)
 {
 	struct owner *owner = &turn->thread->owner;
@@ -176,7 +177,7 @@ static bool child_run(struct turn *turn)
 	owner->serial += 1ULL << 32;
 	if (!reopen_nodes(owner->slot))
 		return false;
-	/* All of it takes its time, in which the parent can go on */
+	/* To check all of it takes long, which lets the parent go on meanwhile */
 	if (rng_below(&turn->rng, 4) ? !owner_check(owner, own.first, own.npages) :
 				       !owner_check(owner, 0, owner->npages))
 		return false;
@@ -218,7 +219,7 @@ static long fork_child(struct turn *turn)
 	return 1;
 }
 
-/* The child lives on meanwhile, and has what the parent had. */
+/* Fork a child, which runs while the thread goes on. */
 static long op_fork(struct turn *turn)
 {
 	return fork_child(turn);
@@ -243,7 +244,7 @@ static bool map_again(struct turn *turn, struct span span)
 				       PROT_READ | PROT_WRITE, flags, -1, 0) == addr);
 }
 
-/* From one half of the memory to the other, with what is known about it. */
+/* Move a mapping from one half of the memory to the other, with its record. */
 static long move_mapping(struct turn *turn, int flags)
 {
 	struct owner *owner = &turn->thread->owner;
@@ -309,15 +310,15 @@ static long op_dontneed(struct turn *turn)
 	return owner_check(&turn->thread->owner, turn->own.first, 1);
 }
 
-/* Advice about anybody's memory, which need not be followed. */
+/* Give advice, which the kernel need not follow, about memory of any thread. */
 static long advise(char *addr, unsigned long npages, int advice)
 {
 	return madvise(addr, npages * PAGE, advice) ? -errno : 1;
 }
 
 /**
- * huge_span() - Where there can be a huge page
- * @owner: Of which memory.
+ * huge_span() - Find where there can be a huge page
+ * @owner: The owner of the memory.
  *
  * Return: The first such pages.
  */
@@ -331,7 +332,7 @@ struct span huge_span(const struct owner *owner)
 	};
 }
 
-/* Nothing on a device is collapsed, so it is read before. */
+/* Core does not collapse pages on a device, so read them before. */
 static long op_collapse(struct turn *turn)
 {
 	struct owner *owner = &turn->thread->owner;
@@ -371,7 +372,7 @@ static long op_mprotect(struct turn *turn)
 						PROT_READ | PROT_WRITE));
 }
 
-/* get_user_pages(), by which others look at memory. */
+/* Read memory by get_user_pages(), as another process would. */
 static long op_gup(struct turn *turn)
 {
 	const struct span span = limited(turn->own, BUFFER_PAGES);
@@ -429,7 +430,7 @@ static long (* const ops[])(struct turn *turn) = {
 	[KIND_ZAP] = op_zap,
 };
 
-/* What there is more of comes more often. */
+/* An operation that is listed more often is done more often. */
 static const unsigned char deck[] = {
 	KIND_READ, KIND_READ, KIND_READ, KIND_READ, KIND_READ,
 	KIND_WRITE, KIND_WRITE, KIND_WRITE, KIND_WRITE, KIND_WRITE,
@@ -443,7 +444,7 @@ static const unsigned char deck[] = {
 	KIND_PROT_NONE, KIND_SCAN, KIND_SOFT_DIRTY, KIND_ZAP,
 };
 
-/* Small ones as often as large ones. */
+/* A random span; small ones are as frequent as large ones. */
 static struct span random_span(struct rng *rng, unsigned long total)
 {
 	const unsigned long most = 1UL << rng_below(rng, 11);
@@ -455,9 +456,9 @@ static struct span random_span(struct rng *rng, unsigned long total)
 }
 
 /**
- * worker_deck_size() - Operations of a thread until all were done
+ * worker_deck_size() - After how many operations has a thread done each of them?
  *
- * Return: How many.
+ * Return: The number of operations.
  */
 unsigned int worker_deck_size(void)
 {
@@ -510,7 +511,7 @@ static void count_resident(struct thread *thread)
 						    owner->npages);
 }
 
-/* Leave something on one of the devices, let it be counted, and look at it. */
+/* Move the memory to one of the devices, count its pages there, and check it. */
 static void settle(struct thread *thread)
 {
 	struct owner *owner = &thread->owner;
@@ -563,7 +564,7 @@ static void thread_init(struct thread *thread, unsigned int index, char *area)
 
 /**
  * worker_run() - Be one of the processes that own memory, for a round
- * @nr: Which one.
+ * @nr: Number of the process.
  */
 void worker_run(unsigned int nr)
 {

@@ -11,7 +11,7 @@
 #define GROUP		"/sys/fs/cgroup/hmm_devmem_stress"
 #define SWAP_MIB	16
 #define LIMIT_PAGES	400
-/* Charges are made in advance, for each CPU */
+/* Core charges in advance, for each CPU */
 #define LIMIT_SLACK	(4 * 64 * PAGE)
 /* Less than the memory of an owner */
 #define OOM_LIMIT	"2M"
@@ -22,8 +22,9 @@ static void pause_ms(struct rng *rng, unsigned int least, unsigned int most)
 }
 
 /*
- * Control groups: one for those who own memory, one that is to come home to a
- * limit, one in which somebody is to be killed.
+ * Control groups: "work" for the processes that own memory, "limit" for a process
+ * whose pages move back while it is at its limit, "oom" for a process that is
+ * killed.
  */
 
 static const char *group_file(const char *group, const char *name)
@@ -51,7 +52,7 @@ static bool remove_group(const char *name)
 
 /**
  * join_group() - Move this process to one of the groups
- * @name: Which one.
+ * @name: Name of the group.
  *
  * Return: Whether that was possible.
  */
@@ -60,7 +61,7 @@ bool join_group(const char *name)
 	return file_write(group_file(name, "cgroup.procs"), "0");
 }
 
-/* A RAM disk takes memory when it is written to, and keeps it. */
+/* A RAM disk allocates memory when it is written to: let it do that now. */
 static bool fill_swap_disk(void)
 {
 	static const char zeros[1 << 20];
@@ -77,7 +78,7 @@ static bool fill_swap_disk(void)
 /**
  * world_begin() - Prepare what the operations need
  *
- * Return: Whether all of it is there.
+ * Return: Whether all of that has succeeded.
  */
 bool world_begin(void)
 {
@@ -91,7 +92,7 @@ bool world_begin(void)
 }
 
 /**
- * world_end() - Take it away again
+ * world_end() - Undo world_begin()
  *
  * Return: Whether that was possible.
  */
@@ -127,7 +128,7 @@ static const struct hmm_devmem_test_plug plugs[] = {
 #define NR_PLUGS	(sizeof(plugs) / sizeof(*plugs))
 
 /**
- * plug_random() - Plug a device in one of the ways there are
+ * plug_random() - Plug a device with random properties
  * @node: The device.
  * @fd: Its open file.
  * @rng: For the choice.
@@ -149,11 +150,11 @@ int plug_random(int node, int fd, struct rng *rng)
 }
 
 /**
- * struct device - a device that something happens to
- * @node: Which one.
+ * struct device - a device that operations are done with
+ * @node: Number of the device.
  * @fd: Its open file.
- * @slot: What is told about it.
- * @rng: Of the operation.
+ * @slot: The slot of the process that does the operations.
+ * @rng: For random choices of the operation.
  */
 struct device {
 	int node;
@@ -170,12 +171,12 @@ static long device_result(struct device *device, const char *what, long ret)
 	return ret < 0 ? ret : 1;
 }
 
-/* Nothing is there while it is suspended. */
+/* Suspend and resume the device; no page may be on it in between. */
 static long do_suspend(struct device *device)
 {
 	long ret, used;
 
-	/* There, the PM core resumes it as well */
+	/* Not with runtime PM, which could resume the device in between */
 	if (shared->plug[device->node] & HMM_DEVMEM_TEST_RUNTIME_PM)
 		return 0;
 	ret = device_suspend(device->fd);
@@ -219,7 +220,7 @@ static long do_inject(struct device *device, enum hmm_devmem_test_fail what)
 	return device_result(device, "inject", ret);
 }
 
-/* Whoever touches such a page gets a signal; the data stays where it is. */
+/* An access to a page whose copy fails raises SIGBUS; its data stays on the device. */
 static long do_inject_to_ram(struct device *device,
 			     enum hmm_devmem_test_fail what)
 {
@@ -278,10 +279,10 @@ static const unsigned char node_deck[] = {
 static const unsigned char classic_deck[] = { KIND_UNPLUG };
 
 /**
- * node_deck_size() - Operations with a device until all were done
- * @node: Which one.
+ * node_deck_size() - After how many operations was each done with a device?
+ * @node: Number of the device.
  *
- * Return: How many.
+ * Return: The number of operations.
  */
 unsigned int node_deck_size(int node)
 {
@@ -305,13 +306,13 @@ static void device_turn(struct device *device)
 	note_end(note, ret);
 	if (ret > 0)
 		count(kind);
-	/* Or there would be nothing on it ever */
+	/* Pause, so that pages can be moved to the device */
 	pause_ms(&device->rng, 10, classic ? 300 : 150);
 }
 
 /**
- * node_run() - Be the process that does something to a device, for a round
- * @node: Which one.
+ * node_run() - Be the process that does operations with a device, for a round
+ * @node: Number of the device.
  */
 void node_run(int node)
 {
@@ -330,9 +331,9 @@ void node_run(int node)
  */
 
 /**
- * struct machine - what happens to the machine
- * @slot: What is told about it.
- * @rng: Of the operation.
+ * struct machine - state of the process that does operations with the machine
+ * @slot: The slot of the process.
+ * @rng: For random choices of the operation.
  */
 struct machine {
 	struct slot *slot;
@@ -369,7 +370,7 @@ static long do_swapoff(struct machine *machine)
 	return machine_result(machine, "swapon", !swap_begin(SWAP_MIB * 256));
 }
 
-/* More than there is to be had is no failure. */
+/* It is no failure if less than that can be reclaimed. */
 static long do_reclaim(void)
 {
 	return file_write(group_file("work", "memory.reclaim"), "8M") ||
@@ -377,8 +378,8 @@ static long do_reclaim(void)
 }
 
 /*
- * Children that own memory. They are told by the number of what went wrong, and
- * have said what it was themselves.
+ * Children that own memory. Their exit status is the number of the step that went
+ * wrong; they report by themselves what that was.
  */
 static struct owner child_owner;
 
@@ -406,7 +407,7 @@ static bool limit_group(void)
 	return file_write(group_file("limit", "memory.max"), text);
 }
 
-/* There is no room for anything but what there is, and it is to come home. */
+/* Bring pages back while their cgroup is at its limit. */
 static int limit_child(struct machine *machine)
 {
 	struct owner *owner = &child_owner;
@@ -425,7 +426,7 @@ static int limit_child(struct machine *machine)
 	return 0;
 }
 
-/* More than it may have: it is killed before it comes to its end. */
+/* Use more memory than the cgroup may: the process is killed before it returns. */
 static int oom_child(struct machine *machine)
 {
 	struct owner *owner = &child_owner;
@@ -491,9 +492,9 @@ static const unsigned char machine_deck[] = {
 };
 
 /**
- * machine_deck_size() - Operations with the machine until all were done
+ * machine_deck_size() - After how many operations was each done with the machine?
  *
- * Return: How many.
+ * Return: The number of operations.
  */
 unsigned int machine_deck_size(void)
 {
@@ -518,7 +519,7 @@ static void machine_turn(struct machine *machine)
 }
 
 /**
- * machine_run() - Be the process that does something to the machine, for a round
+ * machine_run() - Be the process that does operations with the machine, for a round
  */
 void machine_run(void)
 {

@@ -36,7 +36,7 @@ static inline int swap_begin(unsigned long npages)
 	return swapon(SWAP_DISK, 0) ? -errno : 0;
 }
 
-/* Nodes. */
+/* NUMA nodes. */
 
 static inline bool area_bind(void *ptr, unsigned long npages, int node)
 {
@@ -46,7 +46,7 @@ static inline bool area_bind(void *ptr, unsigned long npages, int node)
 			8 * sizeof(nodes), 0);
 }
 
-/* Physical ranges with the name of a device; what it brought along is not there. */
+/* Number of physical ranges with the name of a device; not of coherent devices. */
 static inline int ranges(int nr)
 {
 	const char *text = file_read("/proc/iomem");
@@ -61,14 +61,14 @@ static inline int ranges(int nr)
 	return count;
 }
 
-/* The range of a zombie goes some time after its last page was freed. */
+/* The same, after a wait: a zombie's range goes some time after its last page. */
 static inline int ranges_soon(int nr, int expected)
 {
 	soon(ranges(nr) == expected);
 	return ranges(nr);
 }
 
-/* An event of /proc/vmstat. */
+/* A counter of /proc/vmstat. */
 static inline long vm_events(const char *name)
 {
 	const char *text = file_read("/proc/vmstat"), *found;
@@ -80,8 +80,8 @@ static inline long vm_events(const char *name)
 }
 
 /*
- * Free pages that MemFree leaves out: CPUs keep some for themselves, thousands of huge
- * ones where the zones' watermarks are high.
+ * Free pages that MemFree leaves out because they are in per-CPU lists: thousands of
+ * huge pages where the zones' watermarks are high.
  */
 static inline long memory_of_cpus(void)
 {
@@ -95,7 +95,7 @@ static inline long memory_of_cpus(void)
 	return sum;
 }
 
-/* Pages that are neither free nor in use for anything that the kernel tells of. */
+/* Pages that are neither free nor in use for anything that the kernel reports. */
 static inline long memory_unknown(void)
 {
 	static const char * const known[] = {

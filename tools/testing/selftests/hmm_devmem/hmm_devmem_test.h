@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the programs of this folder share: calls of the test device, mappings
- * with a pattern in them, and where the kernel says that pages are.
+ * Helpers that the programs of this folder share: calls of the test device, mappings
+ * with a pattern in them, and queries of the kernel about where pages are.
  */
 #ifndef _SELFTESTS_HMM_DEVMEM_TEST_H
 #define _SELFTESTS_HMM_DEVMEM_TEST_H
@@ -70,7 +70,7 @@ static inline int device_cmd(int fd, unsigned long request, const void *addr,
 	return device_ioctl(fd, request, cmd);
 }
 
-/* Pages that were successful, or -errno. */
+/* Returns the number of pages the call was successful for, or -errno. */
 static inline long device_pages(int fd, unsigned long request, const void *addr,
 				void *ptr, unsigned long npages)
 {
@@ -120,7 +120,7 @@ static inline long device_used(int fd)
 	return stats.allocated - stats.freed;
 }
 
-/* Pages left there, or -errno. */
+/* Returns the number of pages left in the range, or -errno. */
 static inline long device_evict(int fd, unsigned long first,
 				unsigned long npages)
 {
@@ -190,8 +190,8 @@ static inline long now_ms(void)
 }
 
 /*
- * For how long to wait for what must happen. It measures nothing: whoever waits so
- * long hangs.
+ * For how long to wait for what must happen. This is no measurement: a wait that
+ * takes longer never ends.
  */
 #define HANG_MS		900000
 
@@ -207,8 +207,8 @@ static inline long now_ms(void)
 })
 
 /*
- * The mm of a process that has ended can live a moment longer, when the driver
- * or the kernel looks at it: pages in use after waiting for @expected.
+ * Pages in use, after a wait for @expected: the mm of a process that has exited can
+ * live a moment longer, if the driver or the kernel holds a reference to it.
  */
 static inline long device_used_soon(int fd, long expected)
 {
@@ -216,7 +216,7 @@ static inline long device_used_soon(int fd, long expected)
 	return device_used(fd);
 }
 
-/* Where pages are. */
+/* Queries of where pages are. */
 
 static inline bool state_is_device(unsigned char state)
 {
@@ -247,7 +247,7 @@ static inline long resident(int fd, const void *addr, unsigned long npages)
 	return ret;
 }
 
-/* Pages of which the device says something that @holds, of @bit if that matters, or -1. */
+/* Number of pages whose state in a snapshot @holds(state, @bit), or -1. */
 static inline long count_pages(int fd, const void *addr, unsigned long npages,
 			       bool (*holds)(unsigned char state, unsigned char bit),
 			       unsigned char bit)
@@ -269,7 +269,7 @@ static inline bool state_has(unsigned char state, unsigned char bit)
 	return state & bit;
 }
 
-/* Pages of which the device says that @bit applies to them, or -1. */
+/* Number of pages whose state in a snapshot has @bit, or -1. */
 static inline long count_states(int fd, const void *addr, unsigned long npages,
 				unsigned char bit)
 {
@@ -279,7 +279,7 @@ static inline long count_states(int fd, const void *addr, unsigned long npages,
 #define PAGEMAP_SWAP	_BITULL(62)
 #define PAGEMAP_PRESENT	_BITULL(63)
 
-/* What the kernel tells everyone about one page. */
+/* The entry of a page in /proc/self/pagemap. */
 static inline __u64 pagemap_entry(const void *addr)
 {
 	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -291,7 +291,7 @@ static inline __u64 pagemap_entry(const void *addr)
 	return entry;
 }
 
-/* Pages of which the pagemap has all bits @bits set. */
+/* Number of pages whose pagemap entry has all bits of @bits set. */
 static inline long pagemap_count(const void *addr, unsigned long npages,
 				 __u64 bits)
 {
@@ -310,8 +310,8 @@ static inline long pagemap_count(const void *addr, unsigned long npages,
 }
 
 /*
- * Single accesses. Memory is moved behind the compiler's back: it may not keep
- * values, nor leave accesses out.
+ * Single accesses. Memory moves without the compiler's knowledge, so it must neither
+ * keep values in registers nor leave accesses out.
  */
 
 static inline void barrier(void)
@@ -367,7 +367,7 @@ static inline void fill(void *addr, unsigned int seed, unsigned long npages)
 	fill_from(addr, seed, 0, npages);
 }
 
-/* Pages with another content. */
+/* Number of pages with another content. */
 static inline long wrong_from(const void *addr, unsigned int seed,
 			      unsigned long first, unsigned long npages)
 {
@@ -408,7 +408,7 @@ static inline long not_zero(const void *addr, unsigned long npages)
 	return count;
 }
 
-/* Accesses that may not succeed. */
+/* Accesses that may raise a signal. */
 
 static sigjmp_buf access_env;
 
@@ -417,7 +417,7 @@ static inline void access_handler(int sig)
 	siglongjmp(access_env, sig);
 }
 
-/* The signal that an access raises, or 0. What is written is what was there. */
+/* The signal that an access raises, or 0. A write does not change the content. */
 static inline int access_signal(void *addr, bool write)
 {
 	struct sigaction action = { .sa_handler = access_handler };
@@ -491,7 +491,7 @@ static inline char *area_map(unsigned long npages, bool thp)
 	return start;
 }
 
-/* The same with a pattern. */
+/* Like area_map(), filled with the pattern of @seed. */
 static inline char *area_filled(unsigned long npages, bool thp,
 				unsigned int seed)
 {
@@ -512,7 +512,7 @@ static inline int child_status(pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* The same, but -ETIMEDOUT if it does not end in time. */
+/* Like child_status(), but -ETIMEDOUT if the child does not end in time. */
 static inline int child_status_within(pid_t pid, long ms)
 {
 	int status;
@@ -527,7 +527,7 @@ static inline int child_status_within(pid_t pid, long ms)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* What happened since the test began. */
+/* Change of a counter since the test began. */
 #define SINCE(field)							\
 	since(self->ctl, &self->before,					\
 	      offsetof(struct hmm_devmem_test_stats, field))
@@ -541,7 +541,7 @@ static inline long since(int fd, const struct hmm_devmem_test_stats *before,
 	       *(const __u64 *)((const char *)before + offset);
 }
 
-/* More calls of the device: power, lost memory, failures to order. */
+/* More calls of the device: power, lost memory, injected failures. */
 
 static inline int device_plug_as(int fd, __u64 size, __u32 flags, __u32 delay_us)
 {
@@ -596,7 +596,7 @@ static inline struct hmm_devmem_test_evict device_evict_why(int fd)
 	return evict;
 }
 
-/* Files of the kernel, for which a word is enough. */
+/* Files of the kernel that take or give a word. */
 
 static inline bool file_write(const char *path, const char *text)
 {
@@ -619,7 +619,7 @@ static inline bool file_write_number(const char *path, long number)
 	return file_write(path, text);
 }
 
-/* What there is in a file, as a string; empty if it cannot be read. */
+/* The content of a file as a string; empty if it cannot be read. */
 static inline const char *file_read(const char *path)
 {
 	static char text[1 << 16];
@@ -636,7 +636,7 @@ static inline const char *file_read(const char *path)
 	return text;
 }
 
-/* A step that fails with that probability, so often; -1 for always. */
+/* Let a step of the library fail with a probability, so often; -1 for always. */
 static inline bool fail_attr(const char *name, int probability, int times)
 {
 	char path[100], text[20];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the tracepoints say about what was done.
+ * Verifies what the tracepoints report.
  */
 #define _GNU_SOURCE
 #include "hmm_devmem_fixture.h"
@@ -28,7 +28,7 @@ static bool trace_start(void)
 	       trace_write("events/hmm_devmem/enable", "1");
 }
 
-/* Sums of a field over all events of a kind, and how many there were. */
+/* Sums of a field over all events of a kind, and the number of these events. */
 struct events {
 	unsigned long count;
 	unsigned long sum;
@@ -62,7 +62,7 @@ static void trace_stop(void)
 	trace_write("trace", "\n");
 }
 
-/* Verifies that migrations there and back are traced, with their pages. */
+/* Verifies that migrations in both directions are traced, with their pages. */
 TEST_F(devmem, trace_migration)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 1);
@@ -75,7 +75,7 @@ TEST_F(devmem, trace_migration)
 	EXPECT_EQ(self->npages, events.sum);
 	events = trace_find("to_ram", "nr_pages=");
 	EXPECT_EQ(self->npages, events.sum);
-	/* One for each folio, and as many freed as allocated */
+	/* One event for each folio, and as many for free as for allocate */
 	events = trace_find("alloc", "pfn=");
 	EXPECT_LE(1, events.count);
 	EXPECT_EQ(events.count, trace_find("free", "pfn=").count);
@@ -85,8 +85,8 @@ TEST_F(devmem, trace_migration)
 }
 
 /*
- * Verifies that CPU faults are, with what they were about. There are none on
- * coherent memory.
+ * Verifies that CPU faults are traced, with their address and pages. There are none
+ * on coherent memory.
  */
 TEST_F(devmem, trace_fault)
 {
@@ -105,7 +105,7 @@ TEST_F(devmem, trace_fault)
 	trace_stop();
 }
 
-/* Verifies that evictions, suspends and what is lost are. */
+/* Verifies that evictions, suspends and lost pages are traced. */
 TEST_F(devmem, trace_evict)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 3);
@@ -121,12 +121,12 @@ TEST_F(devmem, trace_evict)
 	ASSERT_EQ(0, device_lose(self->ctl, 3, 2));
 	EXPECT_EQ(2, trace_find("poison", "nr_pages=").sum);
 	trace_stop();
-	/* As good as new. */
+	/* Plug the device anew, without lost pages. */
 	ASSERT_EQ(0, device_unplug(self->ctl));
 	ASSERT_EQ(0, device_plug(self->ctl));
 }
 
-/* Verifies that adding, removing and what outlives that are. */
+/* Verifies that adding, removing and pages that outlive a removal are traced. */
 TEST_F(devmem, trace_remove)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 4);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Which pages have been written is tracked by write protection (PAGEMAP_SCAN), as for
- * a checkpoint that copies only what has changed. Writes of the device count, too.
+ * Write protection tracks which pages were written to (PAGEMAP_SCAN), as for a
+ * checkpoint that copies only pages that have changed. Writes of the device must
+ * count, too.
  */
 #define ONLY_PRIVATE
 #include "hmm_devmem_fixture.h"
@@ -11,7 +12,7 @@
 
 #define MAX_REGIONS	2048
 
-/* Track writes to a range; returns what is to be closed. */
+/* Track writes to a range; returns a file that the caller closes. */
 static int track(char *ptr, unsigned long npages)
 {
 	struct uffdio_api api = {
@@ -31,8 +32,8 @@ static int track(char *ptr, unsigned long npages)
 }
 
 /*
- * Pages that were written since they were last protected, or -errno. @protect: From
- * now on, what was written before does not count. @which: One flag for each page.
+ * Number of pages that were written to since they were last protected, or -errno. If
+ * @protect is set, they are protected again. @which gets one flag for each page.
  */
 static long written(char *ptr, unsigned long npages, bool protect, bool *which)
 {
@@ -100,7 +101,7 @@ TEST_F(devmem, writes_of_device)
 	close(fd);
 }
 
-/* Verifies that the CPU's writes are reported after the pages have come home. */
+/* Verifies that the CPU's writes are reported after the pages have moved back. */
 TEST_F(devmem, writes_of_cpu)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 1);
@@ -137,8 +138,9 @@ static long use_page(int fd, char *page, void *data, int how)
 }
 
 /*
- * Verifies that a copy of the memory, to which each checkpoint adds what is reported,
- * is right after each of them, whoever has written in between and wherever pages are.
+ * Verifies that a copy of the memory, to which each checkpoint copies the pages that
+ * are reported, is right after each checkpoint, whether the CPU or the device has
+ * written in between and wherever pages are.
  */
 TEST_F(devmem, checkpoints)
 {

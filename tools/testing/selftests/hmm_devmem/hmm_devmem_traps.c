@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What drivers in the kernel get wrong about moving memory to the device and about
- * eviction, and where core waits for a driver to make a mistake. Each test fails
- * if the library made it:
+ * What drivers in the kernel get wrong about migration to the device and about
+ * eviction, and what core leaves for drivers to get wrong. Each test fails if the
+ * library made the mistake:
  *
  * ==== ==========================================================================
- * N9   nouveau: never maps what has moved, so that the device faults on all of it
- * N10  nouveau: maps pages on the device that were not moved in the end
- * K3   amdkfd: device memory that is used again shows what was in it
+ * N9   nouveau: never maps pages that have moved: the device faults on all of them
+ * N10  nouveau: maps pages on the device that core has not moved in the end
+ * K3   amdkfd: does not clear device memory that is used again
  * D1   drm_pagemap: counts a huge hole as one page, and fails because of that
  * D9   drm_pagemap: one page that cannot move keeps all others from moving
- * U4   powerpc: says that pages have moved which have not
- * C2   core takes all of the pages for a huge hole, or crashes
+ * U4   powerpc: reports pages as moved that have not moved
+ * C2   core wants all pages of a huge hole, and crashes if it gets fewer
  * C3   core collects only the first part of a hole that is larger than a PMD
- * C4   core goes past a large folio if eviction begins inside of it
- * C5   core cannot evict a large folio to small ones
- * C6   core believes in destinations whose pages are free again
+ * C4   core skips a large folio if eviction begins inside of it
+ * C5   core cannot evict a large folio to small pages
+ * C6   core uses destination entries whose pages are free again
  * ==== ==========================================================================
  *
  * CPU faults and copies that fail are in hmm_devmem_bugs.c.
@@ -28,8 +28,8 @@
 #include "hmm_devmem_uffd.h"
 
 /*
- * N9. Verifies that the device takes no page fault for what has just moved: small
- * pages, huge pages, and what was never touched.
+ * N9. Verifies that the device takes no page fault on pages that have just moved:
+ * small pages, huge pages, and memory that was never touched.
  */
 TEST_F(devmem, device_needs_no_fault_after_migration)
 {
@@ -39,7 +39,7 @@ TEST_F(devmem, device_needs_no_fault_after_migration)
 	int hole;
 
 	for (hole = 0; hole < 2; hole++) {
-		/* Core splits huge pages for it, and that invalidates them */
+		/* Core splits the huge pages first, and that invalidates them */
 		const int faults = !hole && variant->thp && variant->coherent;
 
 		ptr = hole ? area_map(self->npages, variant->thp) :
@@ -58,9 +58,9 @@ TEST_F(devmem, device_needs_no_fault_after_migration)
 }
 
 /*
- * N10, U4. Verifies that a page which core does not move in the end is neither
- * counted nor known to the device: here because somebody else provides it, when
- * the process has never touched it.
+ * N10, U4. Verifies that a page which does not move in the end is neither counted
+ * nor entered in the device's page table: here a missing page that userfaultfd has
+ * to provide.
  */
 TEST_F(devmem, what_core_drops_is_not_on_the_device)
 {
@@ -79,8 +79,8 @@ TEST_F(devmem, what_core_drops_is_not_on_the_device)
 	EXPECT_EQ(0, SINCE(to_device));
 
 	/*
-	 * Not even the device has anything but what is provided. Without the
-	 * mmap lock it can wait for that.
+	 * The device, too, reads nothing but what userfaultfd provides. A page
+	 * fault of the device that may drop the mmap lock can wait for that.
 	 */
 	ASSERT_EQ(0, uffd_start(&uffd));
 	EXPECT_EQ(0, device_cmd(self->fd, HMM_DEVMEM_TEST_READ_UNLOCKED, ptr,
@@ -107,7 +107,7 @@ static int pin(const int *pipefd, char *page)
  */
 TEST_F(devmem, one_pinned_page_stays_alone)
 {
-	/* Of a huge page all are pinned; then these are the next 512 pages */
+	/* All of a pinned huge page stays; the 512 pages are those behind it then */
 	const unsigned long npages = variant->thp ? 2 * HUGE_PAGES : HUGE_PAGES;
 	const long stay = variant->thp ? HUGE_PAGES : 1;
 	char *ptr = area_filled(npages, variant->thp, 20);
@@ -133,13 +133,13 @@ TEST_F(devmem, one_pinned_page_stays_alone)
 	close(pipefd[1]);
 }
 
-/* Of private memory some is enough; coherent memory is there in one size. */
+/* Use a part of the private memory; the size of coherent memory cannot be chosen. */
 #define SMALL_DEVICE() do {						\
 	if (!variant->coherent)						\
 		ASSERT_EQ(0, plug_as(self, 16 * HUGE, 0, 0));		\
 } while (0)
 
-/* Only the first word of each page, so that filling a device is quick. */
+/* Write only the first word of each page, so that filling a device is quick. */
 static void number(char *ptr, unsigned long npages)
 {
 	unsigned long i;
@@ -160,12 +160,13 @@ static long misnumbered(const char *ptr, unsigned long first,
 }
 
 /*
- * K3. Verifies that the device sees zeros where memory was given back, when there
- * is no other device memory to be had than what that memory had.
+ * K3. Verifies that the device reads zeros from memory that the process has dropped
+ * and moved again, if the only free device pages are those that the memory had
+ * before.
  */
 TEST_F(devmem, reused_device_memory_is_zero)
 {
-	/* A part of a huge page alone cannot be freed */
+	/* A part of a large device folio cannot be freed alone */
 	const unsigned long nr = variant->thp ? HUGE_PAGES : 300;
 	char *data = area_filled(nr, false, 30), *ptr;
 	unsigned long size;
@@ -185,7 +186,7 @@ TEST_F(devmem, reused_device_memory_is_zero)
 	EXPECT_EQ(0, misnumbered(ptr, 0, HUGE_PAGES));
 }
 
-/* D1. Verifies that a huge page that was never touched goes and counts as 512. */
+/* D1. Verifies that a huge hole moves, and counts as all of its pages. */
 TEST_F(devmem, huge_hole_counts_all_pages)
 {
 	char *ptr = area_map(HUGE_PAGES, variant->thp);
@@ -199,8 +200,9 @@ TEST_F(devmem, huge_hole_counts_all_pages)
 }
 
 /*
- * C2. Verifies that a huge hole for which there are not enough device pages gets those
- * that there are, and all as soon as there are, even if they are all over the device.
+ * C2. Verifies that a huge hole for which there are too few free device pages gets
+ * all free ones, and that it gets all its pages once enough are free, even if these
+ * are scattered over the device.
  */
 TEST_F(devmem, huge_hole_gets_the_pages_that_there_are)
 {
@@ -231,8 +233,8 @@ TEST_F(devmem, huge_hole_gets_the_pages_that_there_are)
 #define GIB	(512 * HUGE)
 
 /*
- * C3. Verifies that all pages go of a range of which there are no page tables, on
- * both sides of where even the page directory changes.
+ * C3. Verifies that all pages of a range without page tables move, on both sides of
+ * an address at which even the PUD entry changes.
  */
 TEST_F(devmem, hole_of_many_huge_pages_goes_whole)
 {
@@ -245,7 +247,7 @@ TEST_F(devmem, hole_of_many_huge_pages_goes_whole)
 	ASSERT_NE(MAP_FAILED, area);
 	area_remember(area, 3 * GIB);
 	madvise(area, 3 * GIB, variant->thp ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-	/* Nothing else is mapped in the GiB before that address, and after */
+	/* Nothing else is mapped in the two GiB around that address */
 	ptr = (char *)(((uintptr_t)area + 2 * GIB - 1) & -GIB);
 	ptr -= npages / 2 * PAGE;
 	ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
@@ -257,13 +259,13 @@ TEST_F(devmem, hole_of_many_huge_pages_goes_whole)
 }
 
 /*
- * C4. Verifies that eviction of a range which begins and ends inside of large
- * folios reaches all of its pages, and none but those of the folios.
+ * C4. Verifies that eviction of a range which begins and ends inside of large folios
+ * moves all of its pages, and beyond it only the rest of these folios.
  */
 TEST_F(devmem, eviction_from_inside_of_a_large_folio)
 {
 	const unsigned long first = 300, nr = 3 * HUGE_PAGES;
-	/* Four folios have a part of that */
+	/* The range has parts of four folios */
 	const unsigned long home = variant->thp && !variant->coherent ?
 				   4 * HUGE_PAGES : nr;
 	unsigned long size;
@@ -284,7 +286,7 @@ TEST_F(devmem, eviction_from_inside_of_a_large_folio)
 
 #define FAIL_PAGE_ALLOC	"/sys/kernel/debug/fail_page_alloc/"
 
-/* From here on this process gets no large folio, or as many as there are. */
+/* With @some false, let this process get no large folios from here on. */
 static bool large_folios(bool some)
 {
 	return file_write("/proc/thread-self/make-it-fail", some ? "0" : "1") &&
@@ -301,8 +303,8 @@ static bool large_folios(bool some)
 	"/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs"
 
 /*
- * How long khugepaged sleeps from now on; returns how long it did. It makes huge pages
- * of small ones.
+ * Set how long khugepaged, which makes huge pages of small ones, sleeps between
+ * scans; returns the previous value.
  */
 static long khugepaged_sleeps(long ms)
 {
@@ -312,8 +314,8 @@ static long khugepaged_sleeps(long ms)
 }
 
 /*
- * C5. Verifies that large folios come home when there is none for them in system
- * memory: by eviction, by a CPU fault, and when the device goes.
+ * C5. Verifies that large folios move back though no large folio of system memory
+ * can be allocated: by a CPU fault, by eviction, and when the device is removed.
  */
 TEST_F(devmem, large_folios_come_home_as_small_ones)
 {
@@ -335,7 +337,7 @@ TEST_F(devmem, large_folios_come_home_as_small_ones)
 		EXPECT_TRUE(large_folios(false));
 		if (way == 0)
 			touch(ptr, self->npages);
-		/* Coherent memory is still there */
+		/* A CPU access has not moved coherent memory */
 		EXPECT_EQ(0, way < 2 ? device_evict_all(self->fd) :
 				       device_unplug(self->ctl));
 		EXPECT_TRUE(large_folios(true));
@@ -360,9 +362,8 @@ static long mem_free(void)
 #define DROP_ROUNDS	40
 
 /*
- * C6. Verifies that of many small copies those that fail leave nothing behind,
- * neither where they should have gone nor where they are, and that the others are
- * not taken for them.
+ * C6. Verifies that those of many small runs that fail leak no memory, neither at
+ * the destination nor at the source, and that they are not confused with the others.
  */
 TEST_F(devmem, failed_copies_leave_no_destination)
 {
@@ -373,7 +374,7 @@ TEST_F(devmem, failed_copies_leave_no_destination)
 	int round;
 
 	for (round = 0; round < DROP_ROUNDS; round++) {
-		/* Pages next to each other are not on the device: many runs */
+		/* Neighbours in memory are not neighbours on the device: many runs */
 		for (i = 0; i < HUGE_PAGES; i += 64)
 			ASSERT_EQ(32, to_device(self->fd, ptr + i * PAGE, 32));
 		ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));

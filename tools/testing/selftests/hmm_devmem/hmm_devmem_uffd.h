@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * userfaultfd, with a thread that resolves what it is told about.
+ * userfaultfd, with a thread that resolves the faults that are reported.
  */
 #ifndef _SELFTESTS_HMM_DEVMEM_UFFD_H
 #define _SELFTESTS_HMM_DEVMEM_UFFD_H
@@ -15,17 +15,17 @@
 #define PAGEMAP_UFFD_WP	_BITULL(57)
 
 /**
- * struct uffd - a range that is watched
+ * struct uffd - a range that is registered with userfaultfd
  * @fd: The userfaultfd, or -errno.
  * @ptr: Start of the range.
- * @npages: Its length.
+ * @npages: Length of the range.
  * @seed: Missing pages get this pattern, counted from @ptr.
  * @missing: Pages that the thread has provided.
- * @wp: Write protected pages that it was told of.
- * @told: One flag for each page, set before a write to it that the thread was told of
+ * @wp: Faults on write protected pages that were reported to the thread.
+ * @told: One flag for each page, set when a write to it is reported, before that
  *	goes on; or NULL.
- * @errors: What it could not resolve.
- * @stop: Ends it.
+ * @errors: Number of faults that the thread could not resolve.
+ * @stop: Ends the thread.
  * @thread: The thread.
  */
 struct uffd {
@@ -80,7 +80,7 @@ static inline int uffd_protect(struct uffd *uffd, const char *ptr,
 	return ret;
 }
 
-/* What was moved, in pages, or -errno. */
+/* Returns the number of pages moved, or -errno. */
 static inline long uffd_move(struct uffd *uffd, char *to, char *from,
 			     unsigned long npages)
 {
@@ -106,7 +106,7 @@ static inline int uffd_provide(struct uffd *uffd, char *addr)
 
 	fill_from(page, uffd->seed, (addr - uffd->ptr) / PAGE, 1);
 	ret = uffd_ioctl(uffd, UFFDIO_COPY, &copy);
-	/* Somebody else had the same fault */
+	/* The page was provided for another thread's fault */
 	return ret == -EEXIST ? 0 : ret;
 }
 
@@ -151,7 +151,7 @@ static inline int uffd_start(struct uffd *uffd)
 	return pthread_create(&uffd->thread, NULL, uffd_main, uffd);
 }
 
-/* Returns what could not be resolved. */
+/* End the thread; returns the number of faults that it could not resolve. */
 static inline int uffd_stop(struct uffd *uffd)
 {
 	__atomic_store_n(&uffd->stop, 1, __ATOMIC_RELAXED);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Windows smaller than a huge page, as they are where a huge page is large: how much
- * is moved at once is bounded, and what is larger is split, in either direction.
+ * Windows that are smaller than a huge page, as on machines with larger huge pages:
+ * the number of pages that move at once is bounded, and larger folios are split, in
+ * both directions.
  */
 #include "hmm_devmem_fixture.h"
 
@@ -27,14 +28,14 @@ static bool go_home(struct _test_data_devmem *self, char *ptr, enum way way)
 	}
 }
 
-/* Verifies that nothing is moved in larger pieces than windows, by whatever way. */
+/* Verifies that no copy has more pages than a window, in any way of moving. */
 TEST_F(devmem, no_copy_is_larger_than_a_window)
 {
 	char *ptr;
 	int way;
 
 	for (way = 0; way < NR_WAYS; way++) {
-		/* Coherent pages do not come home for that */
+		/* A CPU access does not move coherent pages */
 		if (variant->coherent && way == TOUCH)
 			continue;
 		device_plug(self->ctl);
@@ -53,7 +54,7 @@ TEST_F(devmem, no_copy_is_larger_than_a_window)
 	device_plug(self->ctl);
 }
 
-/* Verifies that large folios of the device that do not fit into a window come home. */
+/* Verifies that large device folios that do not fit into a window move back. */
 TEST_F(devmem, folio_larger_than_a_window_comes_home)
 {
 	char *ptr;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Devices that are gone before their memory could be saved, pages that cannot be
- * moved when a device goes, and what drivers in the kernel do wrong then.
+ * Devices that die before their pages could be brought back, pages that cannot be
+ * moved when a device is removed, and what drivers in the kernel do wrong then.
  */
 #include "hmm_devmem_fixture.h"
 #include "hmm_devmem_system.h"
@@ -12,12 +12,12 @@
 
 /*
  * Removal waits for pages in use about a second, with fifty pauses, and ten seconds at
- * most. For a dead device it does not wait at all, so it gives the CPU away a few times.
+ * most. For a dead device it does not wait at all, so it sleeps only a few times.
  */
 #define BOUNDED_WAITS	1000
 #define AT_ONCE_WAITS	25
 
-/* The kernel's log from now on. */
+/* Open the kernel's log, at its end. */
 static int log_open(void)
 {
 	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
@@ -41,7 +41,7 @@ static bool log_has(int fd, const char *text, const char *more)
 	return found;
 }
 
-/* How often this process, and its children that have ended, gave the CPU away. */
+/* How often this process, and its children that have exited, have slept. */
 static long waits(void)
 {
 	struct rusage own, children;
@@ -51,7 +51,7 @@ static long waits(void)
 	return own.ru_nvcsw + children.ru_nvcsw;
 }
 
-/* Returns how often it had to wait. */
+/* Unplug a device; returns how often that has slept. */
 static long counted_unplug(int fd)
 {
 	const long before = waits();
@@ -60,7 +60,7 @@ static long counted_unplug(int fd)
 	return ret ? ret : waits() - before;
 }
 
-/* Verifies that the data of a dead device is lost, and known to be. */
+/* Verifies that accesses to memory on a dead device raise SIGBUS. */
 static void expect_lost(struct __test_metadata *_metadata, char *ptr,
 			unsigned long npages)
 {
@@ -78,7 +78,7 @@ static void expect_lost(struct __test_metadata *_metadata, char *ptr,
 	EXPECT_EQ(0, child_status(pid));
 }
 
-/* What the CPU can address is unmapped by a worker, and free then. */
+/* A worker unmaps coherent memory of a dead device, whose pages then become free. */
 static void expect_lost_soon(struct __test_metadata *_metadata,
 			     struct _test_data_devmem *self, bool coherent, char *ptr)
 {
@@ -88,9 +88,10 @@ static void expect_lost_soon(struct __test_metadata *_metadata,
 }
 
 /*
- * Verifies that a device that is found dead, by its driver or by a copy, gives
- * SIGBUS, takes nothing more, and goes at once; that it can come back while the
- * dead one's pages are still mapped; and that their range is given back.
+ * Verifies that when its driver or a copy has found a device dead, accesses to its
+ * pages raise SIGBUS, no page moves there any more, and it is removed at once; that
+ * it can be added again while the old pages are still mapped; and that the range of
+ * these is released in the end.
  */
 TEST_F(devmem, dead_device)
 {
@@ -108,7 +109,7 @@ TEST_F(devmem, dead_device)
 						   HMM_DEVMEM_TEST_FAIL_GONE, 0,
 						   ALWAYS));
 			EXPECT_GE(0, to_ram(self->fd, ptr, self->npages));
-			/* It is not asked again */
+			/* The library does not ask the device again */
 			device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
 		} else {
 			ASSERT_EQ(0, device_mark_dead(self->ctl));
@@ -129,7 +130,7 @@ TEST_F(devmem, dead_device)
 		ASSERT_EQ(0, munmap(ptr, self->npages * PAGE));
 		EXPECT_EQ(!variant->coherent,
 			  ranges_soon(variant->nr, !variant->coherent));
-		/* Not on a device that is about to die */
+		/* Do not leave these pages on a device that is about to die */
 		EXPECT_LE(0, to_ram(self->fd, other, self->npages));
 		EXPECT_EQ(0, wrong(other, 2, self->npages));
 	}
@@ -140,16 +141,15 @@ static bool on_any_device(unsigned char state, unsigned char unused)
 	return state_is_device(state);
 }
 
-/* Pages that are on a device, whichever, as the device of @fd sees it; or -1. */
+/* Pages that the device of @fd finds on itself or on a peer; or -1. */
 static long on_devices(int fd, const void *addr, unsigned long npages)
 {
 	return count_pages(fd, addr, npages, on_any_device, 0);
 }
 
 /*
- * Verifies that pages which have outlived their device are not taken for pages that
- * may be mapped, neither by a peer, which has the same owner, nor by the device when
- * it is there again.
+ * Verifies that neither a peer, which has the same owner, nor the device when it is
+ * added again, maps pages that have outlived the device.
  */
 TEST_F(devmem, zombie_has_no_peers)
 {
@@ -170,7 +170,7 @@ TEST_F(devmem, zombie_has_no_peers)
 				   ALWAYS));
 	ASSERT_EQ(0, device_unplug(self->ctl));
 	EXPECT_EQ(0, on_devices(peer, ptr, self->npages));
-	/* Its own range is free again when the last of its pages is */
+	/* The range of a coherent device is free when the last of its pages is */
 	for (i = 0; i < 1000 && ret == -EBUSY; i++) {
 		ret = device_plug_as(self->ctl, 0, HMM_DEVMEM_TEST_COMMON, 0);
 		if (ret == -EBUSY)
@@ -186,8 +186,9 @@ TEST_F(devmem, zombie_has_no_peers)
 }
 
 /*
- * Verifies that a device that does not copy goes in bounded time, that the log
- * tells what was left, and that the driver's object goes before the pages do.
+ * Verifies that a device that fails all copies is removed in bounded time, that the
+ * log tells which pages were left, and that the driver's contexts are released
+ * before the pages are free.
  */
 TEST_F(devmem, zombie)
 {
@@ -245,9 +246,9 @@ TEST_F(devmem, zombie)
 }
 
 /*
- * Verifies that a reference that somebody keeps is in nobody's way: memunmap_pages()
- * alone waits for it, for ever and without a word (bug C7). The memory stays with the
- * reference, but not in the process.
+ * Verifies that removal ends although a reference to a page is kept: memunmap_pages()
+ * alone would wait for it for ever and without a message (bug C7). The memory stays
+ * valid for the holder of the reference, but not for the process.
  */
 TEST_F(devmem, unplug_with_reference)
 {
@@ -257,7 +258,7 @@ TEST_F(devmem, unplug_with_reference)
 	int fds[2];
 	long nr;
 
-	/* Nobody can have one to memory that the CPU does not see */
+	/* Memory that the CPU cannot address cannot be pinned */
 	if (!variant->coherent)
 		return;
 	self->replug = true;
@@ -275,7 +276,7 @@ TEST_F(devmem, unplug_with_reference)
 	EXPECT_EQ(0, wrong_from(ptr + 11 * PAGE, 5, 11, self->npages - 11));
 	ASSERT_EQ(0, munmap(ptr, self->npages * PAGE));
 	EXPECT_EQ(-EBUSY, device_plug(self->ctl));
-	/* As long as there is a reference there is the memory */
+	/* The memory is valid for as long as there is a reference */
 	ASSERT_EQ(2 * PAGE, read(fds[0], data, 2 * PAGE));
 	EXPECT_EQ(0, wrong_from(data, 5, 9, 2));
 	close(fds[0]);
@@ -283,7 +284,7 @@ TEST_F(devmem, unplug_with_reference)
 	EXPECT_EQ(0, plug_soon(self->ctl));
 }
 
-/* What tells rmmod's successor how the module was loaded. */
+/* The command that loads the module with its present parameters. */
 static void module_parameters(char *command, size_t size)
 {
 	static const char * const names[] = {
@@ -298,7 +299,7 @@ static void module_parameters(char *command, size_t size)
 		snprintf(path, sizeof(path),
 			 "/sys/module/test_hmm_devmem/parameters/%s", names[i]);
 		len = strlen(command);
-		/* One that was not given is "(null)" */
+		/* A string parameter that was not given reads as "(null)" */
 		if (file_read(path)[0] != '(')
 			snprintf(command + len, size - len, " %s=%.40s", names[i],
 				 file_read(path));
@@ -309,9 +310,9 @@ static void module_parameters(char *command, size_t size)
 }
 
 /*
- * Verifies that the driver's module can be unloaded while processes have its
- * pages, and loaded again; afterwards an access is a SIGBUS and not a jump to
- * where the driver was.
+ * Verifies that the driver's module can be unloaded while processes have pages on
+ * its device, and loaded again; afterwards an access to them raises SIGBUS and does
+ * not call into memory where the module was.
  */
 TEST_F(devmem, unload_with_zombies)
 {
@@ -337,7 +338,7 @@ TEST_F(devmem, unload_with_zombies)
 	close(log);
 	EXPECT_EQ(-ENOENT, device_open(variant->nr));
 	expect_lost(_metadata, ptr, self->npages);
-	/* What the driver has brought along is not in its name any more */
+	/* A coherent device's range does not have the driver's name any more */
 	EXPECT_EQ(!variant->coherent, ranges(variant->nr));
 	ASSERT_EQ(0, system(command));
 	EXPECT_EQ(variant->coherent ? 0 : 2, ranges(variant->nr));
@@ -355,7 +356,7 @@ TEST_F(devmem, unload_with_zombies)
 }
 
 /*
- * Verifies that eviction and removal reach pages of a child whose parent is dead:
+ * Verifies that eviction and removal move pages of a child whose parent has exited:
  * drm_pagemap needs the parent's mm for that (bug D2), amdkfd does not try (K8).
  */
 TEST_F(devmem, parent_is_dead)
@@ -407,9 +408,10 @@ TEST_F(devmem, parent_is_dead)
 }
 
 /*
- * Verifies that 2 MiB folios leave a device although there is no large folio of
- * system memory for them: nouveau does not try anything else (bug N1), drm_pagemap
- * tries what core refuses (D3, C5); and that to have none is no NULL pointer (N8).
+ * Verifies that 2 MiB folios move off a device although there is no large folio of
+ * system memory for them: nouveau tries nothing else (bug N1), drm_pagemap tries
+ * something that core refuses (D3, C5); and that the failed allocation is not
+ * dereferenced (N8).
  */
 TEST_F(devmem, large_folios_leave_without_large_ram)
 {
@@ -427,7 +429,7 @@ TEST_F(devmem, large_folios_leave_without_large_ram)
 			EXPECT_EQ(0, device_suspend(self->ctl));
 			EXPECT_EQ(0, device_resume(self->ctl));
 		} else {
-			/* Nor a small one now and then */
+			/* And now and then no small page either */
 			ASSERT_TRUE(fail_attr("fail_ram", 20, 100));
 			EXPECT_EQ(0, device_unplug(self->ctl));
 			EXPECT_EQ(0, device_plug(self->ctl));
@@ -470,8 +472,9 @@ static void *mover_run(void *arg)
 }
 
 /*
- * Verifies that who allocates while the device goes is told that it has gone, and
- * gets no page of a range that is not there any more (bug N13 of nouveau).
+ * Verifies that a migration to the device that races with its removal fails with
+ * -ENODEV, and gets no page of a range that does not exist any more (bug N13 of
+ * nouveau).
  */
 TEST_F(devmem, allocation_races_with_unplug)
 {
