@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit suite hmm_devmem_alloc_area: pages that come and go, and the list of
- * those in use.
+ * KUnit suite hmm_devmem_alloc_area: areas that are populated and depopulated, and
+ * the list of pages in use.
  */
 
 #include <kunit/test.h>
@@ -61,7 +61,7 @@ static void depopulate_takes_pages_away(struct kunit *test)
 	unsigned long pfn;
 	unsigned int nr = 0;
 
-	/* One block used before, one never. */
+	/* Area 0 has a block that was used before, and one that was not. */
 	hmm_devmem_alloc_put(alloc, get(test, alloc, 6), 6);
 	KUNIT_ASSERT_EQ(test, 0, hmm_devmem_alloc_depopulate(alloc, 0));
 	KUNIT_EXPECT_EQ(test, 128, get_stats(alloc).total);
@@ -93,7 +93,7 @@ static void populate_again_gives_pages_back(struct kunit *test)
 		mark_seen(test, geo, seen, get(test, alloc, 0), 0);
 }
 
-/* Retired with struct pages, without, and twice; then there are struct pages again. */
+/* Pages are retired with and without struct pages, some twice. */
 static void retired_pages_are_remembered(struct kunit *test)
 {
 	const struct geometry *geo = test->param_value;

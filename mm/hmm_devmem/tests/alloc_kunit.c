@@ -132,7 +132,7 @@ static void drain_empties_caches(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 1, get_stats(alloc).free);
 }
 
-/* However many pages are freed on a CPU, its cache keeps few. */
+/* A CPU's cache keeps few pages, however many are freed on that CPU. */
 static void put_many_does_not_hoard(struct kunit *test)
 {
 	struct hmm_devmem_alloc *alloc = create_blocks(test, TEST_BLOCKS);
@@ -291,7 +291,7 @@ static void get_large_reuses_empty_block(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, pfn, get(test, alloc, 9));
 }
 
-/* Every second page in use: nothing but single pages is left, but all those. */
+/* If every second page is in use, all others can be allocated, but no pair. */
 static void get_fragmented_finds_every_page(struct kunit *test)
 {
 	struct hmm_devmem_alloc *alloc = create_blocks(test, TEST_BLOCKS);
@@ -328,7 +328,7 @@ static void get_order_searches_all_partial_blocks(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, pfn, TEST_BASE + 516);
 }
 
-/* Every second page of @nr_blocks blocks of 64 is free: no piece of two is. */
+/* Every second page of @nr_blocks blocks of 64 pages is free, and so no pair is. */
 static struct hmm_devmem_alloc *create_checkerboard(struct kunit *test,
 						    unsigned int nr_blocks)
 {
@@ -346,7 +346,7 @@ static struct hmm_devmem_alloc *create_checkerboard(struct kunit *test,
 	return alloc;
 }
 
-/* What was found out is not looked for again until something has changed. */
+/* A block is not searched again in vain unless pages of it were freed. */
 static void get_order_in_vain_searches_blocks_once(struct kunit *test)
 {
 	struct hmm_devmem_alloc *alloc = create_checkerboard(test, 1000);
@@ -361,14 +361,14 @@ static void get_order_in_vain_searches_blocks_once(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_alloc_get(alloc, 0, &pfn));
 	KUNIT_EXPECT_EQ(test, alloc->nr_searched, 0);
 
-	/* The second half of a pair. */
+	/* Free the second page of a pair. */
 	hmm_devmem_alloc_put(alloc, TEST_BASE + 700 * 64 + 33, 0);
 	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_alloc_get(alloc, 1, &pfn));
 	KUNIT_EXPECT_EQ(test, pfn, TEST_BASE + 700 * 64 + 32);
 	KUNIT_EXPECT_LE(test, alloc->nr_searched, 2);
 }
 
-/* With the lock held, no more than a few. */
+/* No more than a few blocks are searched with the lock held. */
 static void get_order_in_vain_releases_the_lock(struct kunit *test)
 {
 	struct hmm_devmem_alloc *alloc = create_checkerboard(test, 1000);
@@ -401,7 +401,7 @@ static void get_order_breaks_up_block_before_long_search(struct kunit *test)
 	KUNIT_EXPECT_LE(test, alloc->nr_searched, 8);
 }
 
-/* Where there is nothing, and nothing was freed, nobody else is disturbed. */
+/* If nothing is free, and nothing was freed, other CPUs' caches are left alone. */
 static void get_in_vain_drains_caches_once(struct kunit *test)
 {
 	struct hmm_devmem_alloc *alloc = create_blocks(test, 1);
@@ -550,7 +550,7 @@ static void retire_cached_page_never_handed_out(struct kunit *test)
 	expect_never_handed_out(test, alloc, pfn);
 }
 
-/* That one page is bad is no reason to take the lock for all others. */
+/* Retiring a page does not make frees of other pages take the lock. */
 static void retire_leaves_caches_to_others(struct kunit *test)
 {
 	struct hmm_devmem_alloc *alloc = create_blocks(test, 2);
@@ -605,7 +605,7 @@ static void retire_whole_block_leaves_others(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, count_blocks(alloc), 2);
 }
 
-/* A page that is freed twice by mistake is warned of, but counted once. */
+/* To free a page twice by mistake gives a warning, but it is counted once. */
 static void put_retired_page_twice_loses_it_once(struct kunit *test)
 {
 	const struct geometry *geo = test->param_value;
@@ -654,7 +654,7 @@ static void get_after_kill_returns_enodev(struct kunit *test)
 	struct hmm_devmem_alloc *alloc = create_blocks(test, 2);
 	unsigned long pfn = get(test, alloc, 0);
 
-	/* Pages are cached, partial blocks and fresh ones are there. */
+	/* There are cached pages, partial blocks and fresh blocks. */
 	hmm_devmem_alloc_put(alloc, pfn, 0);
 	hmm_devmem_alloc_kill(alloc);
 	KUNIT_EXPECT_EQ(test, -ENODEV, hmm_devmem_alloc_get(alloc, 0, &pfn));

@@ -18,13 +18,13 @@ KUNIT_ARRAY_PARAM_DESC(geometry, geometries, desc);
 enum page_state { PAGE_FREE, PAGE_USED, PAGE_RETIRED_USED, PAGE_RETIRED };
 
 /**
- * struct model - an allocator, and what it should look like
+ * struct model - an allocator, and the state that it should have
  * @test: the test
  * @geo: geometry of @alloc
- * @alloc: what is tested
- * @rnd: where decisions come from
+ * @alloc: the allocator that is tested
+ * @rnd: source of random decisions
  * @state: enum page_state of each page
- * @pieces: what was allocated
+ * @pieces: the pieces that are allocated
  * @nr_pieces: number of @pieces
  */
 struct model {
@@ -92,7 +92,7 @@ static void model_put(struct model *model, unsigned long pfn, unsigned int order
 
 static void model_op_get(struct model *model)
 {
-	/* Small ones more often, or there would never be a piece left. */
+	/* Small orders are more frequent, or no large piece would ever be left. */
 	unsigned int max = random_below(&model->rnd, model->geo->block_order + 1);
 	unsigned int order = random_below(&model->rnd, max + 1);
 	unsigned long pfn;

@@ -83,7 +83,7 @@ static void putter_work(struct work_struct *work)
 {
 	struct putter *putter = container_of(work, struct putter, work);
 
-	/* Nobody else on this CPU: he could wait for the CPU that has the lock. */
+	/* No other task may run here: it could wait for the CPU that has the lock. */
 	guard(preempt)();
 	complete(&putter->ready);
 	while (!READ_ONCE(putter->go))
@@ -95,9 +95,10 @@ static void putter_work(struct work_struct *work)
 }
 
 /*
- * Let another CPU free pages while this one has the lock that all CPUs share. Returns how
- * many it has freed when it goes no further, or is not seen to for some time: it can be
- * that the host runs it too seldom, or that it waits for this one to take interrupts.
+ * Let another CPU free pages while this one has the lock that all CPUs share.
+ * Returns how many it has freed when it waits for the lock, or makes no progress for
+ * some time: the host can run it too seldom, or it waits for this CPU to take
+ * interrupts.
  */
 static unsigned int put_contended(struct putter *putter)
 {
@@ -126,8 +127,8 @@ static unsigned int put_contended(struct putter *putter)
 }
 
 /*
- * While somebody else has the lock that all CPUs share, pages that are freed stay
- * in the cache, as long as there is room.
+ * While another CPU has the lock that all CPUs share, pages that are freed stay in
+ * the cache, as long as there is room.
  */
 static void put_contended_waits_when_cache_is_full(struct kunit *test)
 {
@@ -178,7 +179,7 @@ static void cpu_offline_empties_its_cache(struct kunit *test)
 }
 #endif
 
-/* One owner for each page, as all who use an allocator at once see it. */
+/* Which pages have an owner, for all threads and contexts that use an allocator. */
 struct owners {
 	struct hmm_devmem_alloc *alloc;
 	atomic_t *owned;
@@ -196,7 +197,7 @@ static struct owners *create_owners(struct kunit *test, unsigned int nr_blocks)
 	return owners;
 }
 
-/* Returns whether all pages were nobody's. */
+/* Make the caller the owner of pages. Returns whether none had an owner before. */
 static bool own(struct owners *owners, unsigned long pfn, unsigned int order)
 {
 	unsigned int i, others = 0;
@@ -240,9 +241,9 @@ static bool get_and_put(struct owners *owners)
 }
 
 /*
- * kunit_run_irq_test() has a timer for code that holds no locks but raw ones: a
- * last reference is dropped in interrupts too, but in those that PREEMPT_RT
- * makes threads.
+ * kunit_run_irq_test() is no use here: its timer is for code that takes only raw
+ * locks. Last references are dropped in interrupts, too, but in those that
+ * PREEMPT_RT runs in threads.
  */
 struct contexts {
 	struct owners *owners;
@@ -270,7 +271,7 @@ static void contexts_work(struct work_struct *work)
 	struct contexts *contexts = container_of(work, struct contexts, work);
 	unsigned int i;
 
-	/* Some, so that interrupts come in between. */
+	/* Several times, so that interrupts come in between. */
 	for (i = 0; i < 10; i++)
 		if (!get_and_put(contexts->owners))
 			atomic_inc(&contexts->failed);
@@ -318,7 +319,7 @@ static enum hrtimer_restart drainer_timer(struct hrtimer *timer)
 	return HRTIMER_RESTART;
 }
 
-/* Of a device that seems to have no page in use the power is switched off. */
+/* The library would let a device without pages in use be switched off. */
 static void page_in_use_is_seen_while_caches_are_drained(struct kunit *test)
 {
 	unsigned int i, unseen = 0, failed = 0;
@@ -353,13 +354,13 @@ static void page_in_use_is_seen_while_caches_are_drained(struct kunit *test)
 
 /**
  * struct crowd - threads that use one allocator
- * @owners: the allocator, and whose its pages are
+ * @owners: the allocator, and which of its pages have an owner
  * @killing: hmm_devmem_alloc_kill() was called
  * @killed: hmm_devmem_alloc_kill() has returned
  * @nr_retired: length of @retired
  * @retired: when each page was retired, 1 for the first; 0 if not yet
  * @calls: allocations that succeeded
- * @taken: pages that were handed out although they were somebody's
+ * @taken: pages that were handed out although they had an owner
  * @undead: allocations that succeeded after @killed
  * @wrong: wrong return values
  * @revived: pages that were handed out after they were retired
@@ -425,9 +426,9 @@ static void member_get(struct member *member)
 	bool dead;
 	int ret;
 
-	/* What had happened before the call: pairs with the tests' releases. */
+	/* The state before the call; pairs with the tests' smp_store_release(). */
 	dead = smp_load_acquire(&crowd->killed);
-	/* Likewise. */
+	/* The same for @nr_retired. */
 	nr_retired = smp_load_acquire(&crowd->nr_retired);
 
 	if (which < ARRAY_SIZE(orders)) {
@@ -508,7 +509,7 @@ static void stop_crowd(struct kunit *test, struct crowd *crowd,
 	KUNIT_EXPECT_EQ(test, hmm_devmem_alloc_used(crowd->owners->alloc), 0);
 }
 
-/* Let them work until they have been successful that often. */
+/* Let the threads run until @calls allocations have succeeded. */
 static void wait_for_calls(struct crowd *crowd, int calls)
 {
 	while (atomic_read(&crowd->calls) < calls)
@@ -526,7 +527,7 @@ static void concurrent_users_never_share_a_page(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, count_blocks(crowd->owners->alloc), TEST_BLOCKS);
 }
 
-/* So few pages that they have to be fetched from other CPUs' caches. */
+/* One block, so that pages have to be fetched from other CPUs' caches. */
 static void concurrent_users_of_one_block_never_share_a_page(struct kunit *test)
 {
 	struct crowd *crowd = create_crowd(test, 1);
@@ -581,7 +582,7 @@ static int freezer_thread(void *data)
 	return 0;
 }
 
-/* Until all that began before this is over, and something has begun after it. */
+/* Wait until the round that was under way has ended, and one more. */
 static void wait_for_freezer(struct freezer *freezer)
 {
 	const unsigned long rounds = READ_ONCE(freezer->rounds);
@@ -590,7 +591,7 @@ static void wait_for_freezer(struct freezer *freezer)
 		cond_resched();
 }
 
-/* A resume, or a suspend that fails, can be under way when a device goes. */
+/* A resume, or a suspend that fails, can be under way when a device is removed. */
 static void kill_while_freezing_and_thawing_is_for_good(struct kunit *test)
 {
 	struct freezer *freezer = kunit_kzalloc(test, sizeof(*freezer), GFP_KERNEL);
@@ -608,7 +609,7 @@ static void kill_while_freezing_and_thawing_is_for_good(struct kunit *test)
 		hmm_devmem_alloc_kill(freezer->alloc);
 		wait_for_freezer(freezer);
 		undone += hmm_devmem_alloc_get(freezer->alloc, 0, &pfn) != -ENODEV;
-		/* Nothing but a test can do that. */
+		/* Undo the kill, which only a test can do. */
 		scoped_guard(spinlock_irqsave, &freezer->alloc->lock)
 			WRITE_ONCE(freezer->alloc->refused, 0);
 		wait_for_freezer(freezer);
@@ -617,7 +618,7 @@ static void kill_while_freezing_and_thawing_is_for_good(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, undone, 0);
 }
 
-/* A page that is retired while others use it, or are about to. */
+/* Pages are retired while other threads have them, or are about to allocate them. */
 static void retire_with_concurrent_users_holds(struct kunit *test)
 {
 	struct crowd *crowd = create_crowd(test, TEST_BLOCKS);

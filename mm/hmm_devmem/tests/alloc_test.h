@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the suites of the allocator for device pages share.
+ * Helpers that the suites of the allocator for device pages share.
  */
 #ifndef _HMM_DEVMEM_ALLOC_TEST_H
 #define _HMM_DEVMEM_ALLOC_TEST_H
@@ -14,13 +14,13 @@
 
 #include "../internal.h"
 
-/* Aligned to every block order used here. Nothing looks at these pages. */
+/* First pfn; aligned to every block order used here. No test touches these pages. */
 #define TEST_BASE	BIT(30)
 
-/* More pages than all caches of a test's CPUs take at a time. */
+/* More pages than the caches of all CPUs of a test take at a time. */
 #define TEST_BLOCKS	8
 
-/* Of the random tests; set before the first test. */
+/* Seed of the random tests; set before the first test. */
 extern unsigned long hmm_devmem_test_seed;
 
 int hmm_devmem_test_print_seed(struct kunit_suite *suite);
@@ -31,8 +31,8 @@ static inline unsigned int random_below(struct rnd_state *rnd, unsigned int end)
 }
 
 /**
- * struct geometry - what an allocator is for
- * @desc: for the name of the case
+ * struct geometry - the pages that an allocator is for
+ * @desc: part of the name of the case
  * @block_order: pages of a block, log2
  * @area_order: blocks of an area, log2
  * @first: first page, relative to TEST_BASE
@@ -83,7 +83,7 @@ static inline struct hmm_devmem_alloc *create(struct kunit *test,
 	return alloc;
 }
 
-/* What a device with 2 MiB folios has. */
+/* The geometry of a device with folios of 2 MiB. */
 static inline struct hmm_devmem_alloc *create_blocks(struct kunit *test,
 						     unsigned int nr_blocks)
 {
@@ -141,7 +141,7 @@ static inline unsigned int count_blocks(struct hmm_devmem_alloc *alloc)
 	return nr;
 }
 
-/* Mark 2^@order pages in @seen; they must be ours, aligned, and new. */
+/* Mark 2^@order pages in @seen; they must be of @geo, aligned, and not marked yet. */
 static inline void mark_seen(struct kunit *test, const struct geometry *geo,
 			     u8 *seen, unsigned long pfn, unsigned int order)
 {
@@ -156,7 +156,7 @@ static inline void mark_seen(struct kunit *test, const struct geometry *geo,
 	}
 }
 
-/* Compare what in_use lists in [@pfn, @end) with @seen (one byte a page). */
+/* Compare what hmm_devmem_alloc_in_use() lists in [@pfn, @end) with @seen. */
 static inline void expect_in_use_by(struct kunit *test,
 				    struct hmm_devmem_alloc *alloc, const u8 *seen,
 				    unsigned long pfn, unsigned long end,
@@ -180,7 +180,7 @@ static inline void expect_in_use_by(struct kunit *test,
 	kunit_kfree(test, pfns);
 }
 
-/* A block at a time, and in smaller pieces. */
+/* Up to a block at a time, and in smaller parts. */
 static inline void expect_in_use(struct kunit *test,
 				 struct hmm_devmem_alloc *alloc, const u8 *seen,
 				 unsigned long pfn, unsigned long end)
@@ -189,7 +189,7 @@ static inline void expect_in_use(struct kunit *test,
 	expect_in_use_by(test, alloc, seen, pfn, end, 7);
 }
 
-/* What was allocated in one call. */
+/* Pages that were allocated in one call. */
 struct piece {
 	unsigned long pfn;
 	unsigned int order;

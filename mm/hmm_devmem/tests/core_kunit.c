@@ -25,7 +25,7 @@ struct bad_desc {
 	int error;
 };
 
-/* Nothing is ever added with it. */
+/* Size in descriptors with another error, which are never added. */
 #define DESC_SIZE	SZ_4M
 #define DESC(_size, _type, ...)						\
 	{ .size = (_size), .type = (_type), .nid = NUMA_NO_NODE, ##__VA_ARGS__ }
@@ -81,7 +81,7 @@ static void add_bad_desc_returns_error(struct kunit *test)
 	desc.ops = &ops;
 	devmem = hmm_devmem_add_desc(test_device(test), &desc);
 	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(devmem), bad->error);
-	/* The ops are about to go. */
+	/* If it was added by mistake, remove it before the ops go out of scope. */
 	hmm_devmem_remove(devmem);
 	expect_nothing_changed(test);
 }
@@ -116,7 +116,7 @@ static void add_null_resource_returns_einval(struct kunit *test)
 	expect_nothing_changed(test);
 }
 
-/* Struct pages for eight times more than there is system memory to hold them. */
+/* The struct pages would take eight times as much memory as the system has. */
 static void add_without_ram_for_struct_pages_returns_enomem(struct kunit *test)
 {
 	const struct range limits = mhp_get_pluggable_range(false);
@@ -131,7 +131,7 @@ static void add_without_ram_for_struct_pages_returns_enomem(struct kunit *test)
 	expect_nothing_changed(test);
 }
 
-/* Between two resources all addresses are taken. */
+/* There is no free range between two resources. */
 static void take_gap(struct kunit *test, resource_size_t start,
 		     resource_size_t end)
 {
@@ -225,7 +225,7 @@ static void add_resource_over_devmem_returns_ebusy(struct kunit *test)
 	devmem = hmm_devmem_add_resource(&managed_ops, test_device(test), &used);
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, devmem);
 
-	/* The same, across each end, inside, all around, its last part. */
+	/* The same range, across each end, inside, all around, and its last part. */
 	expect_resource_error(test, used, -EBUSY);
 	expect_resource_error(test, RES(at + 2 * step, 4 * step), -EBUSY);
 	expect_resource_error(test, RES(at + 6 * step, 4 * step), -EBUSY);
@@ -268,7 +268,7 @@ static void remove_after_failed_add_ignored(struct kunit *test)
 	expect_nothing_changed(test);
 }
 
-/* Core fails: no struct pages are left, and the range is free again. */
+/* Core fails: no struct pages may be left, and the range must be free again. */
 
 /* An errno that no check of the library returns. */
 static void *memremap_fails(struct dev_pagemap *pagemap, int nid)
@@ -281,7 +281,7 @@ static int populate_fails(struct hmm_devmem_alloc *alloc, unsigned int idx)
 	return -ENOMEM;
 }
 
-/* Where the next devmem of TEST_SIZE goes. */
+/* The first pfn of the next devmem of TEST_SIZE. */
 static unsigned long next_pfn(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add(test, &minimal_managed_ops, TEST_SIZE);
@@ -298,7 +298,7 @@ static void expect_add_error(struct kunit *test,
 
 	devmem = hmm_devmem_add(ops, test_device(test), TEST_SIZE);
 	KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(devmem), error);
-	/* Or its callbacks would be called when the test is over. */
+	/* If it was added by mistake: its callbacks must not run after the test. */
 	hmm_devmem_remove(devmem);
 	expect_nothing_changed(test);
 }
@@ -455,7 +455,7 @@ static void add_size_is_rounded_up_to_pages(struct kunit *test)
 			good->nr_pages);
 }
 
-/* All pages there are can be allocated, and no more. */
+/* Exactly as many pages can be allocated as there are. */
 static void alloc_folio_until_exhausted_gives_all_pages(struct kunit *test)
 {
 	const struct good_size *good = test->param_value;
@@ -489,7 +489,7 @@ static const struct hmm_devmem_desc bad_pages_desc = {
 	.nr_bad_pages = ARRAY_SIZE(some_bad_pages),
 };
 
-/* Pages that the device knows to be bad are never handed out, with LAZY or not. */
+/* Pages in &hmm_devmem_desc.bad_pages are never handed out, with LAZY or without. */
 static void add_with_bad_pages_hands_out_others(struct kunit *test)
 {
 	struct hmm_devmem_desc desc = bad_pages_desc;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the suites that add and remove device memory share.
+ * Helpers that the suites that add and remove device memory share.
  */
 #ifndef _HMM_DEVMEM_CORE_TEST_H
 #define _HMM_DEVMEM_CORE_TEST_H
@@ -26,16 +26,16 @@
 #define TEST_SIZE		(2 * BLOCK_SIZE_BYTES)
 
 /**
- * struct fixture - what a test has
- * @device: where to add device memory
+ * struct fixture - state of a test
+ * @device: the device that device memory is added to
  * @nr_regions: physical ranges in use when the test began
- * @events: what the library called, in order: k(ill), c(leanup), f(ree);
- *	and r for the release of a context that takes long
+ * @events: the callbacks that the library called, in order: k(ill), c(leanup) and
+ *	f(ree); and r for the release of a context that takes long
  * @nr_events: length of @events
  * @lock: protects @events
- * @freed_page: of the last f
- * @freed_order: of the last f
- * @priv: what callbacks need of a test
+ * @freed_page: the page of the last f
+ * @freed_order: the folio order of the last f
+ * @priv: data of the test for its callbacks
  */
 struct fixture {
 	struct device *device;
@@ -83,7 +83,7 @@ static inline void note_cleanup(struct hmm_devmem *devmem)
 	note(devmem, 'c');
 }
 
-/* No process ever maps a page here, so nothing is to be moved. */
+/* Must not be called: no process maps pages of the tests that use it. */
 static inline vm_fault_t no_fault(struct hmm_devmem *devmem,
 				  struct vm_area_struct *vma,
 				  unsigned long addr, const struct page *page,
@@ -194,7 +194,7 @@ static inline struct device *test_device(struct kunit *test)
 	return ((struct fixture *)test->priv)->device;
 }
 
-/* As if nothing had happened: no range taken, no callback called. */
+/* Verifies that no range is in use and no callback was called. */
 static inline void expect_nothing_changed(struct kunit *test)
 {
 	const struct fixture *fixture = test->priv;
@@ -237,7 +237,7 @@ static inline u64 pages_used(struct hmm_devmem *devmem)
 	return stats.allocated - stats.freed;
 }
 
-/* Memory of the test's process that was never touched. */
+/* Map memory in the test's process, without touching it. */
 static inline unsigned long map_blocks(struct kunit *test, unsigned long nr_blocks)
 {
 	unsigned long addr;
@@ -248,7 +248,7 @@ static inline unsigned long map_blocks(struct kunit *test, unsigned long nr_bloc
 	return ALIGN(addr, BLOCK_SIZE_BYTES);
 }
 
-/* The same, and all of it is on the device. */
+/* Map memory in the test's process and move all of it to the device. */
 static inline unsigned long map_on_device(struct kunit *test,
 					  struct hmm_devmem *devmem,
 					  unsigned long nr_blocks)
@@ -262,7 +262,7 @@ static inline unsigned long map_on_device(struct kunit *test,
 	return addr;
 }
 
-/* Resources that a test has; given back when it ends. */
+/* Physical ranges that a test has; released when the test ends. */
 struct region {
 	resource_size_t start;
 	resource_size_t size;
@@ -287,7 +287,7 @@ static inline void own_region(struct kunit *test, resource_size_t start,
 						  region));
 }
 
-/* Physical addresses that nothing answers to; nothing here accesses them. */
+/* Reserve physical addresses at which there is no memory; no test accesses them. */
 static inline struct resource *get_region(struct kunit *test, unsigned long size)
 {
 	struct fixture *fixture = test->priv;
@@ -300,7 +300,7 @@ static inline struct resource *get_region(struct kunit *test, unsigned long size
 	return res;
 }
 
-/* Context that counts how often it is released. */
+/* A context that counts how often it is released. */
 struct counted_context {
 	struct hmm_devmem_context ctx;
 	unsigned int released;
@@ -311,7 +311,7 @@ static inline void count_release(struct hmm_devmem_context *ctx)
 	container_of(ctx, struct counted_context, ctx)->released++;
 }
 
-/* A page of a classic devmem, which its driver initialises itself. */
+/* Initialise a folio of a classic devmem, as its driver has to do itself. */
 static inline struct folio *init_classic(struct hmm_devmem *devmem,
 					 unsigned long index, unsigned int order)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit suite hmm_devmem_lazy: struct pages that come and go with the pages in
- * use.
+ * KUnit suite hmm_devmem_lazy: struct pages that are created and removed with the
+ * use of pages.
  */
 
 #include <kunit/device.h>
@@ -23,7 +23,7 @@
 #include "../internal.h"
 #include "wait_test.h"
 
-/* Three segments on x86, the last one not whole. */
+/* Three segments on x86, the last one half as large. */
 #define SEGMENT_SIZE	((unsigned long)PAGES_PER_SECTION << PAGE_SHIFT)
 #define TEST_SIZE	(2 * SEGMENT_SIZE + SEGMENT_SIZE / 2)
 #define BLOCK_BYTES	((unsigned long)HMM_DEVMEM_BLOCK_NR << PAGE_SHIFT)
@@ -82,7 +82,7 @@ static void free_folio(struct folio *folio)
 	folio_put(folio);
 }
 
-/* Take blocks until there are no more; they hang together by their index. */
+/* Allocate blocks until there are no more. Returns how many there are in @folios. */
 static unsigned long take_all_blocks(struct kunit *test,
 				     struct hmm_devmem *devmem,
 				     struct folio ***folios)
@@ -127,7 +127,7 @@ static void add_creates_no_struct_pages(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
-/* Struct pages for this would take more memory than there is. */
+/* Struct pages for all of this would take more memory than the system has. */
 static void add_larger_than_memory_works(struct kunit *test)
 {
 	const unsigned long size = ALIGN(64 * PFN_PHYS(totalram_pages()),
@@ -173,7 +173,7 @@ static void every_block_can_be_had(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 3);
 	free_blocks(folios, nr);
 
-	/* What was freed can be had again. */
+	/* Pages that were freed can be allocated again. */
 	nr = take_all_blocks(test, devmem, &folios);
 	KUNIT_EXPECT_EQ(test, nr, TEST_SIZE / BLOCK_BYTES);
 	free_blocks(folios, nr);
@@ -186,7 +186,7 @@ static void every_page_can_be_had(struct kunit *test)
 	struct folio *folio, *list = NULL;
 	unsigned long nr = 0;
 
-	/* The context word of a page that nobody maps serves as a link. */
+	/* The pages are not mapped, so their context word can serve as a link. */
 	while ((folio = hmm_devmem_alloc_folio(devmem, 0, NULL))) {
 		folio->page.zone_device_data = list;
 		list = folio;
@@ -211,14 +211,14 @@ static void empty_segments_are_given_back(struct kunit *test)
 
 	nr = take_all_blocks(test, devmem, &folios);
 	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 3);
-	/* All but one page, which keeps its segment. */
+	/* Free all blocks but one, which keeps its segment. */
 	free_blocks(folios + 1, nr - 1);
 	KUNIT_EXPECT_TRUE(test, wait_for_populated(devmem, 1));
 	KUNIT_EXPECT_TRUE(test, hmm_devmem_pfn_populated(devmem, folio_pfn(folios[0])));
 	free_folio(folios[0]);
 	KUNIT_EXPECT_TRUE(test, wait_for_populated(devmem, 0));
 
-	/* They come again when they are needed. */
+	/* An allocation creates a segment again. */
 	folio = hmm_devmem_alloc_folio(devmem, 0, NULL);
 	KUNIT_EXPECT_NOT_NULL(test, folio);
 	if (folio)
@@ -226,7 +226,7 @@ static void empty_segments_are_given_back(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
-/* Somebody who frees and allocates all the time does not make them flap. */
+/* A segment of which a page is allocated and freed all the time is kept. */
 static void segments_in_use_now_and_then_stay(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add_lazy(test, SEGMENT_SIZE);
@@ -305,7 +305,7 @@ static void remove_with_all_populated(struct kunit *test)
 	free_blocks(folios, nr);
 	hmm_devmem_remove(devmem);
 
-	/* The range is free again: the next one gets it. */
+	/* The range is free again: the next devmem gets it. */
 	devmem = add_lazy(test, TEST_SIZE);
 	KUNIT_EXPECT_EQ(test, devmem->resource->start, start);
 	hmm_devmem_remove(devmem);
@@ -339,7 +339,7 @@ static void populate_all(struct kunit *test, struct hmm_devmem *devmem)
 	free_blocks(folios, nr);
 }
 
-/* As many rounds as it takes until empty segments are given back. */
+/* Run the shrink worker as often as it takes to give empty segments back. */
 static void shrink_until_idle(struct hmm_devmem *devmem)
 {
 	unsigned int i;
@@ -374,7 +374,7 @@ static bool wait_until_all_die(struct dev_pagemap *pagemaps[NR_SEGMENTS])
 	return true;
 }
 
-/* None waits until another one has ended. */
+/* The end of a segment does not wait for the end of another one. */
 static void remove_ends_all_segments_at_once(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
@@ -395,7 +395,7 @@ static void remove_ends_all_segments_at_once(struct kunit *test)
 	wait_for_completion(&remover.done);
 }
 
-/* No lock is held while core waits, and all of them wait at the same time. */
+/* Segments end with no lock held while core waits, and all at the same time. */
 static void segments_end_without_lock(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
@@ -415,7 +415,7 @@ static void segments_end_without_lock(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
-/* A part of the range gets struct pages again only when the old ones have gone. */
+/* A segment cannot be created again before the old one has ended. */
 static void growth_waits_for_segment_that_ends(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
@@ -429,7 +429,7 @@ static void growth_waits_for_segment_that_ends(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&devmem->nr_ending), NR_SEGMENTS);
 
-	/* Of all of them only this one can come back. */
+	/* Let only segment 1 end, so only this one can be created again. */
 	put_dev_pagemap(pagemaps[1]);
 	folio = hmm_devmem_alloc_folio(devmem, 0, NULL);
 	KUNIT_EXPECT_NOT_NULL(test, folio);
@@ -443,7 +443,7 @@ static void growth_waits_for_segment_that_ends(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
-/* As when memory is short, or /proc/sys/vm/drop_caches is written to. */
+/* Core calls the shrinker when memory is short, or drop_caches is written to. */
 static void shrinker_gives_empty_segments_back(struct kunit *test)
 {
 	const unsigned long per_segment = PAGES_PER_SECTION * sizeof(struct page) /
@@ -457,7 +457,7 @@ static void shrinker_gives_empty_segments_back(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, shrinker->flags & SHRINKER_REGISTERED);
 	KUNIT_EXPECT_EQ(test, SHRINK_EMPTY, shrinker->count_objects(shrinker, &sc));
 	populate_all(test, devmem);
-	/* So that no time runs out for them. */
+	/* Empty segments must not be given back because of their age. */
 	cancel_delayed_work_sync(&devmem->shrink_work);
 	folio = hmm_devmem_alloc_folio(devmem, 0, NULL);
 	KUNIT_ASSERT_NOT_NULL(test, folio);
@@ -472,7 +472,7 @@ static void shrinker_gives_empty_segments_back(struct kunit *test)
 	KUNIT_EXPECT_PTR_EQ(test, hmm_devmem_from_page(&folio->page), devmem);
 
 	free_folio(folio);
-	/* To count is no reason to empty the cache that the page is in. */
+	/* count_objects() does not empty the cache that the page is in. */
 	drained = atomic_long_read(&devmem->alloc->nr_drained);
 	KUNIT_EXPECT_EQ(test, SHRINK_EMPTY, shrinker->count_objects(shrinker, &sc));
 	KUNIT_EXPECT_EQ(test, drained, atomic_long_read(&devmem->alloc->nr_drained));
@@ -508,7 +508,7 @@ static void expect_no_folio(struct kunit *test, struct hmm_devmem *devmem)
 	KUNIT_EXPECT_EQ(test, refcount_read(&ctx.refs), 1);
 }
 
-/* No struct pages, as core sees it. */
+/* Does core find struct pages there? */
 static bool has_pagemap(unsigned long pfn)
 {
 	struct dev_pagemap *pagemap = get_dev_pagemap(pfn);
@@ -525,7 +525,7 @@ static void alloc_when_memremap_fails_returns_null(struct kunit *test)
 
 	kunit_activate_static_stub(test, hmm_devmem_memremap, memremap_fails);
 	expect_no_folio(test, devmem);
-	/* Who asks for more is told why there is none. */
+	/* The caller gets core's errno. */
 	KUNIT_EXPECT_EQ(test, hmm_devmem_segments_grow(devmem), -ENOSPC);
 	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 0);
 	KUNIT_EXPECT_FALSE(test, hmm_devmem_pfn_populated(devmem, devmem->pfn_first));
@@ -558,7 +558,7 @@ static void alloc_when_populate_fails_returns_null(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
-/* What there is can be used, freed and allocated while there is no more to come. */
+/* Existing segments can be used while no more can be created. */
 static void failing_to_grow_leaves_other_segments(struct kunit *test)
 {
 	const unsigned long max = SEGMENT_SIZE / BLOCK_BYTES;

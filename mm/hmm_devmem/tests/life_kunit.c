@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit suite hmm_devmem_life: who may still use a devmem, and for how long, when it
- * is removed.
+ * KUnit suite hmm_devmem_life: which uses of a devmem are still possible, and for
+ * how long, when it is removed.
  */
 
 #include <kunit/device.h>
@@ -27,7 +27,7 @@
 
 KUNIT_DEFINE_ACTION_WRAPPER(put_action, hmm_devmem_put, struct hmm_devmem *);
 
-/* A devmem that the test has a reference to, until it ends. */
+/* Add a devmem to which the test has a reference until it ends. */
 static struct hmm_devmem *add_and_get(struct kunit *test,
 				      const struct hmm_devmem_ops *ops)
 {
@@ -38,7 +38,7 @@ static struct hmm_devmem *add_and_get(struct kunit *test,
 	return devmem;
 }
 
-/* What is called on a removed devmem */
+/* Calls with a removed devmem */
 
 static void expect_refused(struct kunit *test, struct hmm_devmem *devmem)
 {
@@ -82,7 +82,7 @@ static void removed_devmem_refuses_everything(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, count_regions(), fixture->nr_regions);
 }
 
-/* Neither the device nor the driver's ops are there any more. */
+/* The device is unregistered, and the driver's ops are freed. */
 static void detached_devmem_refuses_everything(struct kunit *test)
 {
 	struct hmm_devmem_ops *ops = kunit_kzalloc(test, sizeof(*ops), GFP_KERNEL);
@@ -111,7 +111,7 @@ static void removed_classic_devmem_refuses_everything(struct kunit *test)
 	expect_events(test, "kc");
 }
 
-/* The pointer stays the removed one's: nothing that is added gets its address. */
+/* A removed devmem's structure is kept, so that a new one gets another address. */
 static void remove_of_stale_pointer_removes_no_other(struct kunit *test)
 {
 	struct hmm_devmem *stale = add(test, &managed_ops, TEST_SIZE), *devmem;
@@ -138,7 +138,7 @@ struct remover {
 	bool too_early;
 };
 
-/* In the kill callback: the others have begun, and get time to be wrong. */
+/* The kill callback takes so long that the other removers could return too early. */
 static struct completion killing;
 static bool cleaned_up;
 
@@ -203,7 +203,7 @@ static void all_removers_return_after_cleanup(struct kunit *test)
 	expect_events(test, "kc");
 }
 
-/* An error handler removes it, and unbind comes in between. */
+/* An error handler removes the devmem, and the driver is unbound meanwhile. */
 static void detach_during_removal_waits_for_cleanup(struct kunit *test)
 {
 	struct hmm_devmem *devmem;
@@ -233,7 +233,7 @@ static void cleanup_and_remove(struct hmm_devmem *devmem)
 	hmm_devmem_remove(devmem);
 }
 
-/* Nobody else is there who could wait for the end of it. */
+/* A callback that removes its own devmem must not wait for that removal. */
 static void remove_in_own_callback_returns_at_once(struct kunit *test)
 {
 	static const struct hmm_devmem_ops ops = {
@@ -254,7 +254,7 @@ static void remove_in_own_callback_returns_at_once(struct kunit *test)
 	expect_events(test, "kc");
 }
 
-/* Whoever has a page has the devmem, but not the driver's */
+/* A page in use keeps the devmem, but not the driver's part of it */
 
 static bool populated_in_cleanup;
 static struct hmm_devmem *of_page_in_cleanup;
@@ -291,7 +291,7 @@ static void zombie_is_no_drivers_page(struct kunit *test)
 	release(folio);
 }
 
-/* Else hmm_range_fault() would go on to hand it out as one that may be mapped. */
+/* Else hmm_range_fault() would report a zombie's page as one that may be mapped. */
 static void zombie_has_no_owner(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add_and_get(test, &managed_ops);
@@ -308,9 +308,9 @@ static void zombie_has_no_owner(struct kunit *test)
 /**
  * struct splitter - a split of a folio that takes its time
  * @ctx: the folio's context
- * @devmem: whose folio it is
+ * @devmem: the devmem of the folio
  * @work: removes @devmem while the split is under way
- * @splits: when it is
+ * @splits: set when the split is under way
  */
 struct splitter {
 	struct hmm_devmem_context ctx;
@@ -330,8 +330,8 @@ static void splitter_remove(struct work_struct *work)
 }
 
 /*
- * The last thing of which removal waits for the end before it takes the pages from the
- * driver. It has waited for grace periods before, but for none that comes later.
+ * Runs as dead_work, which is the last thing that removal waits for before it takes
+ * the pages from the driver. Removal has waited for earlier grace periods by then.
  */
 static void removal_pauses(struct work_struct *work)
 {
@@ -343,13 +343,13 @@ static void removal_pauses(struct work_struct *work)
 		msleep(20);
 }
 
-/* It has looked at the context, and has no reference to it yet. */
+/* Delays the split between reading the context and taking a reference to it. */
 static struct hmm_devmem_context *head_context_slowly(const struct folio *head)
 {
 	struct hmm_devmem_context *ctx = head->page.zone_device_data;
 
 	WRITE_ONCE(container_of(ctx, struct splitter, ctx)->splits, true);
-	/* Far longer than it takes to look for contexts. */
+	/* Far longer than removal takes to look for contexts. */
 	mdelay(1000);
 	return ctx;
 }
@@ -368,8 +368,8 @@ static struct splitter *create_splitter(struct kunit *test)
 }
 
 /*
- * As core does it, which has its interrupts off. Two pages pretend to be parts of one
- * folio. Dead, so that removal does not wait for them.
+ * RCU stands for core's split with interrupts off, two pages for the parts of one
+ * folio. The device is dead, so that removal does not wait for these pages.
  */
 static void remove_during_split_drops_contexts_of_parts(struct kunit *test)
 {
@@ -403,8 +403,8 @@ static void remove_during_split_drops_contexts_of_parts(struct kunit *test)
 }
 
 /*
- * The word of a part is core's until the split comes to it. What is there looks like a
- * context, all the time that removal could look at it. True if it has looked.
+ * Until the split comes to a part of a folio, its context word is core's. Make it look
+ * like a context while removal may read it. Returns whether removal has done so.
  */
 static bool split_once(struct hmm_devmem_segment *segment, struct folio *head,
 		       struct folio *tail, struct hmm_devmem_context *garbage)
@@ -419,7 +419,7 @@ static bool split_once(struct hmm_devmem_segment *segment, struct folio *head,
 		tail->page.zone_device_data = NULL;
 		return false;
 	}
-	/* Far longer than it takes to drop contexts. */
+	/* Far longer than removal takes to drop contexts. */
 	mdelay(1000);
 	head->pgmap->ops->folio_split(head, tail);
 	return true;
@@ -458,7 +458,7 @@ static void split_after_removal_shares_no_context(struct kunit *test)
 	hmm_devmem_context_init(&counted->ctx, count_release);
 	hmm_devmem_mark_dead(devmem);
 	hmm_devmem_remove(devmem);
-	/* As if the split came between. */
+	/* As if the split had begun before the removal dropped contexts. */
 	head->page.zone_device_data = &counted->ctx;
 	head->pgmap->ops->folio_split(head, tail);
 	KUNIT_EXPECT_NULL(test, tail->page.zone_device_data);
@@ -468,7 +468,7 @@ static void split_after_removal_shares_no_context(struct kunit *test)
 	release(tail);
 }
 
-/* Core's split of a folio ends just before it is looked whether the folio is locked. */
+/* Core's split of a folio ends just before the library checks the folio lock. */
 static bool locked_after_split(const struct page *page)
 {
 	struct folio *folio = page_folio((struct page *)page);
@@ -508,9 +508,9 @@ static void pfn_populated_in_cleanup_is_false(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, populated_in_cleanup);
 }
 
-/* What core has still and does not tell */
+/* Struct pages that core is about to remove, which cannot be found out */
 
-/* Somebody has the pagemap, so that its struct pages cannot go, but they are going. */
+/* A reference to the pagemap keeps its struct pages while they are being removed. */
 static void add_to_range_on_its_way_out_returns_ebusy(struct kunit *test)
 {
 	struct resource *res = get_region(test, TEST_SIZE);
@@ -535,9 +535,9 @@ static void add_to_range_on_its_way_out_returns_ebusy(struct kunit *test)
 }
 
 /**
- * struct others - struct pages that are not of this library
- * @pagemap: them
- * @end: ends them
+ * struct others - struct pages that another driver has created
+ * @pagemap: their pagemap
+ * @end: removes them
  */
 struct others {
 	struct dev_pagemap pagemap;
@@ -549,7 +549,7 @@ static void others_end(struct work_struct *work)
 	memunmap_pages(&container_of(work, struct others, end)->pagemap);
 }
 
-/* Core finds no pagemap there any more, and would warn of the struct pages. */
+/* get_dev_pagemap() does not find them any more, and core would warn about them. */
 static void add_to_range_of_others_on_their_way_out_returns_ebusy(struct kunit *test)
 {
 	struct others *others = kunit_kzalloc(test, sizeof(*others), GFP_KERNEL);
@@ -592,12 +592,11 @@ static void default_fault_on_classic_gives_sigbus(struct kunit *test)
 
 /**
  * struct peer - a driver that mirrors the test's process
- * @notifier: how it is told of invalidations
- * @devmem: whose page it has in its page table
- * @start: where: first address
+ * @notifier: gets invalidations of the process
+ * @devmem: the devmem whose page is in the driver's page table
+ * @start: first address of the page
  * @end: one past the last
- * @nr: how often it was told that it has to forget all of it, since the page has no
- *	owner any more
+ * @nr: invalidations of all of it after pages of @devmem have lost their owner
  */
 struct peer {
 	struct mmu_notifier notifier;
@@ -622,7 +621,7 @@ static const struct mmu_notifier_ops peer_ops = {
 	.invalidate_range_start = peer_invalidate,
 };
 
-/* The device copies nothing, so a page of it is left when it goes. */
+/* The device fails all copies to RAM, so a page is left when it is removed. */
 static void peers_are_told_of_zombies(struct kunit *test)
 {
 	static const struct hmm_devmem_ops ops = {
@@ -643,12 +642,12 @@ static void peers_are_told_of_zombies(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, peer.nr, 1);
 	mmu_notifier_unregister(&peer.notifier, current->mm);
 	vm_munmap(peer.start, BLOCK_SIZE_BYTES);
-	/* The next test is not to see the end of it. */
+	/* Wait, so that the next test does not count this range. */
 	while (count_regions() != fixture->nr_regions)
 		msleep(20);
 }
 
-/* As mprotect() of a part of it, or MADV_DONTNEED, leaves it. */
+/* A folio that is mapped by PTEs, as after MADV_DONTNEED of a part of it. */
 static void fault_on_part_of_large_folio_is_served_at_once(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add(test, &copying_ops, BLOCK_SIZE_BYTES);
@@ -670,7 +669,7 @@ static void fault_on_part_of_large_folio_is_served_at_once(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
-/* Each CPU is asked once, however many pages there are. */
+/* The caches are emptied once, however many pages are poisoned. */
 static void poison_of_many_pages_drains_caches_once(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add(test, &copying_ops, TEST_SIZE);
@@ -687,8 +686,9 @@ static void poison_of_many_pages_drains_caches_once(struct kunit *test)
 }
 
 /*
- * The fault is about a page of a folio whose first one is lost, and the PMD that mapped
- * the folio is split before the handler looks: it still gets the first page's name.
+ * The CPU fault is on a page of a folio whose first page is lost, and the PMD that
+ * maps the folio is split before the handler runs: core still passes it the first
+ * page.
  */
 static void fault_beside_lost_page_after_pmd_split(struct kunit *test)
 {
@@ -732,7 +732,7 @@ static void kill_suspends_and_resumes(struct hmm_devmem *devmem)
 	hmm_devmem_resume(devmem);
 }
 
-/* It comes when nothing can be allocated any more, and removal waits for nobody yet. */
+/* kill runs after allocation was stopped, and before removal waits for users. */
 static void remove_is_undone_by_no_resume(struct kunit *test)
 {
 	static const struct hmm_devmem_ops ops = {
@@ -757,7 +757,7 @@ static void remove_is_undone_by_no_resume(struct kunit *test)
 static struct remover suspend_remover;
 static bool suspend_copies;
 
-/* From when suspend has begun to when nothing can be allocated any more. */
+/* A copy of suspend that lasts until a removal has stopped allocation. */
 static int copy_until_removed(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
 {
 	if (xchg(&suspend_copies, true))
@@ -798,15 +798,15 @@ static void remove_is_undone_by_no_suspend_that_fails(struct kunit *test)
 #define WALK_BLOCKS	4
 
 /**
- * struct walker - a migration to system memory of which the device copies nothing
- * @work: it
- * @task: who it is
- * @devmem: of what
- * @mm: of whom
+ * struct walker - a migration to system memory for which the device fails all copies
+ * @work: runs the migration
+ * @task: the task that runs it
+ * @devmem: the device memory
+ * @mm: the process
  * @start: first address
- * @nr_copies: how often the device was asked for it
- * @ret: what it returned
- * @copying: when the device was asked
+ * @nr_copies: how often the migration has asked the device to copy
+ * @ret: what the migration has returned
+ * @copying: completed when the device is asked
  */
 static struct walker {
 	struct work_struct work;
@@ -827,7 +827,7 @@ static void walker_work(struct work_struct *work)
 					       WALK_BLOCKS * BLOCK_SIZE_BYTES);
 }
 
-/* The first copy for the walker takes until removal waits for it. */
+/* The first copy for the walker lasts until removal waits for the walker. */
 static int walker_copy(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
 {
 	if (current != READ_ONCE(walker.task))
@@ -839,7 +839,7 @@ static int walker_copy(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
 	return -EIO;
 }
 
-/* It has more to do than anybody would wait for if the device takes its time. */
+/* The rest of the migration would take too long for removal to wait for it. */
 static void remove_ends_walk_to_ram(struct kunit *test)
 {
 	static const struct hmm_devmem_ops ops = {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit suite hmm_devmem_migrate: what a migration says that it has done, and which
- * pages of a process count.
+ * KUnit suite hmm_devmem_migrate: the number of pages that a migration returns, and
+ * which pages of a process hmm_devmem_count_resident() counts.
  */
 
 #include <kunit/test.h>
@@ -16,15 +16,15 @@
 
 #include "core_test.h"
 
-/* Less than a block, so that all of it is pages of PAGE_SIZE. */
+/* Less than a block, so that it moves as pages of PAGE_SIZE. */
 #define MOVED_PAGES	(HMM_DEVMEM_BLOCK_NR / 2)
 #define FREE_PAGES	(HMM_DEVMEM_BLOCK_NR / 4)
 #define OTHER_PAGES	((TEST_SIZE >> PAGE_SHIFT) - FREE_PAGES)
 
 /**
- * struct interruption - what happens to a migration that makes room for its rest
- * @name: for the log
- * @happens: it does
+ * struct interruption - an event while a migration evicts other pages to make room
+ * @name: its name, for the log
+ * @happens: makes it happen
  */
 struct interruption {
 	const char *name;
@@ -33,7 +33,7 @@ struct interruption {
 
 static const struct interruption *interruption;
 
-/* Others who have the mmap lock when the migration wants it again. */
+/* A worker that holds the mmap lock when the migration wants it again. */
 static struct holder {
 	struct work_struct work;
 	struct mm_struct *mm;
@@ -102,7 +102,7 @@ static struct hmm_devmem *add_with_reclaim(struct kunit *test)
 	return devmem;
 }
 
-/* Memory of a process that is the test's own. */
+/* Map and touch memory in the test's process. */
 static unsigned long map_pages(struct kunit *test, unsigned long nr)
 {
 	unsigned long addr, i;
@@ -131,7 +131,7 @@ static void holder_init(void)
 	holder.mm = current->mm;
 }
 
-/* What has moved before counts: an errno would say that nothing has. */
+/* It returns the number of pages that have moved; an errno would mean none has. */
 static void interrupted_migration_returns_what_moved(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add_with_reclaim(test);
@@ -158,7 +158,7 @@ static void interrupted_migration_returns_what_moved(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
-/* A driver has mapped a page of its device there, as it may. */
+/* The range has a device page that a driver has mapped, which cannot move. */
 static void count_resident_passes_over_what_cannot_move(struct kunit *test)
 {
 	struct resource *res = get_region(test, TEST_SIZE);

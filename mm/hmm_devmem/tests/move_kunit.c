@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit suite hmm_devmem_move: what moves to a device that has not room for all of it,
- * calls that can be killed while they wait, allocation while there is a removal, and
- * eviction of what has changed hands meanwhile.
+ * KUnit suite hmm_devmem_move: migration to a device that has not room for all
+ * pages, calls that can be killed while they wait, allocation during a removal, and
+ * eviction of pages that are freed and allocated again meanwhile.
  */
 
 #include <kunit/device.h>
@@ -59,7 +59,7 @@ static void *memremap_fails(struct dev_pagemap *pagemap, int nid)
 	return ERR_PTR(-ENOMEM);
 }
 
-/* There is a free page in each block, no whole block, and no memory for struct pages. */
+/* Each block has a free page, none is whole, and no struct pages can be created. */
 static void nobody_is_evicted_for_a_whole_block(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add_flags(test, &copying_ops, 2 * SEGMENT_SIZE,
@@ -87,7 +87,7 @@ static void nobody_is_evicted_for_a_whole_block(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
-/* Core collects it as one piece, for which there is no large page. */
+/* Core collects the hole as a whole, for which there is no large device folio. */
 static void large_hole_gets_the_small_pages_that_there_are(struct kunit *test)
 {
 	const unsigned long nr = HMM_DEVMEM_BLOCK_NR / 4;
@@ -102,7 +102,7 @@ static void large_hole_gets_the_small_pages_that_there_are(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
-/* Struct pages come, and somebody else always has taken the pages. */
+/* Struct pages are created, but as if other tasks had taken all their pages. */
 static int populate_for_others(struct hmm_devmem_alloc *alloc, unsigned int idx)
 {
 	return 0;
@@ -125,11 +125,11 @@ static void alloc_folio_gives_up_if_others_are_faster(struct kunit *test)
 
 /**
  * struct caller - a thread that is killed in a call
- * @devmem: what it calls something with
- * @call: what it calls
- * @ret: and gets
- * @started: it is about to
- * @done: it has returned
+ * @devmem: the argument of the call
+ * @call: makes the call
+ * @ret: result of the call
+ * @started: completed before the call
+ * @done: completed after the call
  */
 struct caller {
 	struct hmm_devmem *devmem;
@@ -162,7 +162,7 @@ static void start_caller(struct kunit *test, struct caller *caller,
 	wait_for_completion(&caller->started);
 }
 
-/* True if it returned while what it waits for was not there. */
+/* Kill a caller that waits. Returns whether the call has ended because of that. */
 static bool caller_dies(struct kunit *test, struct caller *caller)
 {
 	struct task_struct *task;
@@ -193,7 +193,7 @@ static long call_alloc_folio(struct caller *caller)
 	return folio ? 0 : -ENOMEM;
 }
 
-/* As while pages are evicted, and the device takes its time. */
+/* The lock is held as it is during an eviction by a slow device. */
 static void alloc_folio_can_be_killed(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add_flags(test, &copying_ops, SEGMENT_SIZE,
@@ -213,7 +213,7 @@ static long call_suspend(struct caller *caller)
 	return hmm_devmem_suspend(caller->devmem);
 }
 
-/* While another suspend evicts. */
+/* The lock is held as by another suspend that evicts. */
 static void suspend_can_be_killed(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add(test, &copying_ops, TEST_SIZE);
@@ -227,7 +227,7 @@ static void suspend_can_be_killed(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
-/* Pages on their way out of the allocator */
+/* Pages that are being allocated */
 
 static long call_remove(struct caller *caller)
 {
@@ -235,7 +235,7 @@ static long call_remove(struct caller *caller)
 	return 0;
 }
 
-/* Whoever has got a page may not have made it look like one that is in use. */
+/* A page that was just taken from the allocator does not look like one in use yet. */
 static void remove_waits_for_alloc_folio(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add(test, &copying_ops, TEST_SIZE);
@@ -255,7 +255,7 @@ static void remove_waits_for_alloc_folio(struct kunit *test)
 	hmm_devmem_put(devmem);
 }
 
-/* The caller can have locked a folio that removal waits for. */
+/* The caller of hmm_devmem_alloc_folio() can hold a lock that removal waits for. */
 static void alloc_folio_does_not_wait_for_remove(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add(test, &copying_ops, TEST_SIZE);
@@ -271,7 +271,7 @@ static void alloc_folio_does_not_wait_for_remove(struct kunit *test)
 
 #define NR_OTHERS	16
 
-/* References on what keeps the mappings of the others' first page, that one's pfn. */
+/* Pages that take a large folio's place; references to the first one's anon_vma. */
 static struct {
 	struct hmm_devmem *devmem;
 	unsigned long addr;
@@ -288,7 +288,7 @@ static int mapping_references(unsigned long pfn)
 	return atomic_read(&anon_vma->refcount);
 }
 
-/* The large folio goes, and small ones come, between a look at it and its lock. */
+/* Small folios take the place of the large one before core locks the pages. */
 static void change_hands(unsigned long *pfns, unsigned int nr)
 {
 	const unsigned long start = others.addr + BLOCK_SIZE_BYTES;
@@ -317,7 +317,7 @@ static int note_references(struct hmm_devmem *devmem, struct hmm_devmem_copy *co
 	return 0;
 }
 
-/* Each of them, since they can be of different processes, and each of those can exit. */
+/* Eviction holds each page's anon_vma: the process of any of them can exit. */
 static void eviction_holds_mappings_of_pages_that_came_meanwhile(struct kunit *test)
 {
 	static const struct hmm_devmem_ops ops = {
@@ -339,7 +339,7 @@ static void eviction_holds_mappings_of_pages_that_came_meanwhile(struct kunit *t
 						  HMM_DEVMEM_BLOCK_NR));
 	kunit_deactivate_static_stub(test, hmm_devmem_collect_pfns);
 	KUNIT_EXPECT_EQ(test, others.moved, NR_OTHERS);
-	/* One of them was that of the large folio's, and held already. */
+	/* One reference was there before, for the first page of the large folio. */
 	KUNIT_EXPECT_EQ(test, others.during, others.before + NR_OTHERS - 1);
 	KUNIT_EXPECT_EQ(test, pages_used(devmem), 0);
 	vm_munmap(others.addr, 2 * BLOCK_SIZE_BYTES);

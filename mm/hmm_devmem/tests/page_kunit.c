@@ -29,7 +29,7 @@ static void from_page_beyond_end_returns_null(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add(test, &managed_ops, TEST_SIZE + PAGE_SIZE);
 
-	/* Has a struct page, because those come for 2 MiB at a time. */
+	/* It has a struct page, because core creates those for 2 MiB at a time. */
 	KUNIT_EXPECT_NULL(test, hmm_devmem_from_page(pfn_to_page(devmem->pfn_last)));
 }
 
@@ -119,7 +119,7 @@ static void drvdata_of_managed_page_warns(struct kunit *test)
 
 /* Folios of a managed devmem */
 
-/* That of a block is no constant everywhere. */
+/* Stands for the order of a block, which is not a constant on all machines. */
 #define ORDER_BLOCK	UINT_MAX
 
 static const struct order_param {
@@ -194,7 +194,7 @@ static void alloc_folio_order_too_large_returns_null(struct kunit *test)
 }
 
 #ifdef CONFIG_DEBUG_ATOMIC_SLEEP
-/* It says that it may sleep even when it need not: who must not call it finds out. */
+/* might_sleep() warns in each call, so that wrong callers are found. */
 static void alloc_folio_tells_that_it_may_sleep(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add(test, &managed_ops, PAGE_SIZE);
@@ -401,7 +401,7 @@ static void evict_locked_folio_leaves_it(struct kunit *test)
 	release(folio);
 }
 
-/* As a CPU fault leaves it, for a moment, when it has brought the data home. */
+/* A CPU fault that has moved the data leaves the folio like this for a moment. */
 static void evict_folio_without_data_leaves_it(struct kunit *test)
 {
 	const unsigned int order = param_order(test);
@@ -414,7 +414,7 @@ static void evict_folio_without_data_leaves_it(struct kunit *test)
 			hmm_devmem_evict_why(devmem, devmem->pfn_first,
 					     TEST_SIZE / PAGE_SIZE, &left));
 	KUNIT_EXPECT_EQ(test, 1 << order, left.busy);
-	/* Nothing was copied, and it is still whole. */
+	/* No page was copied, and the folio was not split. */
 	expect_events(test, "");
 	KUNIT_EXPECT_EQ(test, order, folio_order(folio));
 	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);

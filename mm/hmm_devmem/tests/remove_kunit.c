@@ -139,13 +139,13 @@ static void remove_classic_frees_in_kill(struct kunit *test)
 
 /**
  * struct mover - a migration and a removal at the same time
- * @devmem: of what
- * @mm: of a process
- * @migrate: moves some of its memory
+ * @devmem: the device memory
+ * @mm: the process
+ * @migrate: moves some of the process's memory
  * @remove: removes @devmem
- * @ret: what @migrate returned
- * @migrated: when it has
- * @removed: when @remove has
+ * @ret: result of the migration
+ * @migrated: completed after the migration
+ * @removed: completed after the removal
  */
 struct mover {
 	struct hmm_devmem *devmem;
@@ -191,7 +191,7 @@ static void remove_does_not_wait_for_mmap_lock(struct kunit *test)
 	queue_work(system_dfl_wq, &mover.migrate);
 	KUNIT_EXPECT_TRUE(test, soon(mmap_lock_is_contended(mover.mm)));
 	queue_work(system_dfl_wq, &mover.remove);
-	/* Only a removal that waits for us takes so long. */
+	/* Only a removal that waits for the mmap lock takes so long. */
 	KUNIT_EXPECT_TRUE(test, wait_for_completion_timeout(&mover.removed,
 							    HANG_LIMIT));
 	expect_events(test, "kc");
@@ -203,7 +203,7 @@ static void remove_does_not_wait_for_mmap_lock(struct kunit *test)
 	destroy_work_on_stack(&mover.remove);
 }
 
-/* Zombies: pages that somebody has for longer than the driver is there */
+/* Zombies: pages that are in use for longer than the driver exists */
 
 static void wait_for_regions(struct kunit *test, unsigned int nr)
 {
@@ -211,7 +211,7 @@ static void wait_for_regions(struct kunit *test, unsigned int nr)
 	KUNIT_EXPECT_EQ(test, count_regions(), nr);
 }
 
-/* The driver is gone when the page is freed: its ops are not to be looked at. */
+/* The ops are freed before the page: the library must not use them any more. */
 static void remove_with_page_in_use_leaves_zombie(struct kunit *test)
 {
 	const struct fixture *fixture = test->priv;
@@ -242,9 +242,9 @@ static void remove_with_page_in_use_leaves_zombie(struct kunit *test)
 /**
  * struct slow_context - a context that takes its time to be released
  * @ctx: the context
- * @devmem: whose folio has it
- * @folio: the only one
- * @begun: when it is being released
+ * @devmem: the devmem of @folio
+ * @folio: the only folio with the context
+ * @begun: completed when the release has begun
  * @work: frees @folio
  */
 struct slow_context {
@@ -260,7 +260,7 @@ static void release_slowly(struct hmm_devmem_context *ctx)
 	struct slow_context *slow = container_of(ctx, struct slow_context, ctx);
 
 	complete(&slow->begun);
-	/* Far longer than such a removal takes. */
+	/* Far longer than the removal of a dead device takes. */
 	mdelay(1000);
 	note(slow->devmem, 'r');
 }
@@ -271,8 +271,9 @@ static void free_slowly(struct work_struct *work)
 }
 
 /*
- * Another page makes a zombie, so that nobody waits for the one being freed. A dead
- * device, so that nobody waits for that either.
+ * Another page in use makes a zombie, so that the segment does not wait for the page
+ * that is being freed. The device is dead, so that removal does not wait for it
+ * either.
  */
 static void remove_waits_for_release_of_context(struct kunit *test)
 {
@@ -294,7 +295,7 @@ static void remove_waits_for_release_of_context(struct kunit *test)
 	hmm_devmem_mark_dead(devmem);
 	hmm_devmem_remove(devmem);
 	flush_work(&slow->work);
-	/* On a slow machine kill comes so late. */
+	/* On a slow machine, kill can come after the release. */
 	KUNIT_EXPECT_EQ(test, fixture->nr_events, 4);
 	KUNIT_EXPECT_EQ(test, fixture->events[3], 'c');
 	KUNIT_EXPECT_EQ(test, count_events(test, 'r'), 1);
@@ -303,7 +304,7 @@ static void remove_waits_for_release_of_context(struct kunit *test)
 	wait_for_regions(test, fixture->nr_regions);
 }
 
-/* Core moves a page that is mapped nowhere, and that does not free it. */
+/* Core can migrate a page that is mapped nowhere, but that does not free it. */
 static void remove_with_movable_page_in_use_leaves_zombie(struct kunit *test)
 {
 	const struct fixture *fixture = test->priv;
@@ -351,7 +352,7 @@ static bool wait_for_first_busy(struct hmm_devmem_segment *segment,
 	return soon(READ_ONCE(segment->first_busy) == pfn);
 }
 
-/* Each page is looked at once, when one is freed; nothing happens meanwhile. */
+/* A zombie's pages are checked only when one of them is freed, each of them once. */
 static void zombie_is_looked_at_when_a_page_is_freed(struct kunit *test)
 {
 	const struct fixture *fixture = test->priv;
@@ -377,8 +378,8 @@ static void zombie_is_looked_at_when_a_page_is_freed(struct kunit *test)
 }
 
 /*
- * The last page of a zombie goes to the cache of a CPU. What is called then is what is
- * called when that CPU goes offline, with the driver still attached to its device.
+ * A page that is freed goes to the cache of a CPU. Empty the caches as when that CPU
+ * goes offline, after the zombie has ended: its last page must not be in one.
  */
 static void zombie_leaves_nothing_in_caches(struct kunit *test)
 {
@@ -533,7 +534,7 @@ static void detach_ten_devices_removes_each_once(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, count_events(test, 'c'), NR_DEVICES);
 }
 
-/* All at once remove the same one. */
+/* Ten threads remove the same devmem at the same time. */
 static void remove_concurrently_happens_once(struct kunit *test)
 {
 	struct adder *adders = create_adders(test);
@@ -546,7 +547,7 @@ static void remove_concurrently_happens_once(struct kunit *test)
 	expect_events(test, "kc");
 }
 
-/* What eviction does with the time it has */
+/* For how long eviction tries */
 
 static void eviction_waits_a_second_after_the_last_page(struct kunit *test)
 {
@@ -554,7 +555,7 @@ static void eviction_waits_a_second_after_the_last_page(struct kunit *test)
 	u64 now = 0;
 	unsigned int i;
 
-	/* Each time takes two seconds, and brings pages home. */
+	/* Each pass takes two seconds, and brings pages back. */
 	for (i = 0; i < 30; i++, now += 2 * NSEC_PER_SEC) {
 		hmm_devmem_evict_clock_pass(&clock, now, now + 2 * NSEC_PER_SEC, true);
 		KUNIT_EXPECT_EQ(test, clock.deadline, now + 3 * NSEC_PER_SEC);
@@ -568,13 +569,13 @@ static void eviction_waits_ten_seconds_in_all(struct kunit *test)
 	struct hmm_devmem_evict_clock clock = { .last = 10 * NSEC_PER_SEC };
 	u64 now;
 
-	/* There is always one page that comes home, and is waited for. */
+	/* Each pass brings a page back, so that eviction goes on waiting. */
 	for (now = 0; now <= clock.deadline; now += NSEC_PER_SEC / 2)
 		hmm_devmem_evict_clock_pass(&clock, now, now, true);
 	KUNIT_EXPECT_EQ(test, clock.deadline, 10 * NSEC_PER_SEC);
 }
 
-/* Blocks of a device that copies nothing from the first of them. */
+/* Blocks of a device that fails all copies from the first BAD_BLOCKS of them. */
 #define BAD_BLOCKS	20
 #define GOOD_BLOCKS	6
 
@@ -591,13 +592,13 @@ static int copy_from_good_blocks(struct hmm_devmem *devmem,
 
 static u64 ns_read;
 
-/* However slow the machine is: a millisecond from one look at the clock to the next. */
+/* A clock on which each reading takes a millisecond, however slow the machine is. */
 static u64 count_milliseconds(void)
 {
 	return ns_read += NSEC_PER_MSEC;
 }
 
-/* More than it is asked for in vain stands before what it copies. */
+/* More blocks that cannot be copied than eviction tries come before the good ones. */
 static void eviction_reaches_what_is_behind_bad_blocks(struct kunit *test)
 {
 	static const struct hmm_devmem_ops ops = {
@@ -618,7 +619,7 @@ static void eviction_reaches_what_is_behind_bad_blocks(struct kunit *test)
 	KUNIT_EXPECT_GE(test, nr_refused, 16);
 	KUNIT_EXPECT_LE(test, nr_refused, (GOOD_BLOCKS + 1) * 16);
 
-	/* All of it: then it is asked as often as is said. */
+	/* If all blocks are bad, the device is asked as often as documented. */
 	nr_refused = 0;
 	nr_bad_blocks = nr_blocks;
 	KUNIT_EXPECT_EQ(test, -EIO, hmm_devmem_suspend(devmem));
@@ -636,7 +637,7 @@ static void count_drain(void)
 	nr_drains++;
 }
 
-/* Nothing changes while it waits for a page. */
+/* Suspend does not empty core's batches again and again while it waits for a page. */
 static void eviction_drains_batches_twice_for_a_page_in_use(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add(test, &managed_ops, TEST_SIZE);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Waiting for what must happen, on whatever machine.
+ * Waiting for what must happen, however slow the machine is.
  */
 #ifndef _HMM_DEVMEM_WAIT_TEST_H
 #define _HMM_DEVMEM_WAIT_TEST_H
@@ -8,7 +8,7 @@
 #include <linux/delay.h>
 #include <linux/jiffies.h>
 
-/* For how long to wait for what must happen: whoever waits so long hangs. */
+/* For how long to wait for what must happen: a wait that takes longer never ends. */
 #define HANG_LIMIT	(900 * HZ)
 
 /* Wait until something is true; returns whether it is. */
