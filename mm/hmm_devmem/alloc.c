@@ -13,9 +13,9 @@
  * of several lists, by the size of the largest piece that can be free in them. So
  * single pages and whole blocks are found in constant time.
  *
- * Which piece really is the largest is found out only when one is needed: the list
- * follows from the number of free pages until a search has found less, and again
- * when pages are freed. A search takes part of a microsecond. At most eight are done
+ * The size of the largest free piece is found out only when a piece is needed: until
+ * a search has found less, and again after pages are freed, a block is listed by its
+ * number of free pages. A search takes part of a microsecond. At most eight are done
  * with interrupts off; then a whole block is broken up, or, if there is none, the
  * search goes on after the lock was released. One request can search as many blocks
  * as have had pages freed since they were searched last, so it costs no more than a
@@ -26,16 +26,16 @@
  * for large folios and the pages of one migration are contiguous. Since a block is
  * a bitmap, freed neighbours are one free piece at once: there is nothing to merge.
  *
- * Single pages go through a per-CPU cache. It is filled and emptied by many
- * pages at a time, so that only few calls take the lock that all CPUs share; a
- * free that finds it taken leaves its pages in the cache. A request for which there
- * is nothing empties the caches of all CPUs that have filled them since that
- * happened last, and of no others: on a full device it fails at once. Retired pages
- * go past the caches, and only they.
+ * Single pages go through a per-CPU cache. It is filled and emptied by many pages at
+ * a time, so that only few calls take the lock that all CPUs share; a free that
+ * finds it taken leaves its pages in the cache. A request that finds no page empties
+ * the caches of all CPUs that have filled them since that happened last, and of no
+ * others: on a full device it fails at once. Of single pages that are freed, only
+ * retired ones go past the caches.
  *
- * What is retired stays so when the struct pages around it go, and can be retired
- * before they come (%HMM_DEVMEM_LAZY): for an area that is not populated, a bitmap says
- * which of its pages are bad, and is there only if one is.
+ * A retired page remains retired when its struct page is removed, and can be retired
+ * before it has one (%HMM_DEVMEM_LAZY): for an area that is not populated, a bitmap,
+ * which exists only if needed, says which of its pages are bad.
  *
  * Pages are pfns here. This file knows nothing of struct page, of processes or
  * of struct dev_pagemap, so it is tested without any device.
@@ -75,7 +75,7 @@
 /**
  * struct hmm_devmem_pcp - free pages of one CPU
  * @lock: Protects the rest. Only drains take it from another CPU.
- * @look: Whoever puts a page here has to look at @filled, and whether it is retired.
+ * @look: The next free to this cache must set @filled, and check for retired pages.
  * @filled: There may be a page here; counted in &hmm_devmem_alloc.nr_filled.
  * @nr: Number of @pfns.
  * @pfns: A stack of pfns, the next to be handed out last.
@@ -102,7 +102,7 @@ static void pcp_flush(struct hmm_devmem_alloc *alloc,
 	memmove(pcp->pfns, pcp->pfns + nr, pcp->nr * sizeof(pcp->pfns[0]));
 }
 
-/* Pages are about to get into a cache. */
+/* Note that pages are about to get into a cache. */
 static void pcp_note_filled(struct hmm_devmem_alloc *alloc,
 			    struct hmm_devmem_pcp *pcp)
 {
@@ -126,7 +126,7 @@ static int pcp_refill(struct hmm_devmem_alloc *alloc,
 	guard(spinlock)(&alloc->lock);
 	if (alloc->refused)
 		return alloc->refused;
-	/* There was something to be had, and a moment ago it was refused. */
+	/* The cache has pages: allocation was refused, and was thawed just now. */
 	if (pcp->nr)
 		return 0;
 	while (top) {
@@ -144,7 +144,7 @@ static int pcp_refill(struct hmm_devmem_alloc *alloc,
 	return pcp->nr ? 0 : -ENOMEM;
 }
 
-/* The end of pcp_get() if there is nothing in the cache, or to be had at all. */
+/* The end of pcp_get() if the cache is empty, or allocation is refused. */
 static noinline int pcp_get_special(struct hmm_devmem_alloc *alloc,
 				    struct hmm_devmem_pcp *pcp,
 				    unsigned long flags, unsigned long *pfn)
@@ -164,7 +164,7 @@ static int pcp_get(struct hmm_devmem_alloc *alloc, unsigned long *pfn)
 	struct hmm_devmem_pcp *pcp;
 	unsigned long flags;
 
-	/* Being moved to another CPU after this costs a lock transfer, no more. */
+	/* A move to another CPU after this costs the transfer of a lock, no more. */
 	pcp = raw_cpu_ptr(alloc->pcp);
 	spin_lock_irqsave(&pcp->lock, flags);
 	if (unlikely(READ_ONCE(alloc->refused) || !pcp->nr))
@@ -184,7 +184,7 @@ static noinline void put_locked(struct hmm_devmem_alloc *alloc,
 	spin_unlock_irqrestore(&alloc->lock, flags);
 }
 
-/* Make room, but do not wait for another CPU if there is some: faults free. */
+/* Make room. Wait for the shared lock only if the cache is full: CPU faults free. */
 static void pcp_trim(struct hmm_devmem_alloc *alloc, struct hmm_devmem_pcp *pcp)
 {
 	lockdep_assert_held(&pcp->lock);
@@ -197,11 +197,11 @@ static void pcp_trim(struct hmm_devmem_alloc *alloc, struct hmm_devmem_pcp *pcp)
 	spin_unlock(&alloc->lock);
 }
 
-/* May @pfn be cached? Asked for the first page after a drain, or for all of them. */
+/* May @pfn be cached? Called after a drain, and for all pages if any was retired. */
 static noinline bool pcp_may_put(struct hmm_devmem_alloc *alloc,
 				 struct hmm_devmem_pcp *pcp, unsigned long pfn)
 {
-	/* Set before the drain that has set @look, or will. */
+	/* Pages are retired before the drain that sets @look. */
 	pcp->look = hmm_devmem_alloc_any_retired(alloc);
 	if (hmm_devmem_alloc_retired(alloc, pfn))
 		return false;
@@ -254,14 +254,14 @@ static void pcp_drain_cpu(struct hmm_devmem_alloc *alloc, unsigned int cpu)
 	}
 	pcp->look = true;
 	if (pcp->filled) {
-		/* Whoever sees this finds the pages in their blocks. */
+		/* A CPU that reads false here finds the pages in their blocks. */
 		smp_store_release(&pcp->filled, false);
 		atomic_dec_return_release(&alloc->nr_filled);
 	}
 	spin_unlock_irqrestore(&pcp->lock, flags);
 }
 
-/* After this, whoever uses a cache sees what was changed before. */
+/* A CPU that uses a cache after this sees what was changed before. */
 static void pcp_drain_all(struct hmm_devmem_alloc *alloc)
 {
 	unsigned int cpu;
@@ -280,7 +280,7 @@ static bool pcp_drain_filled(struct hmm_devmem_alloc *alloc)
 		return false;
 	atomic_long_inc(&alloc->nr_drained);
 	for_each_possible_cpu(cpu)
-		/* Pairs with pcp_drain_cpu(): if not, the pages are in their blocks. */
+		/* Pairs with pcp_drain_cpu(): false if pages are in their blocks. */
 		if (smp_load_acquire(&per_cpu_ptr(alloc->pcp, cpu)->filled))
 			pcp_drain_cpu(alloc, cpu);
 	return true;
@@ -446,8 +446,8 @@ void hmm_devmem_alloc_put(struct hmm_devmem_alloc *alloc,
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_put);
 
 /*
- * From @from to @to, if that is the state. True if it was. What was killed has no
- * way back: nothing is called with @from == -ENODEV.
+ * Change the state from @from to @to; returns false if it was not @from. A killed
+ * allocator remains killed: no caller passes -ENODEV as @from.
  */
 static bool alloc_refuse(struct hmm_devmem_alloc *alloc, int from, int to)
 {
@@ -484,7 +484,7 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_kill);
  * hmm_devmem_alloc_freeze() - Let no pages be allocated for a while
  * @alloc: The allocator.
  *
- * As hmm_devmem_alloc_kill(), but hmm_devmem_alloc_thaw() takes it back.
+ * As hmm_devmem_alloc_kill(), but hmm_devmem_alloc_thaw() undoes it.
  *
  * Context: Any context. One caller at a time.
  * Return: False if the allocator was killed.
@@ -556,13 +556,13 @@ void hmm_devmem_alloc_retire_range(struct hmm_devmem_alloc *alloc,
 	if (pfn >= end)
 		return;
 	for (; pfn < end; pfn++) {
-		/* A page of memory for each area, once. */
+		/* An area needs this memory, a page of it, only once. */
 		while (!hmm_devmem_block_retire(alloc, pfn))
 			hmm_devmem_alloc_reserve_bad(alloc, pfn,
 						     GFP_KERNEL | __GFP_NOFAIL);
 		cond_resched();
 	}
-	/* From here on they enter no cache; take out what is in one. */
+	/* Retired pages enter no cache from here on; take out those in one. */
 	pcp_drain_all(alloc);
 }
 
@@ -584,7 +584,7 @@ int hmm_devmem_alloc_retire_new(struct hmm_devmem_alloc *alloc, unsigned long pf
 }
 
 /**
- * hmm_devmem_alloc_get_stats() - How many pages are where
+ * hmm_devmem_alloc_get_stats() - Count the pages by their state
  * @alloc: The allocator.
  * @stats: Filled in; derived from the bitmaps' counts, not kept by hand.
  *
@@ -596,7 +596,7 @@ void hmm_devmem_alloc_get_stats(struct hmm_devmem_alloc *alloc,
 	unsigned long cached = 0, flags;
 	unsigned int cpu;
 
-	/* Exact if nothing is allocated or freed meanwhile, like all of this. */
+	/* Like all of this, exact if no page is allocated or freed meanwhile. */
 	for_each_possible_cpu(cpu)
 		cached += READ_ONCE(per_cpu_ptr(alloc->pcp, cpu)->nr);
 	spin_lock_irqsave(&alloc->lock, flags);
@@ -630,8 +630,8 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_used);
  * hmm_devmem_alloc_any_used() - Is any page allocated?
  * @alloc: The allocator. Its caches are emptied.
  *
- * Not from hmm_devmem_alloc_used(): what is counted as cached there can have got back
- * to its blocks before those are counted, and is then taken from the pages in use.
+ * Does not use hmm_devmem_alloc_used(), which can return too few: a page that it
+ * counts as cached can have gone back to its block before it counts pages in use.
  *
  * Context: Any context.
  * Return: True if there is a page that has been in use all the time. Can be true as
@@ -671,7 +671,7 @@ unsigned long hmm_devmem_alloc_area_used(struct hmm_devmem_alloc *alloc,
  * @alloc: The allocator. An area with a page in a cache does not count.
  *
  * Context: Any context.
- * Return: A hint: others allocate and free at the same time.
+ * Return: A hint: other CPUs allocate and free at the same time.
  */
 unsigned int hmm_devmem_alloc_idle_areas(struct hmm_devmem_alloc *alloc)
 {
@@ -683,7 +683,7 @@ unsigned int hmm_devmem_alloc_idle_areas(struct hmm_devmem_alloc *alloc)
  * @alloc: The allocator.
  *
  * Context: Any context.
- * Return: A hint: others allocate and free at the same time.
+ * Return: A hint: other CPUs allocate and free at the same time.
  */
 bool hmm_devmem_alloc_has_block(struct hmm_devmem_alloc *alloc)
 {
@@ -696,7 +696,7 @@ bool hmm_devmem_alloc_has_block(struct hmm_devmem_alloc *alloc)
  * @alloc: The allocator.
  *
  * Context: Any context.
- * Return: A hint: others allocate and free at the same time.
+ * Return: A hint: other CPUs allocate and free at the same time.
  */
 bool hmm_devmem_alloc_has_page(struct hmm_devmem_alloc *alloc)
 {
@@ -782,7 +782,7 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_create);
  * @alloc: The allocator, or NULL. No page is in use, and it was killed if it can still
  *	be asked for pages.
  *
- * What is left is small and goes on to refuse.
+ * The allocator that is left needs little memory, and refuses all requests.
  *
  * Context: Process context.
  */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Areas of blocks: they come and go with struct pages.
+ * Areas of blocks, which are populated and depopulated along with struct pages.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -33,10 +33,10 @@ static size_t area_words(const struct hmm_devmem_alloc *alloc, unsigned int idx)
 }
 
 /**
- * hmm_devmem_alloc_reserve_bad() - Get memory to remember retired pages in
+ * hmm_devmem_alloc_reserve_bad() - Get memory for the bitmap of retired pages
  * @alloc: The allocator.
- * @pfn: One of those.
- * @gfp: How to get it.
+ * @pfn: The page to be retired.
+ * @gfp: How to allocate the memory.
  *
  * Context: Any that @gfp can be used in.
  * Return: 0 or -ENOMEM.
@@ -93,7 +93,7 @@ static struct hmm_devmem_area *area_alloc(struct hmm_devmem_alloc *alloc,
 	return NULL;
 }
 
-/* Pages of @block, which was never used, that were retired before it was there. */
+/* Make those pages of a new @block lost that were retired before it existed. */
 static void block_lose_retired(struct hmm_devmem_alloc *alloc,
 			       struct hmm_devmem_area *area,
 			       struct hmm_devmem_block *block)
@@ -107,7 +107,7 @@ static void block_lose_retired(struct hmm_devmem_alloc *alloc,
 		hmm_devmem_area_lose(alloc, area, pfn + bit, end - bit);
 }
 
-/* Take over what was remembered of @area. Returns a bitmap that is not needed. */
+/* Lose the pages of a new @area that are known as retired. Returns a spare bitmap. */
 static unsigned long *area_lose_retired(struct hmm_devmem_alloc *alloc,
 					struct hmm_devmem_area *area,
 					unsigned int idx)
@@ -126,7 +126,7 @@ static unsigned long *area_lose_retired(struct hmm_devmem_alloc *alloc,
 	return unused;
 }
 
-/* Remember which pages of @area, which goes, were retired. */
+/* Remember which pages of @area, which is about to be freed, were retired. */
 static void area_keep_retired(struct hmm_devmem_alloc *alloc,
 			      struct hmm_devmem_area *area, unsigned int idx)
 {
@@ -137,7 +137,7 @@ static void area_keep_retired(struct hmm_devmem_alloc *alloc,
 
 	if (area->nr_lost == area->nr_absent)
 		return;
-	/* What the device does not have is found out again. */
+	/* Except pages that the device does not have: area_trim() finds those again. */
 	if (area->base < alloc->first)
 		bitmap_clear(area->retired, 0, alloc->first - area->base);
 	if (over)
@@ -146,7 +146,7 @@ static void area_keep_retired(struct hmm_devmem_alloc *alloc,
 	swap(alloc->bad[idx], area->retired);
 }
 
-/* The device does not have the pages [@pfn, @pfn + @nr), at an end of @area. */
+/* Lose pages [@pfn, @pfn + @nr) at an end of @area, which the device does not have. */
 static void area_trim(struct hmm_devmem_alloc *alloc,
 		      struct hmm_devmem_area *area, unsigned long pfn,
 		      unsigned int nr)

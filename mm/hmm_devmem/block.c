@@ -30,13 +30,13 @@ static bool block_is_whole(const struct hmm_devmem_block *block)
 	return !block->nr_used;
 }
 
-/* Put @block on the list that its number of free pages, and what was known, allow. */
+/* Put @block on the list of the largest free piece that it can have. */
 static void block_relist(struct hmm_devmem_alloc *alloc,
 			 struct hmm_devmem_block *block, bool freed)
 {
 	int order = fls(block_size(alloc) - block->nr_used) - 1;
 
-	/* What is left when pages were taken is not more than there was. */
+	/* When pages are taken, the largest free piece does not become larger. */
 	if (!freed)
 		order = min(order, block->order);
 	if (order != block->order)
@@ -48,7 +48,7 @@ static bool area_is_idle(const struct hmm_devmem_area *area)
 	return area->nr_used == area->nr_lost;
 }
 
-/* Bits [@bit, @bit + @nr) of @block have been set (or cleared, @nr < 0). */
+/* Account for @nr bits of @block that were set (or cleared, if @nr < 0). */
 static void block_account(struct hmm_devmem_alloc *alloc,
 			  struct hmm_devmem_area *area,
 			  struct hmm_devmem_block *block, int nr)
@@ -76,7 +76,7 @@ static void block_take(struct hmm_devmem_alloc *alloc,
 {
 	unsigned long *used = block_map(alloc, area, block, area->used);
 
-	/* Whole blocks of large folios: words instead of bits. */
+	/* A large folio takes a whole block: set words rather than bits. */
 	if (nr >= BITS_PER_LONG && nr == block_size(alloc))
 		bitmap_fill(used, nr);
 	else
@@ -170,7 +170,7 @@ unsigned int hmm_devmem_block_take_run(struct hmm_devmem_alloc *alloc,
 	return block ? block_take_run(alloc, block, max, pfn) : 0;
 }
 
-/* Bits of aligned pieces of 2^@order bits, all clear, in a word of @used. */
+/* The first bit of each aligned piece of 2^@order clear bits in a word of @used. */
 static unsigned long word_find_order(unsigned long used, unsigned int order)
 {
 	unsigned long free = ~used;
@@ -178,14 +178,14 @@ static unsigned long word_find_order(unsigned long used, unsigned int order)
 
 	for (i = 0; i < order; i++)
 		free &= free >> (1U << i);
-	/* Of all such pieces the aligned ones: one bit in 2^@order. */
+	/* Keep only the aligned pieces: one bit in 2^@order. */
 	return free & (~0UL / (~0UL >> (BITS_PER_LONG - (1U << order))));
 }
 
 /*
  * The first free, aligned piece of 2^@order pages in a bitmap of @size bits, or
- * @size. bitmap_find_next_zero_area() takes a step for each run of free pages, and
- * a hundred times as long.
+ * @size. bitmap_find_next_zero_area() would take a step for each run of free pages,
+ * and a hundred times as long.
  */
 static unsigned int map_find_order(const unsigned long *used, unsigned int size,
 				   unsigned int order)
@@ -208,7 +208,7 @@ static unsigned int map_find_order(const unsigned long *used, unsigned int size,
 	return size;
 }
 
-/* Take a piece of @block, or find out which is the largest that it has. */
+/* Take a piece of @block. If it has none, find out how large its largest piece is. */
 static bool block_take_order(struct hmm_devmem_alloc *alloc,
 			     struct hmm_devmem_block *block,
 			     unsigned int order, unsigned long *pfn)
@@ -225,7 +225,7 @@ static bool block_take_order(struct hmm_devmem_alloc *alloc,
 		*pfn = block->pfn + bit;
 		return true;
 	}
-	/* It has a free page. */
+	/* This ends, because the block has a free page. */
 	while (map_find_order(used, size, --order) == size)
 		;
 	block_set_order(alloc, block, order);
@@ -239,9 +239,9 @@ static bool block_take_order(struct hmm_devmem_alloc *alloc,
  * @order: 2^@order pages, at most a block.
  * @pfn: The first of them.
  *
- * How much this searches does not depend on the number of blocks. What a search in
- * vain finds out about a block is remembered until pages of it are freed, so when
- * this is called again it goes on with other blocks.
+ * How much this searches does not depend on the number of blocks. The size of a
+ * block's largest piece, found by a search in vain, is remembered until pages of the
+ * block are freed, so that the next call goes on with other blocks.
  *
  * Return: 0, -ENOMEM if there is none, or 1 if it is to be called again after the
  * lock has been released for a moment.
@@ -269,7 +269,7 @@ int hmm_devmem_block_take_order(struct hmm_devmem_alloc *alloc,
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_block_take_order);
 
-/* @nr pages of @block that are set now will stay so. */
+/* Account for @nr pages of @block whose bits are set and will remain set. */
 static void count_lost(struct hmm_devmem_alloc *alloc,
 		       struct hmm_devmem_area *area,
 		       struct hmm_devmem_block *block, unsigned int nr)
@@ -283,8 +283,8 @@ static void count_lost(struct hmm_devmem_alloc *alloc,
 }
 
 /*
- * Are all retired pages of @block lost? No bit tells that of a single page, but
- * their number is enough for the counts to stay right when one is freed twice.
+ * Are all retired pages of @block lost? No bit tells that for a single page, but
+ * their number is enough to keep the counts right when one is freed twice.
  */
 static bool block_has_lost_all(const struct hmm_devmem_alloc *alloc,
 			       const struct hmm_devmem_area *area,
@@ -415,9 +415,9 @@ void hmm_devmem_block_put_bulk(struct hmm_devmem_alloc *alloc,
 }
 
 /**
- * hmm_devmem_area_lose() - Pages that are free will never be handed out (again)
+ * hmm_devmem_area_lose() - Never hand out free pages (again)
  * @alloc: The allocator, locked.
- * @area: Where they are.
+ * @area: The area of the pages.
  * @pfn: The first of them.
  * @nr: How many; all of one block.
  */
@@ -443,7 +443,7 @@ void hmm_devmem_area_lose(struct hmm_devmem_alloc *alloc,
  * For debug kernels: a page that is freed twice must not reach a per-CPU cache,
  * which would hand it out twice.
  *
- * Return: False if that was so already.
+ * Return: False if a page was allocated, or free, already.
  */
 bool __hmm_devmem_block_set_live(struct hmm_devmem_alloc *alloc,
 				 unsigned long pfn, unsigned int order,
@@ -462,7 +462,7 @@ bool __hmm_devmem_block_set_live(struct hmm_devmem_alloc *alloc,
 			  live ? "allocated" : "freed");
 }
 
-/* A page that has no struct page. False if there is nothing to remember it in. */
+/* Retire a page without struct page. False if there is no bitmap to remember it in. */
 static bool retire_absent(struct hmm_devmem_alloc *alloc, unsigned long pfn)
 {
 	const unsigned int idx = pfn_area_idx(alloc, pfn);
@@ -478,10 +478,10 @@ static bool retire_absent(struct hmm_devmem_alloc *alloc, unsigned long pfn)
 }
 
 /**
- * hmm_devmem_block_retire() - A page is not to be handed out again
+ * hmm_devmem_block_retire() - Never hand a page out again
  * @alloc: The allocator, not locked.
  * @pfn: The page. If it is in use or in a per-CPU cache it is lost when it comes
- *	back to its block. If it has no struct page, it is when it gets one.
+ *	back to its block. If it has no struct page, it is lost when it gets one.
  *
  * Context: Any context.
  * Return: False if hmm_devmem_alloc_reserve_bad() is to be called first.
@@ -599,11 +599,11 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_alloc_in_use);
 
 /**
  * hmm_devmem_alloc_not_free() - Find pages that cannot be allocated
- * @alloc: As for hmm_devmem_alloc_in_use(), like all other parameters.
- * @pfn: "
- * @end: "
- * @pfns: Pages in use, and those that were retired, in use or not.
- * @max: "
+ * @alloc: The allocator.
+ * @pfn: Where to start; set to where to go on.
+ * @end: One past the last pfn of interest.
+ * @pfns: Filled with pages in use, and those that were retired, in use or not.
+ * @max: Size of @pfns.
  *
  * Context: Any context.
  * Return: As hmm_devmem_alloc_in_use().

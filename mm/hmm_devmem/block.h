@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * How pages, blocks and areas of the allocator find each other.
+ * How to get from a page to its block and area, and back.
  */
 #ifndef _MM_HMM_DEVMEM_BLOCK_H
 #define _MM_HMM_DEVMEM_BLOCK_H
@@ -76,7 +76,7 @@ static inline unsigned long area_end(const struct hmm_devmem_alloc *alloc,
 		   alloc->last);
 }
 
-/* No free piece of @block is larger than 2^@order pages; -1: none is free. */
+/* Note that @block has no free piece larger than 2^@order pages; -1: none is free. */
 static inline void block_set_order(struct hmm_devmem_alloc *alloc,
 				   struct hmm_devmem_block *block, int order)
 {

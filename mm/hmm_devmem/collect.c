@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a transaction starts with: the pages that core has collected.
+ * The start of a transaction: core collects pages.
  */
 
 /**
@@ -9,7 +9,7 @@
  * Core collects pages in two ways: by virtual address, which needs a vma and the mmap
  * lock, and by pfn, which needs neither and finds the mappings by rmap. A CPU fault and
  * the migration of a range do the former, eviction the latter. Either way core has
- * locked and unmapped what it has collected.
+ * locked and unmapped the pages that it has collected.
  *
  * A *window* is 2 MiB, or the ``hmm_devmem.window_kb`` of the kernel's command line and
  * of sysfs if that is less, but not more than a block. Where a block is larger, large
@@ -77,7 +77,7 @@ MODULE_PARM_DESC(window_kb, "How much is migrated at once, KiB");
  * hmm_devmem_txn_collect_vma() - Collect what can move, by virtual address
  * @txn: The transaction, with its vma and start.
  * @end: User virtual address, exclusive.
- * @owner: Whose device pages to collect: &migrate_vma.pgmap_owner.
+ * @owner: The owner of device pages to collect: &migrate_vma.pgmap_owner.
  * @flags: What to collect: &migrate_vma.flags.
  * @fault_page: The page that a CPU fault is about, or NULL: &migrate_vma.fault_page.
  *
@@ -91,7 +91,7 @@ int hmm_devmem_txn_collect_vma(struct hmm_devmem_txn *txn, unsigned long end,
 {
 	int ret;
 
-	/* All of it: to clear it first would cost every fault as much again. */
+	/* All fields: to clear them first would cost each fault as much again. */
 	txn->mig = (struct migrate_vma) {
 		.vma = txn->vma,
 		.dst = txn->dst,
@@ -122,7 +122,7 @@ static struct anon_vma *get_mapping(struct page *page, bool *block)
 	if (!folio_try_get(folio))
 		return NULL;
 	if (folio_trylock(folio)) {
-		/* A free page can still name the folio that it was a part of. */
+		/* A free page can still point to the folio that it was a part of. */
 		if (folio == page_folio(page) && folio_test_anon(folio) &&
 		    page_to_pfn(page) - folio_pfn(folio) < folio_nr_pages(folio))
 			anon_vma = folio_get_anon_vma(folio);
@@ -151,7 +151,7 @@ static void hold_mappings(struct hmm_devmem_txn *txn)
 		anon_vma = get_mapping(pfn_to_page(txn->src[i]), &block);
 		if (!anon_vma)
 			continue;
-		/* Its other pages follow, and there is nothing else. */
+		/* The folio is a whole block, so the window has no other pages. */
 		if (block)
 			size = txn->nr - i;
 		for (n = 0; n < size; n++, nr++) {
@@ -163,8 +163,8 @@ static void hold_mappings(struct hmm_devmem_txn *txn)
 }
 
 /*
- * Before it was collected the folio can have got another anon_vma; now it cannot. Or the
- * reference is for the first page of a large folio, which has been split since.
+ * Before core collected the folio it can have got another anon_vma; now it cannot.
+ * Or the reference is for the first page of a large folio that was split since.
  */
 static void hold_new_mapping(struct anon_vma **mapping, struct folio *folio)
 {
@@ -193,7 +193,7 @@ static void hold_new_mappings(struct hmm_devmem_txn *txn)
 	}
 }
 
-/* Where a test changes what is in use: that can happen before core has the locks. */
+/* Tests replace this, to change which pages are in use before core locks them. */
 VISIBLE_IF_KUNIT void hmm_devmem_collect_pfns(unsigned long *pfns, unsigned int nr)
 {
 	KUNIT_STATIC_STUB_REDIRECT(hmm_devmem_collect_pfns, pfns, nr);
@@ -202,10 +202,10 @@ VISIBLE_IF_KUNIT void hmm_devmem_collect_pfns(unsigned long *pfns, unsigned int 
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_collect_pfns);
 
 /*
- * Leave pages where they are that hold no data of a process: a CPU fault has brought that
- * back and not yet dropped its last reference, or the page was allocated and not used
- * yet. Core collects them like others, but moves the charge of a page, which they have
- * none of.
+ * Leave pages where they are that hold no data of a process: a CPU fault has brought
+ * the data back and not yet dropped the last reference, or the page was allocated
+ * and not used yet. Core collects these pages, too, but wants to move their charge,
+ * which they do not have.
  */
 static void spare_orphans(struct hmm_devmem_txn *txn)
 {
@@ -225,8 +225,8 @@ static void spare_orphans(struct hmm_devmem_txn *txn)
  * hmm_devmem_txn_collect_pfns() - Collect what can move, by pfn
  * @txn: The transaction, with @txn->nr pfns of device pages in its @txn->src.
  *
- * Pages that no process maps drop out: @txn->nr can be less afterwards, and 0. Unless
- * it is 0, hmm_devmem_txn_commit() must follow.
+ * Leaves out pages that no process maps: @txn->nr can be less afterwards, even 0.
+ * Unless it is 0, hmm_devmem_txn_commit() must follow.
  *
  * Context: Process context, may sleep. The struct pages cannot go away meanwhile.
  */
@@ -242,7 +242,7 @@ void hmm_devmem_txn_collect_pfns(struct hmm_devmem_txn *txn)
 }
 
 /**
- * hmm_devmem_txn_put_mappings() - The end of what hmm_devmem_txn_collect_pfns() holds
+ * hmm_devmem_txn_put_mappings() - Drop what hmm_devmem_txn_collect_pfns() holds
  * @txn: The transaction, after core has finalized it.
  *
  * Context: Process context.

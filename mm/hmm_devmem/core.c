@@ -34,25 +34,27 @@
  * cleanup. It is killed after eviction, so that CPU faults bring pages back
  * while eviction is going on; then removal waits until no callback is running.
  *
- * hmm_devmem.intake (a per-CPU rwsem) is held for reading while pages are
- * migrated to the device. Removal and suspend take it for writing, after no more
- * pages can be allocated, so that every migration has come to its end before
- * eviction, and give it back at once. A process can keep its mmap lock for ever, in
- * a fault that a FUSE server or userfaultfd is to serve; so that lock is taken first,
- * and given back together with the intake and the reference on &hmm_devmem.ref
- * whenever a migration pauses.
+ * hmm_devmem.intake (a per-CPU rwsem) is held for reading while pages are migrated
+ * to the device. Removal and suspend take it for writing, after no more pages can be
+ * allocated, so that every migration has come to its end before eviction, and
+ * release it at once. A process can keep its mmap lock for ever, in a fault that a
+ * FUSE server or userfaultfd is to serve; so a migration takes that lock first, and
+ * releases it together with the intake and the reference on &hmm_devmem.ref whenever
+ * it pauses.
  *
- * hmm_devmem.handout (a per-CPU rwsem) is held for reading by hmm_devmem_alloc_folio()
- * from before it takes pages out of the allocator until they look like pages in use,
- * and while it gets more struct pages. It is only tried: the caller can have locks that
- * removal waits for. Removal takes it for writing, after eviction, and gives it back at
- * once: from then on it can see which pages are in use, and no more come.
+ * hmm_devmem.handout (a per-CPU rwsem) is held for reading by
+ * hmm_devmem_alloc_folio() from before it takes pages out of the allocator until
+ * they look like pages in use, and while it gets more struct pages. It only tries to
+ * take it: the caller can hold locks that removal waits for. Removal takes it for
+ * writing, after eviction, and releases it at once: from then on it can see which
+ * pages are in use, and no more are added.
  *
  * hmm_devmem.suspend_lock (a mutex) is held by suspend, during eviction as well,
  * and by resume.
  *
- * hmm_devmem.segments_lock (a rwsem) is held for writing while struct pages come
- * and go, and for reading by what looks for pages by pfn: eviction and poison.
+ * hmm_devmem.segments_lock (a rwsem) is held for writing while struct pages are
+ * created or removed, and for reading by code that looks for pages by pfn: eviction
+ * and poison.
  *
  * ``names_lock`` (a mutex, private to debugfs.c) makes names of folders unique.
  *
@@ -61,8 +63,8 @@
  *
  * The allocator's locks are leaf locks and safe in any context (see Allocator).
  * hmm_devmem.power_lock (a spinlock) protects whether the devmem keeps its device
- * on, and how many migrations need that. The device is never resumed under a lock of the
- * library.
+ * on, and how many migrations need that. The device is never resumed under a lock of
+ * the library.
  *
  * CPU faults take no other lock of the library. Core holds the mmap lock for
  * reading and the lock of the faulting folio there. The order is::
@@ -83,20 +85,20 @@
 /**
  * DOC: Driver contract
  *
- * - After hmm_devmem_remove() has returned nothing of the driver's is called or
- *   looked at. What races with it, or comes later, fails with -ENODEV, gets no page,
- *   or moves nothing.
+ * - After hmm_devmem_remove() has returned, the library neither calls the driver nor
+ *   uses its data. A call that races with it, or comes later, fails with -ENODEV,
+ *   gets no page, or moves nothing.
  * - hmm_devmem_remove() takes mmap locks of no process but folio locks of all,
- *   and waits for the driver's callbacks: it is not to be called with a lock
- *   that those, or an MMU notifier, take.
+ *   and waits for the driver's callbacks: the driver must not call it with a lock
+ *   held that those, or an MMU notifier, take.
  * - The copy callbacks may sleep and wait for the device, but not for a CPU fault
  *   and not for memory that could be reclaimed only by migrating the very pages
  *   that they are called for.
- * - A copy has failed unless it is known to have succeeded. What was not copied
- *   stays where it was; no one ever sees the destination.
- * - MMU notifier invalidations are to be honoured whatever their reason, but see
- *   hmm_devmem_is_migration_to(). What is to be entered into the device's page
- *   table must not have been invalidated meanwhile: see &hmm_devmem_ops.map.
+ * - A copy has failed unless it is known to have succeeded. Pages that were not
+ *   copied stay where they were; no process ever sees the destination.
+ * - The driver must honour MMU notifier invalidations whatever their reason, but see
+ *   hmm_devmem_is_migration_to(). It must not enter pages into the device's page
+ *   table that were invalidated meanwhile: see &hmm_devmem_ops.map.
  * - With %HMM_DEVMEM_RUNTIME_PM, removal comes before pm_runtime_disable().
  * - A driver that removes its devmem itself does so before it is detached from
  *   the device, which removes what is left. The pointer is valid until the driver is
@@ -181,7 +183,7 @@ static int check_bad_pages(const struct hmm_devmem *devmem,
 	return 0;
 }
 
-/* Nobody can have allocated any of them. */
+/* Allocation has not begun, so none of these pages is in use. */
 static int retire_bad_pages(struct hmm_devmem *devmem,
 			    const struct hmm_devmem_desc *desc)
 {
@@ -266,7 +268,7 @@ static void remove_on_detach(void *data)
 }
 
 /**
- * hmm_devmem_add_desc() - Add device memory, with all there is to choose
+ * hmm_devmem_add_desc() - Add device memory, with all properties
  * @device: The device. The memory is removed when its driver is detached, if
  *	hmm_devmem_remove() was not called before.
  * @desc: What to add; not needed after the call.
@@ -392,28 +394,28 @@ EXPORT_SYMBOL_GPL(hmm_devmem_add_resource);
  * Calls &hmm_devmem_ops.kill, brings all pages back to system memory and calls
  * &hmm_devmem_ops.cleanup. Always ends: a page that a driver or the kernel has a
  * reference to is tried again for a second after the last page that came back, ten
- * seconds at most, without those in which pages come back. A device that fails 16 copies
- * in a row with -EIO, in several places of its memory, or takes a second for pages that
- * do not come back, is not asked any more. What is left then is lost to its processes, which
- * get SIGBUS, and the log says which pages these are. For a dead device (see
- * hmm_devmem_mark_dead()) it does not try.
+ * seconds at most, without those in which pages come back. A device that fails 16
+ * copies in a row with -EIO, in several places of its memory, or takes a second for
+ * pages that do not come back, is not asked any more. Pages that are left then are
+ * lost to their processes, which get SIGBUS, and the log says which pages these are.
+ * For a dead device (see hmm_devmem_mark_dead()) it does not try.
  *
- * Can be called again, and by several at once, also while the driver core detaches
- * the driver, which does the same: one of them removes the memory, and the others
- * return when cleanup has returned. Only a call from the kill or cleanup callback of
- * this very removal returns at once.
+ * Can be called again, and by several tasks at once, also while the driver core
+ * detaches the driver, which removes the memory as well: one of them removes the
+ * memory, and the others return when cleanup has returned. Only a call from the kill
+ * or cleanup callback of this very removal returns at once.
  *
- * Does not free @devmem, see there: what is called with it afterwards fails with
+ * Does not free @devmem: a function that is called with it afterwards fails with
  * -ENODEV, or does nothing.
  *
- * Context: Process context, may sleep. The caller has no lock that a callback
+ * Context: Process context, may sleep. The caller holds no lock that a callback
  * of the driver takes, and is in no callback but those two.
  */
 void hmm_devmem_remove(struct hmm_devmem *devmem)
 {
 	if (IS_ERR_OR_NULL(devmem))
 		return;
-	/* The driver can be detached while this waits for the end of it. */
+	/* The driver can be detached while this waits for another task's removal. */
 	hmm_devmem_get(devmem);
 	remove_once(devmem);
 	hmm_devmem_put(devmem);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What can be seen in debugfs below hmm_devmem/<device>/.
+ * The files in debugfs below hmm_devmem/<device>/.
  */
 
 /**
@@ -40,7 +40,7 @@
 
 static struct dentry *hmm_devmem_root;
 
-/* Of two with the same name at the same time, one sees the other's. */
+/* Makes names unique: of two devmems added at the same time, one sees the other's. */
 static DEFINE_MUTEX(names_lock);
 
 static void show_count(struct seq_file *file, const char *name, u64 count)
@@ -221,7 +221,7 @@ void hmm_devmem_debugfs_add(struct hmm_devmem *devmem)
 }
 
 /**
- * hmm_devmem_debugfs_remove() - Show it no longer
+ * hmm_devmem_debugfs_remove() - Remove a devmem from debugfs
  * @devmem: The device memory.
  *
  * To read a file that was opened before gives -ENODEV from then on.

@@ -13,17 +13,16 @@
  * unmapped exactly once: when the copy is over and before any process sees the
  * pages, so that data in a bounce buffer is where it belongs.
  *
- * A run that cannot be mapped is no failure of the others: its pages stay where
- * they are.
+ * If a run cannot be mapped, only its own pages stay where they are.
  *
- * A device need not reach all memory: its DMA mask, or the bus, is narrower than what
- * the machine has, no IOMMU translates, and there are no bounce buffers that it
- * reaches, which with the others would do. Then pages are brought back to memory that
- * it does reach, of which the page allocator has to have a whole zone: the lowest 4 GiB
+ * A device does not reach all memory if its DMA mask, or the bus, is narrower than
+ * the machine's physical addresses, no IOMMU translates, and there are no bounce
+ * buffers that it reaches. Then pages are brought back to memory that it does reach,
+ * of which the page allocator has to have a whole zone: the lowest 4 GiB
  * (ZONE_DMA32) or less (ZONE_DMA), whatever the process's memory policy says. An add
- * fails if there is none. If that memory is short, pages stay on the device as for any
- * want of memory, but no process is killed for it, and CPU faults wait. And
- * pages that the device cannot read do not go there.
+ * fails if there is no such zone. If that memory is short, pages stay on the device
+ * as for any want of memory, but no process is killed for it, and CPU faults wait.
+ * Pages that the device cannot read do not move to it.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -45,19 +44,19 @@
 
 #include "internal.h"
 
-/* Core maps without a look at the bus what is for an IOMMU, or for dma_map_ops. */
+/* Does core map for the device by itself, without an IOMMU or dma_map_ops? */
 static bool maps_directly(struct device *dev)
 {
 	return !get_dma_ops(dev) && !use_dma_iommu(dev);
 }
 
-/* Core warns of what it cannot map directly. */
+/* Asked before core maps directly, since core warns if it cannot. */
 static bool reaches(struct device *dev, phys_addr_t phys, size_t size)
 {
 	return dma_capable(dev, phys_to_dma(dev, phys), size, true, 0);
 }
 
-/* A part of it is out of reach, or it is not one piece for the device. */
+/* Is a part of the range out of reach, or is it not contiguous for the device? */
 static int ram_out_of_reach(unsigned long pfn, unsigned long nr, void *dev)
 {
 	const phys_addr_t first = PFN_PHYS(pfn), last = PFN_PHYS(pfn + nr - 1);
@@ -66,7 +65,7 @@ static int ram_out_of_reach(unsigned long pfn, unsigned long nr, void *dev)
 	       phys_to_dma(dev, last) - phys_to_dma(dev, first) != last - first;
 }
 
-/* All memory that an allocation can come from, if @highest is the highest zone. */
+/* Does the device reach all zones up to @highest, from which allocations can come? */
 static bool reaches_zones(struct device *dev, enum zone_type highest)
 {
 	struct zone *zone;
@@ -85,7 +84,7 @@ static bool reaches_zones(struct device *dev, enum zone_type highest)
 }
 
 #ifdef CONFIG_SWIOTLB
-/* Where bounce buffers are now, or may come from later. */
+/* Does the device reach the present bounce buffers, and those that may be added? */
 static bool reaches_bounce_buffers(struct device *dev)
 {
 	const struct io_tlb_mem *mem = dev->dma_io_tlb_mem;
@@ -138,7 +137,7 @@ static gfp_t find_ram_gfp(struct device *dev)
 /**
  * hmm_devmem_dma_init() - Get ready for DMA
  * @devmem: The device memory; its device and flags are set.
- * @desc: What was asked for.
+ * @desc: The descriptor that is being added.
  *
  * Context: Process context, may sleep.
  * Return: 0, -EINVAL if the device cannot do DMA, or -EIO if there is no memory that
@@ -164,7 +163,7 @@ int hmm_devmem_dma_init(struct hmm_devmem *devmem,
 		return -EIO;
 	}
 	devmem->dma_device = dev;
-	/* Bounce buffers are small. */
+	/* Bounce buffers limit the size of a run. */
 	devmem->max_run = clamp(dma_max_mapping_size(dev) >> PAGE_SHIFT, 1,
 				HMM_DEVMEM_BLOCK_NR);
 	return 0;
@@ -186,7 +185,7 @@ gfp_t __hmm_devmem_dma_ram_gfp(struct hmm_devmem *devmem)
 
 	if (likely(READ_ONCE(devmem->dma_max_pfn) == now))
 		return READ_ONCE(devmem->ram_gfp);
-	/* What cannot be mapped is not. */
+	/* If no whole zone is in reach, runs out of reach will not be mapped. */
 	gfp = find_ram_gfp(devmem->dma_device) ?: ram_gfp_in(GFP_DMA);
 	WRITE_ONCE(devmem->ram_gfp, gfp);
 	WRITE_ONCE(devmem->dma_max_pfn, now);
@@ -200,7 +199,7 @@ gfp_t __hmm_devmem_dma_ram_gfp(struct hmm_devmem *devmem)
  * @size: Its size, bytes.
  *
  * Context: Process context, may sleep.
- * Return: False if it never can.
+ * Return: False if the memory is out of reach.
  */
 bool __hmm_devmem_dma_reaches(struct hmm_devmem *devmem, phys_addr_t phys,
 			      size_t size)
@@ -220,7 +219,7 @@ static size_t run_size(const struct hmm_devmem_run *run)
 	return (size_t)run->nr_pages << PAGE_SHIFT;
 }
 
-/* One IOVA for all runs, if pages can be put next to each other in it. */
+/* Allocate one range of IOVA for all runs, if it can map them page by page. */
 static bool dma_try_iova(struct hmm_devmem_txn *txn)
 {
 	struct device *dev = txn->devmem->dma_device;
@@ -295,7 +294,7 @@ bool hmm_devmem_dma_map(struct hmm_devmem_txn *txn)
 /**
  * hmm_devmem_dma_unmap() - Undo hmm_devmem_dma_map()
  * @txn: The transaction. Its runs that have system memory are mapped: those that
- *	could not be are there no more.
+ *	could not be mapped were removed.
  *
  * Context: Process context, may sleep.
  */

@@ -13,9 +13,9 @@
  * without a vma; where there is no large folio of system memory, the device
  * folio is split first.
  *
- * Pages of mlocked memory that are unmapped stay in use a while: each CPU collects
- * references to them, and drops those by the batch. Before pages are called
- * busy, eviction makes all CPUs drop what they have collected, and tries again.
+ * Pages of mlocked memory that are unmapped stay in use a while: core collects
+ * references to them for each CPU, and drops them by the batch. Before eviction
+ * reports pages as busy, it makes all CPUs drop these references, and tries again.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -51,32 +51,33 @@
 #define HMM_DEVMEM_EVICT_PAUSE_MS	20
 
 /*
- * What a device refuses, or does not do in time, it will not do when it is asked
- * again and again: after so many copies in a row that brought nothing back, or when
- * so much time has gone into pages that did not come back, it is not asked any more.
+ * A device that has refused copies, or has been too slow, is not asked for ever:
+ * after so many copies in a row that brought nothing back, or when so much time has
+ * gone into pages that did not come back, eviction gives up.
  */
 #define HMM_DEVMEM_EVICT_REFUSALS	16
 #define HMM_DEVMEM_EVICT_WASTE_NS	NSEC_PER_SEC
 
 /*
- * The pages that the device refuses can all be in one part of its memory. So removal and
- * suspend go on in another place when one has used up this part of the refusals, or of
- * the time. A copy that brings a page back sets the refusals back to none.
+ * The pages that the device does not copy can all be in one part of its memory. So
+ * removal and suspend go on in another place when one place has used up this
+ * fraction of the refusals, or of the time. A copy that brings a page back resets
+ * the refusals.
  */
 #define HMM_DEVMEM_EVICT_PLACES		8
 
 /**
- * struct evict_effort - what an eviction has done in vain so far
+ * struct evict_effort - the efforts of an eviction that were in vain so far
  * @refused: Copies in a row that failed with -EIO, and brought no page back.
- * @wasted: Nanoseconds that the device took for pages that did not; of a copy that
- *	failed for a part of its pages, that part of its time. And those that it
- *	took to find no memory for any page of a transaction.
- * @refused_here: What of @refused was at the present place.
- * @wasted_here: What of @wasted was.
- * @from: The present place: it begins with this pfn. 0 for the start of the range.
+ * @wasted: Nanoseconds spent on pages that did not come back; of a copy that failed
+ *	for a part of its pages, that part of its time. Includes the time to find out
+ *	that there was no memory for any page of a transaction.
+ * @refused_here: The part of @refused at the present place.
+ * @wasted_here: The part of @wasted at the present place.
+ * @from: First pfn of the present place. 0 for the start of the range.
  * @nr_places: How many places there were before this one.
- * @moves_on: It goes on in another place before it ends.
- * @killable: It ends when the caller is being killed.
+ * @moves_on: The eviction tries other places before it gives up.
+ * @killable: The eviction ends when the caller is being killed.
  */
 struct evict_effort {
 	unsigned int refused;
@@ -89,7 +90,7 @@ struct evict_effort {
 	bool killable;
 };
 
-/* What the time is, in nanoseconds, for all that eviction measures. */
+/* The time in nanoseconds, for all that eviction measures. */
 VISIBLE_IF_KUNIT u64 hmm_devmem_evict_ns(void)
 {
 	KUNIT_STATIC_STUB_REDIRECT(hmm_devmem_evict_ns);
@@ -104,7 +105,7 @@ static bool effort_is_over(const struct evict_effort *effort)
 	       (effort->killable && fatal_signal_pending(current));
 }
 
-/* The next pass is to begin elsewhere, or there is none. */
+/* Is this place to be left, for another one or because the eviction gives up? */
 static bool place_is_over(const struct evict_effort *effort)
 {
 	return effort_is_over(effort) ||
@@ -116,9 +117,10 @@ static bool place_is_over(const struct evict_effort *effort)
 }
 
 /*
- * A copy has ended: of @wanted pages that had a destination, @copied have been copied
- * there in @ns nanoseconds. If none had, that is how long it took to find that out.
- * @err: Only -EIO is a refusal; all others say that it cannot be done now.
+ * Note the result of a copy: of @wanted pages that had a destination, @copied were
+ * copied there in @ns nanoseconds. If none had, @ns is how long it took to find that
+ * out. Of the errors in @err, only -EIO is a refusal; after others, a later copy may
+ * succeed.
  */
 static void effort_note(struct evict_effort *effort, unsigned long wanted,
 			unsigned long copied, int err, u64 ns)
@@ -146,7 +148,7 @@ static bool split_large_folio(unsigned long pfn)
 	if (!folio_try_get(folio))
 		return false;
 	if (folio == page_folio(page) && folio_trylock(folio)) {
-		/* One that a driver has allocated and maps nowhere is not anonymous. */
+		/* A folio that a driver has allocated and not mapped is not anon. */
 		if (folio_test_large(folio) && folio_test_anon(folio))
 			ret = split_folio(folio);
 		folio_unlock(folio);
@@ -156,9 +158,9 @@ static bool split_large_folio(unsigned long pfn)
 }
 
 /*
- * Start to move the device pages whose pfns are in @txn->src; there can be none
- * left in the end. Returns false if that takes a large folio of system memory and
- * there is none.
+ * Start to move the device pages whose pfns are in @txn->src; @txn->nr can be 0
+ * afterwards. Returns false if there is no large folio of system memory for a large
+ * device folio.
  */
 static bool evict_start(struct hmm_devmem_txn *txn)
 {
@@ -195,7 +197,7 @@ static void evict_finish(struct hmm_devmem_txn *txn,
 	err = hmm_devmem_txn_copy_wait(txn);
 	collected = hmm_devmem_txn_nr_collected(txn);
 	copied = hmm_devmem_txn_nr_dst(txn);
-	/* What is split is tried again; what cannot be is in use by others. */
+	/* A folio to be split is tried again; if it cannot be split, it is busy. */
 	if (!txn->must_split)
 		left->no_memory += collected - txn->wanted;
 	left->not_copied += txn->wanted - copied;
@@ -285,9 +287,9 @@ static void evict_drain(struct evict_walk *walk)
 }
 
 /*
- * Bring back the window that evict_find() has found; what was in flight before is
- * finished. Returns false if its first folio has been split, so that the same pages are
- * to be looked at again.
+ * Bring back the window that evict_find() has found, and finish the one in flight.
+ * Returns false if its first folio was split, so that the same pages must be tried
+ * again.
  */
 static bool evict_window(struct evict_walk *walk)
 {
@@ -333,7 +335,7 @@ static void evict_range(struct hmm_devmem *devmem, unsigned long pfn,
 
 	if (pfn >= end)
 		return;
-	/* Cached pages are free, but cannot be told from others. */
+	/* Pages in per-CPU caches are free, but look like pages in use. */
 	hmm_devmem_alloc_drain(devmem->alloc);
 	walk.txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
 	if (devmem->ops->copy_wait)
@@ -372,7 +374,7 @@ static unsigned long round_to_folio(struct hmm_devmem *devmem,
 		    ALIGN_DOWN(pfn, HMM_DEVMEM_BLOCK_NR);
 }
 
-/* Those of @keep do not count. */
+/* Number of pages in use that are not in @keep. */
 static unsigned long count_in_use(struct hmm_devmem *devmem, unsigned long pfn,
 				  unsigned long end, const unsigned long *keep)
 {
@@ -382,7 +384,7 @@ static unsigned long count_in_use(struct hmm_devmem *devmem, unsigned long pfn,
 
 	lockdep_assert_held_read(&devmem->segments_lock);
 
-	/* A cached page is free, although its bit is set. */
+	/* A page in a per-CPU cache is free, although its bit is set. */
 	hmm_devmem_alloc_drain(devmem->alloc);
 	txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
 	while ((nr = next_in_use(txn, &pfn, end, keep, txn->max)))
@@ -399,7 +401,7 @@ static unsigned long evict_and_count_once(struct hmm_devmem *devmem,
 	unsigned long nr, from;
 
 	*left = (struct hmm_devmem_left) { };
-	/* Struct pages and bitmaps that are looked at must not go away. */
+	/* Keep the struct pages and bitmaps that are used here. */
 	guard(rwsem_read)(&devmem->segments_lock);
 	from = round_to_folio(devmem, max(pfn, effort->from), false);
 	evict_range(devmem, from, round_to_folio(devmem, end, true), NULL, effort,
@@ -407,11 +409,11 @@ static unsigned long evict_and_count_once(struct hmm_devmem *devmem,
 	evict_range(devmem, round_to_folio(devmem, pfn, false), from, NULL, effort,
 		    left);
 	nr = count_in_use(devmem, pfn, end, NULL);
-	/* Others free pages meanwhile, and not all were of our range. */
+	/* Pages are freed meanwhile, and not all were in the range. */
 	left->no_memory = min(left->no_memory, nr);
 	left->not_copied = min(left->not_copied, nr - left->no_memory);
 	left->busy = nr - left->no_memory - left->not_copied;
-	/* Those that were not tried are left for the reason why they were not. */
+	/* Pages that were not tried have the reason why the eviction gave up. */
 	if (place_is_over(effort)) {
 		if (left->not_copied)
 			left->not_copied += left->busy;
@@ -423,8 +425,8 @@ static unsigned long evict_and_count_once(struct hmm_devmem *devmem,
 }
 
 /*
- * All CPUs drop what core's batches for mlock have. Each of them has to do something
- * for that, and is waited for.
+ * Make all CPUs drop the references in core's batches for mlock. That needs work on
+ * each CPU, and waits for it.
  */
 VISIBLE_IF_KUNIT void hmm_devmem_drain_batches(void)
 {
@@ -434,9 +436,10 @@ VISIBLE_IF_KUNIT void hmm_devmem_drain_batches(void)
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_drain_batches);
 
 /*
- * Bring back [@pfn, @end) and count what is left there. Pages that were not even
- * collected, or are new, are busy. With @drain, pages are not that only core's batches
- * for mlock have a reference to: a system that is idle may not empty those for ever.
+ * Bring back [@pfn, @end) and count the pages that are left. Pages that core did not
+ * collect, or that are new, are busy. With @drain, pages to which only core's
+ * batches for mlock have a reference are not busy: an idle system may never empty
+ * those.
  */
 static unsigned long evict_and_count(struct hmm_devmem *devmem,
 				     unsigned long pfn, unsigned long end,
@@ -451,7 +454,7 @@ static unsigned long evict_and_count(struct hmm_devmem *devmem,
 	return evict_and_count_once(devmem, pfn, end, effort, left);
 }
 
-/* The same for pages that the library does not bring back. */
+/* Count the pages that are left if the library does not bring them back. */
 static unsigned long count_busy(struct hmm_devmem *devmem, bool drain)
 {
 	unsigned long nr = hmm_devmem_segments_busy(devmem);
@@ -473,7 +476,7 @@ static unsigned long count_busy(struct hmm_devmem *devmem, bool drain)
  * Pages go to where a policy of their mapping (mbind()) says, else to the node
  * of the device; the memory policy of the caller does not matter.
  *
- * Tries once: pages that are locked or referenced by others at the moment stay.
+ * Tries once: pages that are locked or referenced at the moment stay.
  * Ends early when the device fails 16 copies in a row with -EIO, when a second has
  * gone into pages that did not come back, and when the caller is being killed.
  *
@@ -550,7 +553,7 @@ static unsigned long count_lost_in_flight(struct hmm_devmem *devmem)
 	return in_flight;
 }
 
-/* One time. */
+/* Try once to bring all pages back. Returns how many are left. */
 static unsigned long evict_pass(struct hmm_devmem *devmem,
 				struct evict_effort *effort, bool drain,
 				struct hmm_devmem_left *left)
@@ -569,7 +572,7 @@ static unsigned long evict_pass(struct hmm_devmem *devmem,
 	return left->busy;
 }
 
-/* The pfn of the page in use that has @nth others before it. */
+/* The pfn of the page in use that is behind @nth pages in use. */
 static unsigned long find_in_use(struct hmm_devmem *devmem, unsigned long nth)
 {
 	unsigned long pfn = devmem->pfn_first;
@@ -587,8 +590,9 @@ static unsigned long find_in_use(struct hmm_devmem *devmem, unsigned long nth)
 }
 
 /*
- * Where to go on when @nr pages are left. By the golden ratio, in thousandths: each
- * place is far from all before it, however many they are.
+ * Choose where to go on when @nr pages are left: by the golden ratio, in
+ * thousandths, so that each place is far from all earlier ones, however many there
+ * were.
  */
 static void effort_move_on(struct hmm_devmem *devmem, struct evict_effort *effort,
 			   unsigned long nr)
@@ -604,7 +608,7 @@ static void effort_move_on(struct hmm_devmem *devmem, struct evict_effort *effor
  * @clock: The clock. @clock->last was set before the first time.
  * @start: When that try began, nanoseconds.
  * @now: When it ended.
- * @progress: There are fewer pages than before.
+ * @progress: Fewer pages are left than before.
  *
  * Context: Any context.
  */
@@ -630,18 +634,18 @@ static void evict_pause(const struct evict_effort *effort)
 
 /**
  * hmm_devmem_evict_all() - Bring all pages back that can be moved
- * @devmem: Nothing can be allocated from it at the moment.
+ * @devmem: The device memory; no page can be allocated at the moment.
  * @killable: End when the caller is being killed.
  * @left: Filled in: why pages are still there, if it is managed.
  *
- * Takes as long as the device takes to copy what it copies. Beyond that it waits
- * for pages that are in use for a second, from when it has tried all of them once
- * or the last of them came back, at most ten seconds in all; and for a device that
- * does not copy for a second or 16 copies, which it asks in several places of its
- * memory. It does not wait at all for a dead device. A classic driver moves its pages
- * itself, in its kill callback and its fault callback; for those this waits a second.
+ * Takes as long as the device needs for the copies that succeed. Beyond that, it
+ * waits for pages in use: one second from when it has tried all of them once or the
+ * last of them came back, ten seconds at most; and for a device that does not copy:
+ * one second or 16 copies, in several places of its memory. It does not wait at all
+ * for a dead device. A classic driver moves its pages itself, in its kill callback
+ * and its fault callback; for those this waits a second.
  *
- * Core's batches for mlock are emptied when nothing comes back any more, and again
+ * Core's batches for mlock are emptied when no page comes back any more, and again
  * before this gives up.
  *
  * Context: Process context, may sleep.
@@ -680,8 +684,8 @@ unsigned long hmm_devmem_evict_all(struct hmm_devmem *devmem, bool killable,
 }
 
 /*
- * Make room in one block. -EBUSY if its pages are locked or referenced at the moment,
- * -ENOMEM if it is no use to try again.
+ * Make room in one block. Returns -EBUSY if its pages are locked or referenced at
+ * the moment, -ENOMEM if it is no use to try again.
  */
 static int reclaim_block(struct hmm_devmem *devmem, unsigned long pfn,
 			 unsigned long end, const unsigned long *keep,
@@ -701,7 +705,7 @@ static int reclaim_block(struct hmm_devmem *devmem, unsigned long pfn,
 	return nr > left.no_memory + left.not_copied ? -EBUSY : -ENOMEM;
 }
 
-/* All pages of a part of the device, be they in use or not. */
+/* Are all pages of a part of the device in @keep, whether they are in use or not? */
 static bool keeps_all(const struct hmm_devmem *devmem, const unsigned long *keep,
 		      unsigned long pfn, unsigned long end)
 {
@@ -717,7 +721,7 @@ static int reclaim_next(struct hmm_devmem *devmem, const unsigned long *keep,
 	unsigned long from, pfn, end, start;
 	int ret = -ENOMEM, err;
 
-	/* Racy, but all that depends on it is which block it is. */
+	/* Racy, but it only decides which block is next. */
 	from = clamp(READ_ONCE(devmem->reclaim_hand), devmem->pfn_first,
 		     devmem->pfn_last - 1);
 	start = from;
@@ -733,7 +737,7 @@ static int reclaim_next(struct hmm_devmem *devmem, const unsigned long *keep,
 			return 0;
 		if (err == -EBUSY)
 			ret = err;
-		/* Removal and suspend need no room, and wait for the caller. */
+		/* Stop for removal and suspend, which wait for the caller. */
 	} while (from != start && !effort_is_over(effort) &&
 		 !hmm_devmem_alloc_refused(devmem->alloc));
 	return effort_is_over(effort) ? -ENOMEM : ret;
@@ -743,14 +747,14 @@ static int reclaim_next(struct hmm_devmem *devmem, const unsigned long *keep,
  * hmm_devmem_reclaim() - Make room on the device
  * @devmem: The device memory.
  * @keep: A bit for each page, set if it is not to be evicted.
- * @drain: Empty core's batches before pages are called busy.
+ * @drain: Empty core's batches for mlock before pages are reported as busy.
  *
  * Evicts the other pages of one block, of another one each time.
  *
  * Context: Process context, may sleep. Takes folio locks.
  * Return:
  * * %0 - done
- * * %-EBUSY - there are only pages that others work with at the moment
+ * * %-EBUSY - there are only pages that are locked or referenced at the moment
  * * %-ENOMEM - there is no page that can be evicted
  */
 int hmm_devmem_reclaim(struct hmm_devmem *devmem, const unsigned long *keep,

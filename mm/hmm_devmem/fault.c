@@ -24,10 +24,10 @@
 #define HMM_DEVMEM_COPY_DELAY_US	1000
 
 /*
- * Where this CPU's last fault ended. A process that goes on there reads in
- * sequence and gets a larger window each time; all others get one page, because
- * bringing a page back that the CPU does not touch costs as much as a fault. Nothing
- * but the size of a window depends on it: it need not be exact.
+ * Where this CPU's last fault ended. A process whose next fault is there reads in
+ * sequence and gets a larger window each time; any other fault gets one page,
+ * because to bring a page back that the CPU does not touch costs as much as a fault.
+ * Only the size of a window depends on this, so it need not be exact.
  */
 struct fault_hint {
 	const struct mm_struct *mm;
@@ -66,15 +66,15 @@ static void fault_window_done(const struct vm_area_struct *vma,
 }
 
 /*
- * What follows returns, beside errors: VM_FAULT_NOPAGE if the page is locked or has
- * other references at the moment, VM_FAULT_RETRY if the device did not copy it and may
- * do so later, or does not reach all memory and there is none that it reaches. Core sees
- * neither.
+ * The functions below return, beside errors: VM_FAULT_NOPAGE if the page is locked
+ * or has other references at the moment, VM_FAULT_RETRY if the device did not copy
+ * it and may do so later, or does not reach all memory and there is none free that
+ * it reaches. Neither is returned to core.
  */
 
 /*
- * For want of memory in one zone core kills no process: it would only warn, and tell the
- * CPU to fault again.
+ * For want of memory in a lower zone core does not kill a process: VM_FAULT_OOM
+ * would only give a warning, and make the CPU fault again.
  */
 static vm_fault_t no_ram_for_fault(struct hmm_devmem *devmem)
 {
@@ -82,7 +82,7 @@ static vm_fault_t no_ram_for_fault(struct hmm_devmem *devmem)
 								VM_FAULT_RETRY;
 }
 
-/* Bring back what was collected, first of all the page at entry @first. */
+/* Bring back the pages that were collected, above all the page at entry @first. */
 static vm_fault_t fault_copy(struct hmm_devmem_txn *txn, unsigned int first)
 {
 	bool collected;
@@ -93,16 +93,17 @@ static vm_fault_t fault_copy(struct hmm_devmem_txn *txn, unsigned int first)
 	collected = hmm_devmem_txn_has_dst(txn, first);
 	hmm_devmem_txn_copy_start(txn);
 	err = hmm_devmem_txn_copy_wait(txn);
-	/* Only the page that the CPU has touched is owed. */
+	/* Only the page that the CPU has touched must come back. */
 	if (!collected || hmm_devmem_txn_has_dst(txn, first))
 		return 0;
 	return err == -EIO || err == -ENODEV ? VM_FAULT_SIGBUS : VM_FAULT_RETRY;
 }
 
 /*
- * Core has the only reference and the lock that it takes. False if others have some
- * as well at the moment, or the process has unmapped the folio meanwhile. The lock
- * and the reference are on @page then, which need not be the folio's first.
+ * Core has locked the folio, and holds the one reference that a split allows.
+ * Returns false if there are other references at the moment, or the process has
+ * unmapped the folio meanwhile. After the split, lock and reference are those of the
+ * folio of @page, which need not be the first one.
  */
 static bool split_faulting_folio(const struct page *page)
 {
@@ -120,7 +121,7 @@ static vm_fault_t fault_window(struct hmm_devmem_txn *txn, unsigned long addr,
 	int collected;
 	bool retry;
 
-	/* Core has locked @page, and has to be told by which name. */
+	/* Core has locked @page itself, and must not wait for that lock. */
 	flags |= MIGRATE_VMA_SELECT_DEVICE_PRIVATE;
 	collected = hmm_devmem_txn_collect_vma(txn, end, devmem->owner, flags,
 					       (struct page *)page);
@@ -131,11 +132,11 @@ static vm_fault_t fault_window(struct hmm_devmem_txn *txn, unsigned long addr,
 	txn->in_fault = true;
 	ret = fault_copy(txn, first);
 	moved = hmm_devmem_txn_commit(txn);
-	/* It was not collected, or core has refused to move it. */
+	/* The page was not collected, or core has refused to move it. */
 	retry = !ret && !txn->must_split && !hmm_devmem_txn_moved(txn, first);
 	hmm_devmem_count(devmem, HMM_DEVMEM_FAULT_PAGES, moved);
 	trace_hmm_devmem_fault(devmem, addr, txn->start, end, moved, ret);
-	/* Then the next fault, which is sure to come, is about a page. */
+	/* After a split, the CPU faults again, on a small page. */
 	if (txn->must_split && !split_faulting_folio(page))
 		retry = true;
 	return retry ? VM_FAULT_NOPAGE : ret;
@@ -145,7 +146,7 @@ static vm_fault_t fault_one(struct hmm_devmem *devmem,
 			    struct vm_area_struct *vma, unsigned long addr,
 			    const struct page *page)
 {
-	/* 300 bytes for every fault; what is not set below is set when used. */
+	/* 300 bytes, too many to clear in each fault: fields are set before use. */
 	struct hmm_devmem_txn_one one __uninitialized;
 	struct hmm_devmem_txn *txn;
 
@@ -155,7 +156,7 @@ static vm_fault_t fault_one(struct hmm_devmem *devmem,
 	return fault_window(txn, addr, addr + PAGE_SIZE, page, 0);
 }
 
-/* What is wrong with one page is not the fault of its neighbours. */
+/* Bring back the page alone, since the failure can be that of a neighbour. */
 static vm_fault_t fault_alone(struct hmm_devmem *devmem,
 			      struct vm_area_struct *vma, unsigned long addr,
 			      const struct page *page)
@@ -176,7 +177,7 @@ static vm_fault_t fault_many(struct hmm_devmem *devmem,
 	vm_fault_t ret;
 
 	txn = hmm_devmem_txn_get_locked(devmem, (end - start) >> PAGE_SHIFT);
-	/* Then the page alone, which needs none. */
+	/* The caller then tries the page alone, which needs no memory for that. */
 	if (!txn)
 		return VM_FAULT_OOM;
 	txn->vma = vma;
@@ -187,10 +188,11 @@ static vm_fault_t fault_many(struct hmm_devmem *devmem,
 }
 
 /*
- * An eviction or another fault moves the page, or the kernel has a reference for a
- * while. That can be a CPU which has unmapped the page from mlocked memory, be it for
- * this very fault, before the scheduler put it on another one: it would keep the
- * reference until it has some more to drop, which may be never. So it has to drop it.
+ * The page is busy: an eviction or another fault moves it, or the kernel has a
+ * reference for a while. That reference can be in another CPU's batch for mlock:
+ * core has unmapped the page from mlocked memory on that CPU, even for this very
+ * fault, before the task moved here. A batch keeps references until it is full,
+ * which may be never. So make all CPUs drop them.
  */
 static void fault_drain(const struct vm_area_struct *vma,
 			const struct page *page)
@@ -201,8 +203,8 @@ static void fault_drain(const struct vm_area_struct *vma,
 }
 
 /*
- * Let the CPU fault again, after a while. Where the kernel has touched the page, nothing
- * else looks whether the process is being killed meanwhile.
+ * Let the CPU fault again, after a while. If the kernel has touched the page,
+ * nothing else checks whether the process is being killed meanwhile.
  */
 static vm_fault_t fault_again(unsigned long delay_us)
 {
@@ -225,10 +227,11 @@ static vm_fault_t fault_result(vm_fault_t ret, const struct vm_area_struct *vma,
 }
 
 /*
- * Is the page at @addr lost, with a mapping that could not be replaced? Of a folio that a
- * PMD maps (@whole), @page is the first page, whatever was touched. If the PMD has been
- * split since, it is not known any more which page of the folio is at @addr: then the
- * caller splits the folio as well, and the next fault is about the page.
+ * Is the page at @addr lost, with a mapping that could not be replaced? If a PMD
+ * maps the folio (@whole), @page is the folio's first page, whichever was touched.
+ * If the PMD has been split since, it is not known which page of the folio was
+ * touched: then the caller splits the folio as well, and the next fault is on the
+ * page itself.
  */
 static bool page_is_lost(struct hmm_devmem *devmem, unsigned long addr,
 			 const struct page *page, bool whole)
@@ -252,12 +255,12 @@ static bool page_is_lost(struct hmm_devmem *devmem, unsigned long addr,
  * @addr: The address that was touched.
  * @page: The page there, or the first one of its folio; see &hmm_devmem_ops.fault.
  * @flags: FAULT_FLAG_*.
- * @pmdp: The entry of the page table.
+ * @pmdp: The PMD entry.
  *
- * What a managed driver without a fault callback gets. A folio that is mapped
- * as a whole comes back as a whole, unless it is larger than a window: then it is
- * split. Else how many pages come back depends on whether the process goes through
- * its memory in sequence.
+ * This serves the faults of a managed driver without a fault callback. A folio that
+ * is mapped as a whole comes back as a whole, unless it is larger than a window:
+ * then it is split. Else the number of pages that come back depends on whether the
+ * process goes through its memory in sequence.
  *
  * Context: Process context, may sleep. Core holds the mmap lock for reading and
  * the lock of @page's folio.
@@ -272,7 +275,7 @@ vm_fault_t hmm_devmem_default_fault(struct hmm_devmem *devmem,
 	unsigned long start, end;
 	vm_fault_t ret;
 
-	/* Nobody but a classic driver knows how its pages come back. */
+	/* Only a classic driver itself can bring its pages back. */
 	if (!hmm_devmem_managed(devmem))
 		return VM_FAULT_SIGBUS;
 	addr = PAGE_ALIGN_DOWN(addr);
@@ -287,8 +290,8 @@ vm_fault_t hmm_devmem_default_fault(struct hmm_devmem *devmem,
 		return VM_FAULT_HWPOISON;
 
 	/*
-	 * Else core splits it when it collects, and goes on as if it still had the lock of
-	 * the page that the fault is about.
+	 * Else core splits the folio when it collects, and goes on as if it still
+	 * had the lock of the page that the fault is about.
 	 */
 	if (!whole && !split_faulting_folio(page))
 		return fault_result(VM_FAULT_NOPAGE, vma, page);

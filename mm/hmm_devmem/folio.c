@@ -12,10 +12,10 @@
 
 #include "internal.h"
 
-/* How often struct pages are created for one allocation, if others are faster. */
+/* How often struct pages are created for one allocation, if other tasks take them. */
 #define HMM_DEVMEM_GROW_TRIES		8
 
-/* Inline: a call would be half of what it costs to allocate a page. */
+/* Inline: a call would make the allocation of a page cost half as much again. */
 static __always_inline struct folio *
 init_pages(struct hmm_devmem *devmem, unsigned long pfn, unsigned int order,
 	   struct hmm_devmem_context *ctx)
@@ -25,7 +25,7 @@ init_pages(struct hmm_devmem *devmem, unsigned long pfn, unsigned int order,
 	zone_device_folio_init((struct folio *)page,
 			       hmm_devmem_allocated_pagemap(devmem, pfn), order);
 	page->zone_device_data = ctx;
-	/* See "Pages": no page table tells when the device writes. */
+	/* See "DOC: Pages": no page table tells when the device writes. */
 	folio_set_dirty((struct folio *)page);
 	trace_hmm_devmem_alloc(pfn, order);
 	return (struct folio *)page;
@@ -46,12 +46,12 @@ init_folio(struct hmm_devmem *devmem, unsigned long pfn, unsigned int order,
  * hmm_devmem_init_folio() - Make a folio of free device pages
  * @devmem: A managed devmem.
  * @pfn: First of 2^@order pages from its allocator.
- * @order: Size.
+ * @order: Order of the folio.
  * @ctx: Context, or NULL; the folio takes a reference.
  *
  * Context: Process context, may sleep: core waits for the lock of the page, which
- * eviction, looking for pages by pfn, can have taken first. @devmem cannot be removed
- * meanwhile.
+ * eviction, looking for pages by pfn, can have taken first. The caller keeps @devmem
+ * from being removed.
  * Return: The folio, locked and with one reference.
  */
 struct folio *hmm_devmem_init_folio(struct hmm_devmem *devmem,
@@ -68,8 +68,8 @@ struct folio *hmm_devmem_init_folio(struct hmm_devmem *devmem,
  * @nr: How many.
  * @ctx: Context, or NULL; each folio takes a reference.
  *
- * Context: Process context, may sleep, see hmm_devmem_init_folio(). @devmem cannot
- * be removed meanwhile.
+ * Context: Process context, may sleep, see hmm_devmem_init_folio(). The caller keeps
+ * @devmem from being removed.
  */
 void hmm_devmem_init_pages(struct hmm_devmem *devmem, const unsigned long *pfns,
 			   unsigned int nr, struct hmm_devmem_context *ctx)
@@ -104,8 +104,8 @@ static noinline int grow_and_get(struct hmm_devmem *devmem, unsigned int order,
  *	of order 0 and HPAGE_PMD_ORDER; those of more than 2 MiB are split before.
  * @ctx: Context of the folio, which takes a reference on it; may be NULL.
  *
- * Nothing is cleared: the folio holds what was there before. Free it with
- * folio_unlock() and folio_put().
+ * The folio is not cleared: it has the content that the memory had before. Free it
+ * with folio_unlock() and folio_put().
  *
  * An @order between those two is found in blocks that are partly in use. How long
  * that takes depends on how many of them have had pages freed since they were
@@ -116,7 +116,7 @@ static noinline int grow_and_get(struct hmm_devmem *devmem, unsigned int order,
  * Return: The folio, locked and with one reference; NULL if there is no such
  * piece, @order is too large, @devmem is classic, being removed or suspended, or, with
  * %HMM_DEVMEM_LAZY, the caller is being killed while it waits for more struct pages or
- * others have taken those eight times.
+ * other tasks have taken those eight times.
  */
 struct folio *hmm_devmem_alloc_folio(struct hmm_devmem *devmem,
 				     unsigned int order,

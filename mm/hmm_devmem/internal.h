@@ -210,14 +210,14 @@ bool hmm_devmem_alloc_has_block(struct hmm_devmem_alloc *alloc);
 bool hmm_devmem_alloc_has_page(struct hmm_devmem_alloc *alloc);
 int hmm_devmem_alloc_init(void);
 
-/* Is there a page that is never to be handed out again? */
+/* Was any page retired, that is, must never be allocated again? */
 static inline bool
 hmm_devmem_alloc_any_retired(const struct hmm_devmem_alloc *alloc)
 {
 	return unlikely(READ_ONCE(alloc->nr_retired));
 }
 
-/* Is @pfn one of those? */
+/* Was @pfn retired? */
 static inline bool hmm_devmem_alloc_retired(struct hmm_devmem_alloc *alloc,
 					    unsigned long pfn)
 {
@@ -247,8 +247,8 @@ int hmm_devmem_alloc_depopulate(struct hmm_devmem_alloc *alloc,
 				unsigned int idx);
 
 /*
- * Note that pages were allocated, or freed. False, in debug kernels, if that was so
- * already.
+ * Note that pages were allocated, or freed. In debug kernels, returns false if they
+ * were allocated, or free, before.
  */
 static inline bool hmm_devmem_block_set_live(struct hmm_devmem_alloc *alloc,
 					     unsigned long pfn,
@@ -260,7 +260,7 @@ static inline bool hmm_devmem_block_set_live(struct hmm_devmem_alloc *alloc,
 
 /* stats.c */
 
-/* First those of struct hmm_devmem_stats; see there. */
+/* The first ones are the counters of struct hmm_devmem_stats; see there. */
 enum hmm_devmem_event {
 	HMM_DEVMEM_ALLOCATED,
 	HMM_DEVMEM_FREED,
@@ -298,7 +298,7 @@ static inline bool hmm_devmem_has_pfn(const struct hmm_devmem *devmem,
 	return pfn >= devmem->pfn_first && pfn < devmem->pfn_last;
 }
 
-/* Blocks are counted from that of the first pfn. */
+/* Number of the block of @pfn, counted from the block of the first pfn. */
 static inline unsigned long
 hmm_devmem_block_index(const struct hmm_devmem *devmem, unsigned long pfn)
 {
@@ -326,13 +326,13 @@ static inline bool hmm_devmem_managed(const struct hmm_devmem *devmem)
 	return devmem->alloc;
 }
 
-/* Keep the driver from going away; false if it has gone. */
+/* Keep the driver from being removed; false if it was removed already. */
 static inline bool hmm_devmem_ref_tryget(struct hmm_devmem *devmem)
 {
 	return percpu_ref_tryget(&devmem->ref);
 }
 
-/* Fails also when removal waits for the last reference, so that it need not wait for ever. */
+/* Fails also while removal waits for references, so that it need not wait for ever. */
 static inline bool hmm_devmem_ref_tryget_live(struct hmm_devmem *devmem)
 {
 	return percpu_ref_tryget_live(&devmem->ref);
@@ -344,8 +344,8 @@ static inline void hmm_devmem_ref_put(struct hmm_devmem *devmem)
 }
 
 /*
- * Wait for the migrations to the device that have begun. The caller has seen to it that
- * none can begin.
+ * Wait for migrations to the device that have begun. The caller has stopped
+ * allocation, so that no more can begin.
  */
 static inline void hmm_devmem_wait_for_intake(struct hmm_devmem *devmem)
 {
@@ -354,8 +354,8 @@ static inline void hmm_devmem_wait_for_intake(struct hmm_devmem *devmem)
 }
 
 /*
- * Wait until every page that was allocated looks like one in use. The caller has seen to
- * it that no more can be.
+ * Wait until hmm_devmem_alloc_folio() has made folios of all pages that it has taken
+ * from the allocator. The caller has stopped allocation, so that it takes no more.
  */
 static inline void hmm_devmem_wait_for_handout(struct hmm_devmem *devmem)
 {
@@ -371,14 +371,14 @@ void hmm_devmem_release(struct kref *kref);
 
 /**
  * struct hmm_devmem_segment - a part of the range that has struct pages
- * @pagemap: What core knows of it.
- * @devmem: Whose it is; has a reference on &hmm_devmem.kref.
- * @idx: Which of &hmm_devmem.segments, and of &hmm_devmem_alloc.areas.
+ * @pagemap: The part of it that core knows.
+ * @devmem: The device memory; the segment has a reference on &hmm_devmem.kref.
+ * @idx: Its index in &hmm_devmem.segments, and in &hmm_devmem_alloc.areas.
  * @idle: How often in a row it was found without a page in use.
  * @is_zombie: It has outlived its driver.
  * @first_busy: In a zombie: no page before this one is in use.
- * @end: Gives it back; in a zombie only if no page is in use.
- * @contexts: In a zombie, until it has none any more: which pages have a context.
+ * @end: Ends the segment; a zombie only if no page is in use.
+ * @contexts: In a zombie, until all contexts were dropped: which pages have one.
  * @node: On the list of all segments.
  */
 struct hmm_devmem_segment {
@@ -408,7 +408,7 @@ bool hmm_devmem_page_is_locked(const struct page *page);
 bool hmm_devmem_zombie_page_busy(const struct page *page);
 #endif
 
-/* Where the first segment begins: a block begins there, too. */
+/* Where the first segment begins, which is where the first block begins. */
 static inline unsigned long
 hmm_devmem_segments_base(const struct hmm_devmem *devmem)
 {
@@ -423,8 +423,8 @@ hmm_devmem_segment_idx(const struct hmm_devmem *devmem, unsigned long pfn)
 }
 
 /*
- * The segment of any pfn; NULL if that is not one of @devmem or has no struct page. The
- * caller has allocated the page, or has &hmm_devmem.segments_lock.
+ * The segment of any pfn; NULL if the pfn is not of @devmem or has no struct page.
+ * The caller has allocated the page, or holds &hmm_devmem.segments_lock.
  */
 static inline struct hmm_devmem_segment *
 hmm_devmem_segment_at(struct hmm_devmem *devmem, unsigned long pfn)
@@ -441,7 +441,7 @@ hmm_devmem_allocated_pagemap(struct hmm_devmem *devmem, unsigned long pfn)
 	return &devmem->segments[hmm_devmem_segment_idx(devmem, pfn)]->pagemap;
 }
 
-/* More struct pages can be created. */
+/* Are there parts of the range for which struct pages can be created? */
 static inline bool hmm_devmem_can_grow(struct hmm_devmem *devmem)
 {
 	return READ_ONCE(devmem->nr_populated) < devmem->nr_segments;
@@ -474,8 +474,8 @@ struct hmm_devmem *hmm_devmem_of_page(const struct page *page);
 void __hmm_devmem_page_drop_context(struct page *page);
 
 /*
- * The first page of a folio forgets its context. Inline, so that a folio without one
- * does not pay for a call when it is freed.
+ * Drop the context of a folio; @page is its first page. Inline, so that freeing a
+ * folio without a context does not cost a call.
  */
 static inline void hmm_devmem_page_drop_context(struct page *page)
 {
@@ -579,7 +579,7 @@ static inline void hmm_devmem_debugfs_init(void)
 /**
  * struct hmm_devmem_dma - how the runs of a copy are mapped
  * @iova: One range of IOVA for all of them, where there is an IOMMU.
- * @size: How much of it is mapped, bytes.
+ * @size: How much of @iova is mapped, bytes.
  */
 struct hmm_devmem_dma {
 	struct dma_iova_state iova;
@@ -596,8 +596,8 @@ bool hmm_devmem_dma_map(struct hmm_devmem_txn *txn);
 void hmm_devmem_dma_unmap(struct hmm_devmem_txn *txn);
 
 /*
- * How to allocate memory for pages that are brought back: without %__GFP_HIGHMEM if some
- * of it is out of the device's reach. Asked for every page.
+ * How to allocate memory for pages that are brought back: without %__GFP_HIGHMEM if
+ * some memory is out of the device's reach. Called for every page.
  */
 static inline gfp_t hmm_devmem_dma_ram_gfp(struct hmm_devmem *devmem)
 {
@@ -617,28 +617,28 @@ static inline bool hmm_devmem_dma_reaches(struct hmm_devmem *devmem,
 
 /**
  * struct hmm_devmem_txn - one transaction
- * @devmem: Whose device pages move.
- * @vma: Where they are mapped; NULL in an eviction.
+ * @devmem: The device memory whose pages move.
+ * @vma: The mapping of the pages; NULL in an eviction.
  * @start: Address of the first entry, if there is a @vma.
  * @nr: Number of entries, one for each page.
- * @max: Size of the arrays.
+ * @max: Number of entries in the arrays.
  * @wanted: In an eviction: how many pages had a destination before the copy.
  * @ns: In an eviction: how long it took to start the copy, or to get no destination.
  * @short_of_memory: There was not enough device memory.
- * @in_fault: A CPU fault waits for it.
+ * @in_fault: A CPU fault waits for the transaction.
  * @no_memory: There was no system memory.
  * @must_split: The large folio that was collected has no large destination, and
  *	must be split before it can move.
- * @unmapped: Something could not be mapped for DMA.
- * @started: copy_wait() is to be called.
+ * @unmapped: At least one run could not be mapped for DMA.
+ * @started: A copy was started, so copy_wait() is to be called.
  * @status: What the call that starts the copy returned.
- * @src: What core has collected (MIGRATE_PFN_*).
- * @dst: Where it goes; 0 for what stays.
- * @mappings: In an eviction: what keeps core's way to the mappings alive.
+ * @src: The pages that core has collected (MIGRATE_PFN_*).
+ * @dst: Their destinations; 0 for a page that stays.
+ * @mappings: In an eviction: references on the anon_vmas of the pages.
  * @runs: Memory for &hmm_devmem_copy.runs.
- * @copy: What the driver gets to see.
- * @dma: How that is mapped.
- * @mig: What core works with, if there is a @vma.
+ * @copy: The copy, as the driver sees it.
+ * @dma: How the runs of @copy are mapped.
+ * @mig: Arguments for core, if there is a @vma.
  */
 struct hmm_devmem_txn {
 	struct hmm_devmem *devmem;
@@ -731,9 +731,9 @@ unsigned long hmm_devmem_count_resident(struct hmm_devmem *devmem,
 
 /**
  * struct hmm_devmem_evict_clock - how long removal and suspend wait for pages in use
- * @deadline: Until then, nanoseconds, if no other page comes back before.
- * @last: Until then at most. Each try that brings pages back puts it off by as long
- *	as it takes.
+ * @deadline: When they give up, in nanoseconds, if no other page comes back before.
+ * @last: The latest @deadline. Each try that brings pages back puts it off by the
+ *	time that the try takes.
  */
 struct hmm_devmem_evict_clock {
 	u64 deadline;

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * References to a devmem: what they keep, and what goes with the last one.
+ * References to a devmem: what each of them keeps, and what the last one frees.
  */
 
 /**
  * DOC: Lifetime
  *
- * Three counts say how long something is there. &hmm_devmem.ref keeps the driver from
- * being told that it may go: removal waits for it. hmm_devmem.kref keeps the physical
- * range, and what is known of its pages, for the driver until removal and for each
- * segment. hmm_devmem.handles keeps the memory of the struct hmm_devmem itself: for
- * the driver until it is detached, for the range, and for each hmm_devmem_get(). So
- * a caller that is late has a pointer to a devmem that says -ENODEV, and not to another
- * devmem that was given the same address.
+ * There are three reference counts. &hmm_devmem.ref keeps the driver: removal waits
+ * for it before it calls cleanup. hmm_devmem.kref keeps the physical range, and the
+ * state of its pages: the driver has a reference until removal, and so has each
+ * segment. hmm_devmem.handles keeps the memory of the struct hmm_devmem itself: the
+ * driver has a reference until it is detached, and so have the range and each
+ * hmm_devmem_get(). So a caller that is late has a pointer to a removed devmem,
+ * which returns -ENODEV, and not to another devmem at the same address.
  */
 
 #include <linux/bitmap.h>
@@ -42,7 +42,7 @@ static void release_range(struct hmm_devmem *devmem)
 	kfree(name);
 }
 
-/* The last pointer to it has been given back. */
+/* The last reference to the structure was dropped. */
 static void free_devmem(struct kref *kref)
 {
 	struct hmm_devmem *devmem = container_of(kref, struct hmm_devmem, handles);
@@ -61,8 +61,9 @@ static void free_devmem(struct kref *kref)
  *	driver cannot be detached from the device at the moment, or has a page of
  *	@devmem in use (see hmm_devmem_from_page()).
  *
- * Keeps the memory of @devmem and nothing else: it can be removed all the same, and
- * its driver detached. What is called then returns -ENODEV, or does nothing.
+ * Keeps the structure and nothing else: @devmem can be removed all the same, and its
+ * driver detached. A function that is called with it then returns -ENODEV, or does
+ * nothing.
  *
  * Context: Any.
  */
@@ -73,9 +74,9 @@ void hmm_devmem_get(struct hmm_devmem *devmem)
 EXPORT_SYMBOL_GPL(hmm_devmem_get);
 
 /**
- * hmm_devmem_put() - The end of hmm_devmem_get()
+ * hmm_devmem_put() - Undo hmm_devmem_get()
  * @devmem: The device memory. Not to be used after this, unless there is another
- *	reference or the driver is attached still.
+ *	reference or the driver is still attached.
  *
  * Context: Process context, may sleep.
  */
@@ -87,7 +88,7 @@ void hmm_devmem_put(struct hmm_devmem *devmem)
 EXPORT_SYMBOL_GPL(hmm_devmem_put);
 
 /**
- * hmm_devmem_release() - The driver and all segments are done with the range
+ * hmm_devmem_release() - Release the range after the driver and all segments
  * @kref: &hmm_devmem.kref, which is 0 now.
  *
  * Context: Process context, may sleep.
@@ -96,7 +97,7 @@ void hmm_devmem_release(struct kref *kref)
 {
 	struct hmm_devmem *devmem = container_of(kref, struct hmm_devmem, kref);
 
-	/* The allocator stays until the last hmm_devmem_put(), and refuses. */
+	/* The allocator itself stays until the last hmm_devmem_put(), and refuses. */
 	hmm_devmem_alloc_clear(devmem->alloc);
 	bitmap_free(devmem->ending);
 	devmem->ending = NULL;
@@ -116,7 +117,7 @@ static void devmem_ref_release(struct percpu_ref *ref)
 /**
  * hmm_devmem_create() - Allocate a devmem that has no memory yet
  * @device: Its device.
- * @desc: What it is to be; was checked.
+ * @desc: The descriptor; it was checked.
  *
  * Context: Process context, may sleep.
  * Return: The devmem, with one reference on its &hmm_devmem.kref that

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Takes the library's locks once at boot, in the order of "DOC: Locking", so that
- * lockdep knows it before there is a device. A driver that takes them, or its own
- * around them, in another order is then reported the first time, not when both
- * orders have been seen.
+ * lockdep knows the order before there is a device. A driver that takes them, or its
+ * own locks around them, in another order is then reported the first time, not when
+ * both orders have been seen.
  */
 #include <linux/init.h>
 #include <linux/lockdep.h>
@@ -17,7 +17,7 @@
 
 #include "internal.h"
 
-/* Any address will do: nothing is ever there. */
+/* Any pfn will do: the devmem gets no struct pages. */
 #define LOCKDEP_PFN	HMM_DEVMEM_BLOCK_NR
 
 static struct hmm_devmem * __init create_without_memory(void)
@@ -49,7 +49,7 @@ err_put:
 	return NULL;
 }
 
-/* All that is held around a migration, and what may be waited for in it. */
+/* All locks that are held around a migration, and what it may wait for. */
 static void __init take_in_order(struct hmm_devmem *devmem, struct mm_struct *mm)
 {
 	unsigned long pfn;
@@ -62,7 +62,7 @@ static void __init take_in_order(struct hmm_devmem *devmem, struct mm_struct *mm
 	/* Callbacks may allocate memory, notifiers are called from reclaim ... */
 	fs_reclaim_acquire(GFP_KERNEL);
 	lock_map_acquire(&__mmu_notifier_invalidate_range_start_map);
-	/* ... and pages are freed by both; there is none here to be allocated. */
+	/* ... and both free pages. This allocation fails: there are no pages. */
 	WARN_ON_ONCE(!hmm_devmem_alloc_get(devmem->alloc, 0, &pfn));
 	lock_map_release(&__mmu_notifier_invalidate_range_start_map);
 	fs_reclaim_release(GFP_KERNEL);
@@ -73,7 +73,7 @@ static void __init take_in_order(struct hmm_devmem *devmem, struct mm_struct *mm
 	mutex_unlock(&devmem->suspend_lock);
 }
 
-/* What is held to allocate a folio, when that takes more struct pages. */
+/* Locks that are held to allocate a folio, if more struct pages are needed. */
 static void __init grow_in_order(struct hmm_devmem *devmem)
 {
 	percpu_down_read(&devmem->handout);

@@ -19,7 +19,7 @@
 
 #include "internal.h"
 
-/* @split: Core is to split large folios before it unmaps them. */
+/* With @split, core splits large folios before it unmaps them. */
 static int window_start_to_device(struct hmm_devmem_txn *txn, unsigned long end,
 				  bool split)
 {
@@ -27,7 +27,7 @@ static int window_start_to_device(struct hmm_devmem_txn *txn, unsigned long end,
 	unsigned long flags = MIGRATE_VMA_SELECT_SYSTEM;
 	int ret;
 
-	/* Core does not bring large coherent folios back, nor pins them. */
+	/* Core supports neither migration back nor pins of large coherent folios. */
 	if (devmem->type == MEMORY_DEVICE_PRIVATE && !split)
 		flags |= MIGRATE_VMA_SELECT_COMPOUND;
 	ret = hmm_devmem_txn_collect_vma(txn, end, &devmem->to_device_cookie, flags, NULL);
@@ -65,7 +65,8 @@ static int window_start_to_ram(struct hmm_devmem_txn *txn, unsigned long end,
 }
 
 /*
- * Finish what was started; returns how many pages moved. @own: see &struct range_walk.
+ * Finish a window that was started; returns how many pages have moved. @own is that
+ * of &struct range_walk.
  */
 static unsigned long window_finish(struct hmm_devmem_txn *txn, unsigned long *own)
 {
@@ -84,10 +85,11 @@ static unsigned long window_finish(struct hmm_devmem_txn *txn, unsigned long *ow
 }
 
 /*
- * KSM maps a page that it merges before rmap finds it there. Core collects it from
- * the page table, and would not find it again to end its migration. And a driver
- * does not copy the tags of memory that has some (MTE of arm64). A mapping can come
- * to either when there are pages on the device already; those can come back.
+ * Pages that KSM may merge, or that have tags, do not move to the device. KSM maps a
+ * page that it merges before rmap finds the mapping: core would collect the page
+ * from the page table, and not find it again to end its migration. And a driver does
+ * not copy the tags of memory that has some (MTE of arm64). A mapping can get these
+ * flags when it has pages on the device already; those can come back.
  */
 static bool must_stay_in_ram(const struct vm_area_struct *vma)
 {
@@ -105,15 +107,15 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
  * @in_flight: A window whose copy was started and not yet waited for.
  * @done: Number of pages to return.
  * @tries: How often the present window was tried again.
- * @split: The present window is not to be collected as one piece.
+ * @split: The present window is collected as single pages.
  * @full: An errno if no more device memory can be had.
  * @stunted: There was no memory for more struct pages.
- * @own: Once room had to be made: a bit for each page of the device that is, or
- *	was, of the range. Those are not evicted for what comes behind them.
- * @recount: @done may be wrong: pages of the range can have gone again, or have
+ * @own: Not NULL once other pages had to be evicted: a bit for each page of the
+ *	device, set if it is, or was, of the range. Such pages are not evicted.
+ * @recount: @done may be wrong: pages of the range can have been evicted, or have
  *	moved in a window that was not tried to the end.
- * @moved: How many pages moved in the present window before it was tried again. Counts
- *	if the mmap lock could not be taken again to look.
+ * @moved: How many pages moved in the present window before it was tried again. Added
+ *	to @done if the mmap lock could not be taken again for a recount.
  * @locked: The mmap lock is held.
  * @entered: &hmm_devmem.ref is held, and, on the way to the device, the intake.
  */
@@ -143,11 +145,11 @@ struct range_walk {
  */
 #define HMM_DEVMEM_WINDOW_TRIES		8
 
-/* How often, and after how long, it is looked again for what others hold. */
+/* How often, and with which delay, reclaim tries pages again that are busy. */
 #define HMM_DEVMEM_RECLAIM_TRIES	50
 #define HMM_DEVMEM_RECLAIM_DELAY_US	1000
 
-/* How many pages of a part of the range are on the device, whoever moved them. */
+/* How many pages of a part of the range are on the device, by any migration. */
 static unsigned long count_resident(const struct range_walk *walk,
 				    unsigned long start, unsigned long end)
 {
@@ -155,11 +157,11 @@ static unsigned long count_resident(const struct range_walk *walk,
 					 walk->own);
 }
 
-/* Pages of a window that are to be counted, of which @moved have just moved. */
+/* The number of pages to return for a window of which @moved have just moved. */
 static unsigned long window_pages(struct range_walk *walk, unsigned long start,
 				  unsigned long end, unsigned long moved)
 {
-	/* Those that were there before count as well. */
+	/* Pages that were on the device before count as well. */
 	if (walk->dir == HMM_DEVMEM_TO_DEVICE &&
 	    moved < (end - start) >> PAGE_SHIFT)
 		return count_resident(walk, start, end);
@@ -199,7 +201,7 @@ static struct hmm_devmem_txn *range_get_txn(struct range_walk *walk,
 	return hmm_devmem_txn_get(walk->devmem, nr);
 }
 
-/* Device memory can be had by other means than to find it. */
+/* Can more device memory be had, by more struct pages or by eviction? */
 static bool can_get_more(const struct range_walk *walk)
 {
 	return walk->dir == HMM_DEVMEM_TO_DEVICE && !walk->full &&
@@ -207,7 +209,7 @@ static bool can_get_more(const struct range_walk *walk)
 		walk->devmem->flags & HMM_DEVMEM_RECLAIM);
 }
 
-/* Large pieces are worth struct pages, as long as there is memory for those. */
+/* Create struct pages for a whole block, as long as there is memory for them. */
 static bool wants_to_grow(const struct range_walk *walk)
 {
 	return walk->dir == HMM_DEVMEM_TO_DEVICE && !walk->full &&
@@ -216,7 +218,7 @@ static bool wants_to_grow(const struct range_walk *walk)
 	       !hmm_devmem_alloc_has_block(walk->devmem->alloc);
 }
 
-/* A look at a window would only cost, for instance its huge pages. */
+/* If the device is full, do not collect: that could split huge pages in vain. */
 static bool device_is_full(const struct range_walk *walk)
 {
 	return !can_get_more(walk) &&
@@ -224,8 +226,8 @@ static bool device_is_full(const struct range_walk *walk)
 }
 
 /*
- * Nothing of a window can move. Core splits a large folio that is in the window in
- * part, which a peer's need not be.
+ * Can no page of a window move? Then do not collect it: core would split a large
+ * folio that lies in the window in part, which is in vain if the folio is a peer's.
  */
 static bool window_stays(const struct range_walk *walk,
 			 const struct vm_area_struct *vma, unsigned long start,
@@ -237,14 +239,14 @@ static bool window_stays(const struct range_walk *walk,
 	       !count_resident(walk, start, end);
 }
 
-/* What comes of a window, beside an errno. */
+/* The result of a window, beside an errno. */
 enum window_result {
 	WINDOW_DONE = 0,	/* what can move has moved, or its copy was started */
 	WINDOW_TRY_SPLIT,	/* more can move if it is collected in single pages */
 	WINDOW_TRY_MEMORY,	/* more can move if there is more device memory */
 };
 
-/* Return: One of those, or an errno. */
+/* Return: An enum window_result, or an errno. */
 static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 			  unsigned long start, unsigned long end)
 {
@@ -285,7 +287,7 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 	wants_split = txn->must_split && !walk->split;
 	if (wants_memory || txn->must_split) {
 		walk->split |= txn->must_split;
-		/* Counted when it is tried again, if it is. */
+		/* These pages are counted when the window is tried again. */
 		moved = window_finish(txn, walk->own);
 		walk->moved += moved;
 		walk->recount |= moved;
@@ -298,14 +300,14 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 	return ret;
 }
 
-/* What is not to be evicted. */
+/* Note which pages of the range are on the device, so that they are not evicted. */
 static void range_note_own(struct range_walk *walk)
 {
 	struct hmm_devmem *devmem = walk->devmem;
 
 	if (walk->own || !(devmem->flags & HMM_DEVMEM_RECLAIM))
 		return;
-	/* A bit for each page can be a lot, but is no reason to compact or kill. */
+	/* Large, but no reason to compact memory or to kill a process. */
 	walk->own = __vmalloc(BITS_TO_LONGS(devmem->pfn_last - devmem->pfn_first) *
 			      sizeof(*walk->own), GFP_KERNEL | __GFP_ZERO |
 			      __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
@@ -314,8 +316,9 @@ static void range_note_own(struct range_walk *walk)
 }
 
 /*
- * Evict others. What is on another's way can be evicted, or is free, a moment later;
- * to look again at once would only take the time that the other needs.
+ * Evict pages that are not of the range. Pages that another task is migrating can be
+ * evicted, or are free, a moment later; to try again at once would only take CPU
+ * time from that task.
  */
 static int range_reclaim(struct range_walk *walk)
 {
@@ -343,17 +346,17 @@ static int range_reclaim(struct range_walk *walk)
 	}
 }
 
-/* What a walk does when it has paused and has no locks. */
+/* Why a walk pauses: what it does while it holds no locks. */
 enum range_pause {
 	PAUSE_FOR_OTHERS,	/* nothing */
 	PAUSE_TO_GROW,		/* get more struct pages */
-	PAUSE_FOR_MEMORY,	/* get more device memory, by whatever means */
+	PAUSE_FOR_MEMORY,	/* get more device memory, if need be by eviction */
 };
 
 /*
- * Get more device memory. There is no second try after there was no memory for struct
- * pages; and pages of others are evicted only for want of any device page, not for want
- * of a whole block.
+ * Get more device memory. Struct pages are not tried again after there was no memory
+ * for them; and other pages are evicted only for want of any device page, not for
+ * want of a whole block.
  */
 static int __get_more(struct range_walk *walk, enum range_pause why)
 {
@@ -374,7 +377,7 @@ static int __get_more(struct range_walk *walk, enum range_pause why)
 	return range_reclaim(walk);
 }
 
-/* The same with a reference that keeps the driver: @walk has none while it pauses. */
+/* As __get_more(), with a reference that keeps the driver: a paused walk has none. */
 static int get_more(struct range_walk *walk, enum range_pause why)
 {
 	int ret;
@@ -386,19 +389,19 @@ static int get_more(struct range_walk *walk, enum range_pause why)
 	return ret;
 }
 
-/* What is called for does not come about any more. */
+/* Must the walk end, because of a removal, a suspend, or a dead device? */
 static int range_refused(const struct range_walk *walk)
 {
 	struct hmm_devmem *devmem = walk->devmem;
 
-	/* When removal waits for us, eviction has given up on what is left. */
+	/* When removal waits for &hmm_devmem.ref, its eviction is over. */
 	if (READ_ONCE(devmem->dead) || percpu_ref_is_dying(&devmem->ref))
 		return -ENODEV;
 	return walk->dir == HMM_DEVMEM_TO_DEVICE ?
 	       hmm_devmem_alloc_refused(devmem->alloc) : 0;
 }
 
-/* Keep removal, and suspend if that has to wait for us, from going on. */
+/* Keep removal from going on, and suspend, if it has to wait for this walk. */
 static int range_enter(struct range_walk *walk)
 {
 	struct hmm_devmem *devmem = walk->devmem;
@@ -445,7 +448,7 @@ static void range_unlock(struct range_walk *walk)
 	walk->locked = false;
 }
 
-/* Give others their turn, or get more device memory, without any lock. */
+/* Release all locks for other tasks, or to get more device memory. */
 static int range_pause(struct range_walk *walk, enum range_pause why)
 {
 	int err, ret = range_drain(walk);
@@ -512,10 +515,10 @@ static long range_migrate_locked(struct range_walk *walk)
 			ret = 0;
 		if (!ret && fatal_signal_pending(current))
 			ret = -EINTR;
-		/* Suspend and removal wait for us, and no more can be had. */
+		/* Suspend and removal wait for this walk, and refuse more pages. */
 		if (!ret)
 			ret = range_refused(walk);
-		/* Others may want this CPU: that alone need not end a copy. */
+		/* To give up the CPU alone, the copy need not be finished. */
 		cond_resched();
 		if (!ret && mmap_lock_is_contended(walk->mm))
 			ret = range_pause(walk, PAUSE_FOR_OTHERS);
@@ -526,7 +529,7 @@ static long range_migrate_locked(struct range_walk *walk)
 		walk->done = count_resident(walk, walk->start, walk->end);
 	else
 		walk->done += walk->moved;
-	/* What has moved has moved: partial success is success. */
+	/* Partial success is success: an errno would mean that no page has moved. */
 	return walk->done || !ret ? walk->done : ret;
 }
 
@@ -567,9 +570,9 @@ static long range_migrate(struct range_walk *walk)
  * the kernel from taking pages away by itself, and this is a request of the process.
  * A driver that wants no CPU faults on such memory leaves it out.
  *
- * With %HMM_DEVMEM_RECLAIM pages outside of the range are evicted to make room, and
- * pages that others work with are waited for, a tenth of a second at most each time.
- * Of a range larger than the device, the front moves.
+ * With %HMM_DEVMEM_RECLAIM pages outside of the range are evicted to make room. If
+ * these are locked or referenced, this waits for them, a tenth of a second at most
+ * each time. Of a range larger than the device, the front moves.
  *
  * Context: Process context, may sleep. Takes the mmap lock of @mm for reading,
  * which the caller must not hold. While it waits for that lock @devmem can be
@@ -605,9 +608,9 @@ long hmm_devmem_migrate_to_device(struct hmm_devmem *devmem,
 
 	if (!hmm_devmem_managed(devmem))
 		return -EOPNOTSUPP;
-	/* It may be removed, and its driver detached, while we wait for a lock. */
+	/* @devmem may be removed, and its driver detached, while the caller waits. */
 	hmm_devmem_get(devmem);
-	/* Not only for the copies: it may be suspended without power. */
+	/* Not only for copies: the driver may have suspended @devmem to power off. */
 	ret = hmm_devmem_power_get(devmem);
 	if (!ret) {
 		ret = range_migrate(&walk);

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What is known of a device page: its devmem, its offset, its context or drvdata.
+ * The devmem of a device page, its offset, its context or drvdata.
  */
 
 /**
  * DOC: Pages
  *
  * Core finds the owner of a device page by the struct dev_pagemap of its folio.
- * Ours is part of a struct hmm_devmem_segment, which knows the devmem.
+ * Those of the library are part of a struct hmm_devmem_segment, which points to the
+ * devmem.
  *
  * The one word that core leaves to the owner of a device page, zone_device_data,
  * holds the driver's drvdata in a classic devmem, one for each page. In a managed
@@ -77,8 +78,8 @@ struct hmm_devmem *hmm_devmem_of_page(const struct page *page)
  * Context: Any context.
  * Return: The devmem that @page is of; it stays valid memory as long as the caller
  * keeps @page in use, and longer with hmm_devmem_get(). NULL if @page is of none, or
- * of one whose removal has come to its cleanup callback. It can come to that at any
- * time; then whatever is called with the devmem fails.
+ * of one whose removal has come to its cleanup callback. That can happen at any
+ * time; then all functions that are called with the devmem fail.
  */
 struct hmm_devmem *hmm_devmem_from_page(const struct page *page)
 {
@@ -89,8 +90,8 @@ struct hmm_devmem *hmm_devmem_from_page(const struct page *page)
 EXPORT_SYMBOL_GPL(hmm_devmem_from_page);
 
 /**
- * hmm_devmem_page_offset() - Where in the device's memory is a page?
- * @page: A page of a devmem; that can have been removed.
+ * hmm_devmem_page_offset() - The offset of a page in the device's memory
+ * @page: A page of a devmem, which can have been removed.
  *
  * Context: Any context.
  * Return: Offset in bytes from the start of device memory.
@@ -108,7 +109,7 @@ EXPORT_SYMBOL_GPL(hmm_devmem_page_offset);
 /**
  * hmm_devmem_page_set_drvdata() - Set a driver's data of a page
  * @page: A page of a classic devmem; the caller has allocated it. Of a large
- *	folio only the first page has such data.
+ *	folio, only the first page has such data.
  * @data: Anything; kept until the page is freed.
  *
  * In a managed devmem the library uses this word; nothing is changed there.
@@ -130,7 +131,7 @@ EXPORT_SYMBOL_GPL(hmm_devmem_page_set_drvdata);
  * @page: A page of a classic devmem; see hmm_devmem_page_set_drvdata().
  *
  * Context: Any context.
- * Return: What was set last; undefined if nothing was since the page was
+ * Return: The data that was set last; undefined if none was set since the page was
  * allocated; 0 in a managed devmem.
  */
 unsigned long hmm_devmem_page_get_drvdata(const struct page *page)

@@ -27,7 +27,7 @@ static noinline void call_free(struct hmm_devmem_segment *segment,
 {
 	struct hmm_devmem *devmem = segment->devmem;
 
-	/* Fails only when the driver has gone, and its ops with it. */
+	/* Fails only after the driver was removed, and its ops with it. */
 	if (!hmm_devmem_ref_tryget(devmem)) {
 		hmm_devmem_segment_page_freed(segment);
 		return;
@@ -47,14 +47,15 @@ static __always_inline void free_pages_of(struct hmm_devmem *devmem,
 	hmm_devmem_count(devmem, HMM_DEVMEM_FREED, 1UL << order);
 	if (order)
 		hmm_devmem_count(devmem, HMM_DEVMEM_LARGE_GONE, 1UL << order);
-	/* From here on another allocation can have the page. */
+	/* From here on, the page can be allocated again. */
 	hmm_devmem_alloc_put(devmem->alloc, pfn, order);
 }
 
 /*
- * A page that was mlocked when it moved to the device, and is not any more, has the flag
- * until it is freed. The page allocator then takes the page out of the count; it does not
- * see device pages. The next user of this one would find the flag set.
+ * A page that was mlocked when it moved to the device, and is not any more, has the
+ * flag until it is freed. For other memory, the page allocator then clears the flag
+ * and corrects the count of mlocked pages, but it does not see device pages: without
+ * this, the next user of the page would find the flag set.
  */
 static void forget_mlock(struct folio *folio)
 {
@@ -63,10 +64,10 @@ static void forget_mlock(struct folio *folio)
 }
 
 /*
- * What the page allocator clears before it gives a page to its next user. Core does not
- * when it gives out a device page, but for the lowest byte, and yet migrates these flags
- * with whatever comes to the page: what it thought of the last user's page would be
- * said of the next one's. All pages of ZONE_DEVICE are reserved.
+ * Flags that the page allocator clears before a page gets its next user. For a
+ * device page, core clears only the lowest byte. But it migrates these flags with
+ * the page, so that what they said about the last user's page would be taken for the
+ * next one's. All pages of ZONE_DEVICE are reserved.
  */
 #define FLAGS_OF_USER (PAGE_FLAGS_CHECK_AT_PREP & ~(0xffUL | BIT(PG_reserved)))
 
@@ -74,12 +75,12 @@ static void forget_mlock(struct folio *folio)
 static void forget_flags(struct folio *folio)
 {
 	folio->flags.f &= ~FLAGS_OF_USER;
-	/* The order is needed still. */
+	/* But for the lowest byte, which is the order: that is still needed. */
 	if (folio_test_large(folio))
 		folio_page(folio, 1)->flags.f &= ~(PAGE_FLAGS_SECOND & ~0xffUL);
 }
 
-/* All but the common case, which needs few registers without this. */
+/* Everything but the common case, which needs fewer registers without it. */
 static noinline void free_special(struct hmm_devmem *devmem, struct folio *folio)
 {
 	forget_mlock(folio);
@@ -97,8 +98,8 @@ static void pagemap_folio_free(struct folio *folio)
 	const unsigned long special = BIT(PG_head) | BIT(PG_mlocked);
 
 	/*
-	 * Every classic devmem has a free callback. Also set when there is a zombie, which
-	 * looks at its pages after that.
+	 * has_free is set for a free callback, which every classic devmem has, and
+	 * for a zombie, which has to check its pages when one is freed.
 	 */
 	if (unlikely(folio->flags.f & special || data_race(devmem->has_free))) {
 		free_special(devmem, folio);
@@ -114,8 +115,8 @@ static vm_fault_t pagemap_migrate_to_ram(struct vm_fault *vmf)
 	vm_fault_t ret;
 
 	/*
-	 * When removal waits for the last callback none begins any more. Else processes
-	 * that fault again and again could keep it waiting for ever.
+	 * No callback begins any more when removal waits for the last one. Else
+	 * processes that fault again and again could keep it waiting for ever.
 	 */
 	if (!hmm_devmem_ref_tryget_live(devmem))
 		return VM_FAULT_SIGBUS;
@@ -131,7 +132,7 @@ static vm_fault_t pagemap_migrate_to_ram(struct vm_fault *vmf)
 	return ret;
 }
 
-/* Where tests look at the context of a folio that is being split. */
+/* Tests replace this, to interfere while the context of a split folio is read. */
 VISIBLE_IF_KUNIT struct hmm_devmem_context *
 hmm_devmem_head_context(const struct folio *head)
 {
@@ -140,7 +141,7 @@ hmm_devmem_head_context(const struct folio *head)
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_head_context);
 
-/* Interrupts are off from before the first part until after the last. */
+/* Core has interrupts off from before the first part of the folio until the last. */
 static void share_context(struct hmm_devmem *devmem, struct folio *head,
 			  struct folio *tail)
 {
@@ -162,7 +163,7 @@ static void pagemap_folio_split(struct folio *head, struct folio *tail)
 	struct hmm_devmem *devmem = folio_segment(head)->devmem;
 
 	if (!tail) {
-		/* The head is split already: it takes its own part away. */
+		/* The head is a page of its own now: one large page less. */
 		if (hmm_devmem_managed(devmem))
 			hmm_devmem_count(devmem, HMM_DEVMEM_LARGE_GONE, 1);
 		return;
@@ -179,8 +180,8 @@ static void pagemap_folio_split(struct folio *head, struct folio *tail)
 }
 
 /*
- * Without this callback core would take device memory for that of a DAX device
- * and its anon_vma for an address_space.
+ * Without this callback, core would take device memory for that of a DAX device, and
+ * the anon_vma of a page for an address_space.
  */
 static int pagemap_memory_failure(struct dev_pagemap *pagemap,
 				  unsigned long pfn, unsigned long nr_pages,
@@ -192,7 +193,7 @@ static int pagemap_memory_failure(struct dev_pagemap *pagemap,
 
 	pr_err_ratelimited("memory failure on device pfns [%#lx, %#lx)\n", pfn,
 			   pfn + nr_pages);
-	/* What is lost of a classic devmem only its driver can know. */
+	/* Only the driver of a classic devmem can handle the loss of its pages. */
 	if (!hmm_devmem_managed(devmem))
 		return -EBUSY;
 	pfn = max(pfn, devmem->pfn_first);

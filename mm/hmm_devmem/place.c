@@ -39,8 +39,8 @@
 
 #ifdef CONFIG_NUMA
 /*
- * The policy of a mapping, with a reference. Who replaces it has the mmap lock, which
- * cannot be waited for here, but it stays readable for RCU.
+ * The policy of a mapping, with a reference. A task that replaces the policy holds
+ * the mmap lock, which this cannot wait for; RCU keeps the policy readable.
  */
 static struct mempolicy *vma_policy_tryget(const struct vm_area_struct *vma)
 {
@@ -73,8 +73,9 @@ static struct folio *alloc_by_policy(struct mempolicy *policy, pgoff_t pgoff,
 				     int nid, unsigned int order, gfp_t gfp)
 {
 	/*
-	 * Core would leave a strict policy out of account for a cpuset of ours; and it
-	 * does so, rightly, for a zone that the policy's nodes need not have.
+	 * Core would ignore a strict policy because of the current task's cpuset. It
+	 * also ignores one, rightly, for a zone that the policy's nodes need not
+	 * have.
 	 */
 	if (policy->mode == MPOL_BIND && gfp & __GFP_HIGHMEM) {
 		if (policy->home_node != NUMA_NO_NODE)
@@ -96,7 +97,7 @@ static struct folio *alloc_by_policy(struct mempolicy *policy, pgoff_t pgoff,
 }
 #endif
 
-/* On node @nid, else on any. */
+/* Allocate on node @nid, or, if there is no memory, on any node. */
 static struct folio *alloc_near(int nid, unsigned int order, gfp_t gfp)
 {
 	struct folio *folio;
@@ -109,8 +110,8 @@ static struct folio *alloc_near(int nid, unsigned int order, gfp_t gfp)
 /**
  * hmm_devmem_alloc_evicted() - System memory for a device page that is evicted
  * @page: The first page of a folio, collected for migration.
- * @anon_vma: What its mappings hang on; or NULL if that is not known.
- * @order: Size of the folio.
+ * @anon_vma: The anon_vma of its mappings, or NULL if that is not known.
+ * @order: Order of the folio.
  * @gfp: How hard to try.
  *
  * Context: Process context, may sleep. The caller has the lock of @page's folio, and
@@ -126,7 +127,7 @@ struct folio *hmm_devmem_alloc_evicted(struct page *page,
 	struct mempolicy *policy = NULL;
 	struct folio *folio;
 
-	/* Not bound to the cpuset that the current process is in. */
+	/* Not bound to the cpuset of the current process. */
 	gfp &= ~__GFP_HARDWALL;
 	if (anon_vma && nr_node_ids > 1)
 		policy = find_policy(anon_vma, pgoff);

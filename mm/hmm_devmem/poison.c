@@ -14,25 +14,28 @@
  * struct page. A large folio is split first, so that its other pages are not
  * affected.
  *
- * A page need not have a struct page to be lost, nor keep it: the allocator remembers
- * it. What a device knows to be bad from the start it hands over when it is added.
+ * Memory can be lost while it has no struct page, and can lose its struct page
+ * later: the allocator remembers it. A driver that knows of bad pages from the start
+ * passes them when it adds the memory.
  *
  * If a folio cannot be split, because the kernel has other references to it, its page
  * stays mapped but is not copied any more: for private memory that comes to the same,
  * since the CPU fault that needs it gives SIGBUS.
  *
- * What is left of private memory when its device is removed stays mapped, and an access
- * by the CPU gives SIGBUS. A peer device can have it in its own page table: when the
- * owner has gone, the MMU notifier tells the peer's driver to invalidate it, and
- * hmm_range_fault() does not report it any more. As long as the owner is only dead, it does.
+ * Pages of private memory that are left when the device is removed stay mapped, and
+ * an access by the CPU gives SIGBUS. A peer device can have them in its own page
+ * table: when their device was removed, MMU notifiers tell the peer's driver to
+ * invalidate them, and hmm_range_fault() does not report them any more. As long as
+ * their device is only dead, it does.
  *
- * Memory of type MEMORY_DEVICE_COHERENT the CPU reads without a fault. When its
- * device is dead, and when it is removed and some could not be brought back, the
- * mappings of all that is left are replaced in the same way: what is behind those
- * addresses then is not the process's any more. A reference that the kernel has to such
- * a page, for a pipe or for DMA for instance, stays valid, as it does for other lost
- * memory; only the owner of the reference can end it. The library puts no large folios
- * there; one that a driver did, and that cannot be split, stays mapped, and the log says so.
+ * The CPU reads memory of type MEMORY_DEVICE_COHERENT without a fault. When its
+ * device is dead, and when it is removed and pages could not be brought back, the
+ * mappings of all pages that are left are replaced by markers, too: the memory at
+ * those addresses is not the process's any more. A reference that the kernel has to
+ * such a page, for a pipe or for DMA for instance, stays valid, as it does for other
+ * lost memory; only the owner of the reference can end it. The library puts no large
+ * folios there; one that a driver did, and that cannot be split, stays mapped, and
+ * the log says so.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -62,7 +65,8 @@ static bool folio_has_page(struct folio *folio, const struct page *page)
 
 /*
  * The folio of @page, locked and with a reference; NULL if the page is free. A free
- * page can still name the folio that it was a part of, which is another one now.
+ * page can still point to the folio that it was a part of, which can be in use as
+ * another one.
  */
 static struct folio *lock_folio_of(struct page *page)
 {
@@ -78,7 +82,7 @@ static struct folio *lock_folio_of(struct page *page)
 			return folio;
 		folio_unlock(folio);
 		folio_put(folio);
-		/* If it is not the same, it was split. */
+		/* If the folio has changed, it was split: try again. */
 	} while (now != folio);
 	return NULL;
 }
@@ -112,8 +116,8 @@ static bool mark_lost_one(struct folio *folio, struct vm_area_struct *vma,
 }
 
 /*
- * Replace all mappings of a page, which is locked. Returns whether there are none any
- * more.
+ * Replace all mappings of a page, which is locked, by markers. Returns whether none
+ * is left.
  */
 static bool unmap_page_as_lost(struct page *page)
 {
@@ -122,7 +126,7 @@ static bool unmap_page_as_lost(struct page *page)
 		.anon_lock = folio_lock_anon_vma_read,
 	};
 
-	/* Lock and reference stay with the part that has @page. */
+	/* After the split, lock and reference are those of the part with @page. */
 	if (folio_test_large(page_folio(page)) && split_huge_page(page))
 		return false;
 	rmap_walk(page_folio(page), &rwc);
@@ -132,11 +136,11 @@ static bool unmap_page_as_lost(struct page *page)
 /**
  * hmm_devmem_poison_page() - Let no process read a page whose content is lost
  * @devmem: A managed devmem.
- * @pfn: The page, retired before, so that the next copy of it finds out; its
- *	struct page cannot go away.
+ * @pfn: The page, retired before, so that a later copy does not take its content for
+ *	data; its struct page cannot go away.
  *
  * Context: Process context, may sleep. Takes the lock of its folio.
- * Return: True if no process can reach it any more.
+ * Return: True if no process can reach the page any more.
  */
 bool hmm_devmem_poison_page(struct hmm_devmem *devmem, unsigned long pfn)
 {
@@ -155,7 +159,7 @@ bool hmm_devmem_poison_page(struct hmm_devmem *devmem, unsigned long pfn)
 	return ret;
 }
 
-/* Returns whether a process mapped it; @stays is set if one does still. */
+/* Unmap a page. Returns whether it was mapped; @stays is set if it still is. */
 static bool unmap_if_mapped(struct page *page, bool *stays)
 {
 	struct folio *folio = lock_folio_of(page);
@@ -205,8 +209,9 @@ void hmm_devmem_forget_page(struct page *page)
 	struct folio *folio;
 
 	/*
-	 * The first page stands for all of its folio. The lock of a folio that is not
-	 * mapped is not waited for: the driver that has allocated it can keep that.
+	 * The first page stands for all of its folio. Do not wait for the lock of a
+	 * folio that is not mapped: the driver that has allocated it can keep the
+	 * lock.
 	 */
 	if (PageTail(page) || !folio_mapped(page_folio(page)))
 		return;
@@ -220,9 +225,9 @@ void hmm_devmem_forget_page(struct page *page)
 
 /**
  * hmm_devmem_unmap_lost() - Let the CPU reach no memory of a device that has gone
- * @devmem: It is dead, or being removed, and nothing comes to it any more.
+ * @devmem: The device memory; it is dead, or being removed, and no page moves there.
  *
- * Nothing is to be done for memory that the CPU cannot address, nor for a classic
+ * Does nothing for memory that the CPU cannot address, nor for a classic
  * devmem, whose driver knows what it has mapped.
  *
  * Context: Process context, may sleep. Takes folio locks, one at a time, which
@@ -236,7 +241,7 @@ void hmm_devmem_unmap_lost(struct hmm_devmem *devmem)
 
 	if (!hmm_devmem_managed(devmem) || devmem->type != MEMORY_DEVICE_COHERENT)
 		return;
-	/* Removal cannot fail, so it needs what it cannot do without. */
+	/* Removal cannot fail, so this allocation must not. */
 	pfns = kvmalloc_objs(*pfns, HMM_DEVMEM_BLOCK_NR, GFP_KERNEL | __GFP_NOFAIL);
 	scoped_guard(rwsem_read, &devmem->segments_lock) {
 		while ((nr = hmm_devmem_alloc_not_free(devmem->alloc, &pfn,
@@ -259,19 +264,19 @@ void hmm_devmem_unmap_lost(struct hmm_devmem *devmem)
 }
 
 /**
- * hmm_devmem_poison() - The device has lost the content of some memory
+ * hmm_devmem_poison() - Handle the loss of the content of device memory
  * @devmem: A managed devmem.
  * @pfn: First pfn of the range, inclusive.
  * @nr_pages: Its length, pages of PAGE_SIZE. What is outside of @devmem is ignored.
  *
- * Processes that have pages there get SIGBUS when they access them, also after
- * the device has been removed; their other pages are not affected. The pages are
- * never allocated again, until the memory is removed and added anew: a driver that
- * knows then what was lost before says so in &hmm_devmem_desc.bad_pages. With
- * %HMM_DEVMEM_LAZY that holds as well for pages that have no struct page.
+ * Processes that have pages there get SIGBUS when they access them, also after the
+ * device has been removed; their other pages are not affected. The pages are never
+ * allocated again, until the memory is removed and added anew: a driver that still
+ * knows them then can pass them in &hmm_devmem_desc.bad_pages. With %HMM_DEVMEM_LAZY
+ * that holds as well for pages that have no struct page.
  *
- * Context: Process context, may sleep. Takes folio locks: waits for copies of
- * these pages, so not to be called by a copy callback or with locks that it takes.
+ * Context: Process context, may sleep. Takes folio locks: waits for copies of these
+ * pages, so it must not be called by a copy callback, or with locks that one takes.
  */
 void hmm_devmem_poison(struct hmm_devmem *devmem, unsigned long pfn,
 		       unsigned long nr_pages)
@@ -285,7 +290,7 @@ void hmm_devmem_poison(struct hmm_devmem *devmem, unsigned long pfn,
 	trace_hmm_devmem_poison(devmem, pfn, end, nr_pages);
 	end = min(end, devmem->pfn_last);
 	pfn = max(pfn, devmem->pfn_first);
-	/* First, since they can get their struct pages at any time. */
+	/* Retire first, since the pages can get their struct pages at any time. */
 	hmm_devmem_alloc_retire_range(devmem->alloc, pfn, end);
 	for (; pfn < end; pfn++) {
 		scoped_guard(rwsem_read, &devmem->segments_lock) {

@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What keeps a device on, and devices that are gone.
+ * What keeps a device on, and devices that are dead.
  */
 
 /**
  * DOC: Power
  *
  * With %HMM_DEVMEM_RUNTIME_PM the devmem keeps its device on while pages are in use.
- * To resume it where it is needed, in a CPU fault or an eviction, would be to wait for
- * the driver with the mmap lock and folios locked; what the driver locks to resume it
- * may also lock around accesses to user memory, which wait for those. A migration to
- * the device can resume it before it takes a lock, and all other copies are made
- * from pages in use. To free the last one is to be cheap: that there are none any more
- * is noticed by a worker that looks twice a second.
+ * If a CPU fault or an eviction resumed it, that would wait for the driver with the
+ * mmap lock and folios locked; the driver may hold the locks that it needs to resume
+ * the device around accesses to user memory, too, which wait for the mmap lock and
+ * folios. A migration to the device can resume it before it takes a lock, and all
+ * other copies are made from pages in use. Freeing the last page must be cheap: a
+ * worker that looks twice a second notices that no page is in use any more.
  *
  * The device is therefore not suspended by runtime power management when processes
  * have memory there, however idle it is. A driver that knows that the device is idle,
  * and wants it off, evicts all of its pages.
  *
- * A device is *dead* when a copy callback has said -ENODEV, or the driver has
- * called hmm_devmem_mark_dead(). Nothing is copied any more, the data on it is
- * lost, and removal does not wait for what cannot come. Memory that the CPU could
- * still address is unmapped soon, by a worker (see Lost memory).
+ * A device is *dead* when a copy callback has said -ENODEV, or the driver has called
+ * hmm_devmem_mark_dead(). No page is copied any more, the data on the device is
+ * lost, and removal does not wait for pages that cannot come back. A worker soon
+ * unmaps memory that the CPU could still address (see Lost memory).
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -36,7 +36,7 @@
 
 #include "internal.h"
 
-/* How often the worker looks whether a device that is on is needed. */
+/* How often the worker checks whether a device that is on is needed. */
 #define HMM_DEVMEM_POWER_INTERVAL	(HZ / 2)
 
 static void power_off(struct hmm_devmem *devmem)
@@ -51,7 +51,7 @@ static bool power_is_needed(struct hmm_devmem *devmem)
 
 	if (devmem->power_users)
 		return true;
-	/* Nothing is copied from a dead one. */
+	/* No page is copied from a dead device, so it need not be on. */
 	return !READ_ONCE(devmem->dead) && hmm_devmem_alloc_any_used(devmem->alloc);
 }
 
@@ -94,7 +94,7 @@ static int power_on(struct hmm_devmem *devmem)
 	return 0;
 }
 
-/* Migrations to the device that have begun end first, so that their pages are unmapped, too. */
+/* Wait for migrations to the device, so that their pages are unmapped, too. */
 static void dead_work(struct work_struct *work)
 {
 	struct hmm_devmem *devmem = container_of(work, struct hmm_devmem, dead_work);
@@ -120,13 +120,13 @@ void hmm_devmem_power_init(struct hmm_devmem *devmem)
  * hmm_devmem_power_get() - Resume the device for a migration, if that is wanted
  * @devmem: The device memory.
  *
- * From now on it stays on until hmm_devmem_power_put() has been called and no page is
- * in use any more, or until it is removed.
+ * From now on the device stays on until hmm_devmem_power_put() has been called and
+ * no page is in use any more, or until @devmem is removed.
  *
- * Context: Process context, may sleep. The caller has nothing that a suspend or a
- * removal waits for, no mmap lock and no folio locked.
- * Return: 0, -ENODEV if @devmem is being removed, or what the driver says when it is
- * to resume the device.
+ * Context: Process context, may sleep. The caller holds nothing that a suspend or a
+ * removal waits for, no mmap lock and no folio lock.
+ * Return: 0, -ENODEV if @devmem is being removed, or the errno of the driver's resume
+ * callback.
  */
 int hmm_devmem_power_get(struct hmm_devmem *devmem)
 {
@@ -135,7 +135,7 @@ int hmm_devmem_power_get(struct hmm_devmem *devmem)
 
 	if (!(devmem->flags & HMM_DEVMEM_RUNTIME_PM))
 		return 0;
-	/* Else the device can be gone. */
+	/* Without a reference, the device could be removed. */
 	if (!hmm_devmem_ref_tryget_live(devmem))
 		return -ENODEV;
 	scoped_guard(spinlock, &devmem->power_lock) {
@@ -150,7 +150,7 @@ int hmm_devmem_power_get(struct hmm_devmem *devmem)
 }
 
 /**
- * hmm_devmem_power_put() - A migration is over
+ * hmm_devmem_power_put() - Undo hmm_devmem_power_get()
  * @devmem: The device memory; can have been removed.
  *
  * Context: Process context.
@@ -164,10 +164,10 @@ void hmm_devmem_power_put(struct hmm_devmem *devmem)
 }
 
 /**
- * hmm_devmem_power_release() - The device is not needed any more at all
+ * hmm_devmem_power_release() - Let the device be switched off for a removal
  * @devmem: The device memory; its last callback has returned.
  *
- * No worker looks at @devmem after this.
+ * No worker uses @devmem after this.
  *
  * Context: Process context, may sleep.
  */
@@ -181,20 +181,20 @@ void hmm_devmem_power_release(struct hmm_devmem *devmem)
 }
 
 /**
- * hmm_devmem_mark_dead() - The device is gone for good
+ * hmm_devmem_mark_dead() - Note that the device is gone for good
  * @devmem: The device memory. Nothing happens if it is removed.
  *
- * From now on no copy callback is called: CPU faults give SIGBUS, migrations to
- * the device fail with -ENODEV, and hmm_devmem_remove(), which is still needed,
- * does not try to save anything. A copy callback that returns -ENODEV has the
- * same effect. Of MEMORY_DEVICE_COHERENT, which the CPU can address, all that
- * processes have mapped is unmapped by a worker; then an access gives SIGBUS, too.
+ * From now on no copy callback is called: CPU faults give SIGBUS, migrations to the
+ * device fail with -ENODEV, and hmm_devmem_remove(), which is still needed, does not
+ * try to save anything. A copy callback that returns -ENODEV has the same effect.
+ * For MEMORY_DEVICE_COHERENT, which the CPU can address, a worker unmaps all pages
+ * that processes have mapped; then an access gives SIGBUS, too.
  *
  * Context: Any context.
  */
 void hmm_devmem_mark_dead(struct hmm_devmem *devmem)
 {
-	/* The device can be gone altogether once the memory is removed. */
+	/* After the removal, the struct device can be freed. */
 	if (!hmm_devmem_ref_tryget(devmem))
 		return;
 	if (!xchg(&devmem->dead, true)) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Physical addresses of device memory: find a free range, or check the driver's.
+ * Physical addresses of device memory: find a free range, or check that of the
+ * driver.
  */
 
 #include <linux/device.h>
@@ -38,7 +39,7 @@ int hmm_devmem_range_reserve(struct hmm_devmem *devmem, u64 size,
 
 	if (!size)
 		return -ENODATA;
-	/* The device has whole pages; core reserves whole sections. */
+	/* Round up: the device has whole pages, and core reserves whole sections. */
 	if (check_add_overflow(size, (u64)PAGES_PER_SECTION << PAGE_SHIFT,
 			       &rounded))
 		return -EOVERFLOW;
@@ -48,7 +49,7 @@ int hmm_devmem_range_reserve(struct hmm_devmem *devmem, u64 size,
 	if (ret)
 		return ret;
 
-	/* A zombie's range outlives the device. */
+	/* Copy the name, since the range of a zombie outlives the device. */
 	name = kstrdup(dev_name(devmem->device), GFP_KERNEL);
 	if (!name)
 		return -ENOMEM;
@@ -65,8 +66,8 @@ int hmm_devmem_range_reserve(struct hmm_devmem *devmem, u64 size,
 }
 
 /*
- * Not pfn_valid(): that is also true for addresses near the memory that the machine has
- * booted with.
+ * Does not use pfn_valid(), which is also true for addresses near the memory that
+ * was present at boot.
  */
 static bool has_struct_page(unsigned long pfn)
 {
@@ -75,15 +76,15 @@ static bool has_struct_page(unsigned long pfn)
 	if (pfn_to_section_nr(pfn) >= NR_MEM_SECTIONS)
 		return false;
 	section = __pfn_to_section(pfn);
-	/* As pfn_valid(): the bitmap goes with the section. */
+	/* As in pfn_valid(): the bitmap is freed with the section. */
 	guard(preempt)();
 	return valid_section(section) && pfn_section_valid(section, pfn);
 }
 
 /*
- * Core looks only at the ends of a range, and warns. Every pagemap is at least as large
- * as the step here. get_dev_pagemap() does not find one that is going away, but that has
- * struct pages until shortly before its end.
+ * Core checks only the ends of a range, and warns. Every pagemap is at least as
+ * large as the step here. get_dev_pagemap() does not find a pagemap that is being
+ * removed, but that has struct pages until shortly before its end.
  */
 static bool range_has_pagemap(const struct range *range)
 {
@@ -134,8 +135,8 @@ int hmm_devmem_range_check(struct hmm_devmem *devmem, struct resource *res,
 		return -ENXIO;
 	if (hmm_devmem_range_has_segment(&range) || range_has_pagemap(&range)) {
 		/*
-		 * If core's batches for mlock have the last reference (see evict.c), it
-		 * goes now, and the next try succeeds.
+		 * Drop references in core's batches for mlock (see evict.c). If
+		 * these were the last ones, the next try succeeds.
 		 */
 		lru_add_drain_all();
 		return -EBUSY;

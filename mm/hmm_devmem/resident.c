@@ -43,7 +43,7 @@ static void note_resident(struct resident_walk *resident, const struct page *pag
 	if (hmm_devmem_from_page(page) != devmem)
 		return;
 	resident->nr += nr;
-	/* It moves as a whole, also where only a part of it is in the range. */
+	/* All of the folio, which moves as a whole even if a part is in the range. */
 	if (resident->pages)
 		hmm_devmem_note_pages(devmem, resident->pages, folio_pfn(folio),
 				      folio_nr_pages(folio));
@@ -73,7 +73,7 @@ static int resident_pte_entry(pte_t *ptep, unsigned long addr,
 	return 0;
 }
 
-/* Core would split large entries for us if we did not look at them here. */
+/* Without this callback, the walk of core would split large entries. */
 static int resident_pmd_entry(pmd_t *pmdp, unsigned long addr,
 			      unsigned long next, struct mm_walk *walk)
 {
@@ -89,7 +89,7 @@ static int resident_pmd_entry(pmd_t *pmdp, unsigned long addr,
 	return 0;
 }
 
-/* Others have no pages of ours, but large entries that core would split as well. */
+/* Skip mappings without device pages: the walk would split their large entries. */
 static int resident_test_walk(unsigned long addr, unsigned long next,
 			      struct mm_walk *walk)
 {
@@ -109,10 +109,10 @@ static const struct mm_walk_ops resident_walk_ops = {
  * @mm: The process.
  * @start: User virtual address, page aligned, inclusive.
  * @end: The same, exclusive.
- * @pages: The folios of those pages are set in this bitmap, if there is one.
+ * @pages: Bitmap in which the folios of those pages are set; or NULL.
  *
  * Context: The mmap lock of @mm is held.
- * Return: Number of pages, whoever moved them there.
+ * Return: Number of pages, by whichever migration they got there.
  */
 unsigned long hmm_devmem_count_resident(struct hmm_devmem *devmem,
 					struct mm_struct *mm,

@@ -7,31 +7,31 @@
  * DOC: Segments
  *
  * A segment is the lifetime of struct pages: it starts with memremap_pages() and
- * ends with memunmap_pages(). The latter waits until all pages are free, and
- * that can be never: a process, or a driver that has a reference, can keep a device
- * page for as long as it likes. When a driver goes away and pages are still in use, the
+ * ends with memunmap_pages(). The latter waits until all pages are free, and that
+ * can be never: a process, or a driver that has a reference, can keep a device page
+ * for as long as it likes. When a driver goes away and pages are still in use, the
  * segment becomes a *zombie*: it keeps the physical range and the struct pages, CPU
- * faults on them give SIGBUS, and a worker ends it when the last page has been freed.
- * The driver is not called any more and need not wait. Nobody polls: each page of a
- * zombie that is freed wakes the worker, which looks from the page on that it found in
- * use last, so all that it ever looks at is each page once.
+ * faults on them give SIGBUS, and a worker ends it when the last page has been
+ * freed. The driver is not called any more and need not wait. There is no polling:
+ * each page of a zombie that is freed wakes the worker, which goes on from the page
+ * that it found in use last, so that it checks each page only once.
  *
- * The end of a segment takes about 40 ms, however small it is: core waits for
- * grace periods of RCU. So it happens in workers, many at a time and with no lock
- * of the library; their grace periods are the same ones. A segment that ends is
- * first *unlinked*: it is not found any more, and its part of the range cannot get
- * struct pages until it has ended.
+ * The end of a segment takes about 40 ms, however small it is: core waits for grace
+ * periods of RCU. So it happens in workers, many at a time and with no lock of the
+ * library held; they wait for the same grace periods. A segment that ends is first
+ * *unlinked*: it is not found any more, and its part of the range cannot get struct
+ * pages until it has ended.
  *
- * Empty segments of a lazy devmem are kept for some seconds, or until memory
- * is short: then a shrinker has all that are empty given back at once. It only wakes
- * the worker that does so, because memory can be short wherever the locks that this
- * takes are held.
+ * Empty segments of a lazy devmem are kept for some seconds, or until memory is
+ * short: then a shrinker has all empty ones given back at once. It only wakes the
+ * worker that does so, because memory can be short while the locks that this takes
+ * are held.
  *
- * A devmem has one segment, which is there from the start, or (%HMM_DEVMEM_LAZY)
- * many that come and go with the pages in use. To create or destroy one takes the
- * lock of memory hotplug. Core takes folio locks inside that, so allocations that
- * are done with pages locked cannot do it: a migration looks before each window
- * whether there is enough, and drops the mmap lock to get more.
+ * A devmem has one segment, which exists from the start, or (%HMM_DEVMEM_LAZY) many
+ * that are created and ended with the use of pages. To create or end one takes the
+ * lock of memory hotplug. Core takes folio locks inside that, so an allocation with
+ * pages locked cannot create a segment: a migration checks before each window
+ * whether there are enough, and drops the mmap lock to create one.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -62,8 +62,8 @@
 #include "internal.h"
 
 /*
- * How many segments end at the same time: all of 16 GiB, so that those of larger
- * devices end in rounds, and no more than that many workers are ever needed.
+ * How many segments can end at the same time, which is how many workers are needed:
+ * all segments of 16 GiB. Those of larger devices end in rounds.
  */
 #define HMM_DEVMEM_MAX_ENDING		128
 
@@ -79,27 +79,27 @@
 #define HMM_DEVMEM_SEGMENT_SHIFT	PFN_SECTION_SHIFT
 
 /*
- * Segments are looked at that often while there are any, and given back when
- * they were found empty that many times in a row: a process that frees its
+ * A worker checks all segments at this interval while there are any, and gives those
+ * back that it has found empty so many times in a row: a process that frees its
  * memory and allocates it again within seconds causes no work.
  */
 #define HMM_DEVMEM_SHRINK_INTERVAL	round_jiffies_relative(2 * HZ)
 #define HMM_DEVMEM_SHRINK_IDLE		3
 
 /*
- * All segments of all devmems, from before core knows of their struct pages until
- * nothing is left of them. Core does not know a pagemap any more while it goes away,
- * but has struct pages for its range still.
+ * All segments of all devmems, from before core creates their struct pages until
+ * core has removed them. While core removes a pagemap, get_dev_pagemap() does not
+ * find it any more, but its range still has struct pages.
  */
 static LIST_HEAD(segments_list);
 static DEFINE_MUTEX(segments_list_lock);
 
-/* Owner of the pages of all zombies. Nobody else has it, so they have no peers. */
+/* Owner of the pages of all zombies. No device has it, so zombies have no peers. */
 static char zombie_owner;
 
 static struct workqueue_struct *segments_wq;
 
-/* Pages [first, end) of a segment are the device's. */
+/* The device has pages [segment_first(), segment_end()) of a segment. */
 static unsigned long segment_first(const struct hmm_devmem_segment *segment)
 {
 	return PHYS_PFN(segment->pagemap.range.start);
@@ -111,7 +111,7 @@ static unsigned long segment_end(const struct hmm_devmem_segment *segment)
 		   segment->devmem->pfn_last);
 }
 
-/* A classic driver's pages: only their references tell whether they are free. */
+/* Pages of a classic driver in use, which only their references tell. */
 static unsigned long segment_count_references(struct hmm_devmem_segment *segment)
 {
 	unsigned long pfn, busy = 0;
@@ -162,12 +162,12 @@ unsigned long hmm_devmem_segments_busy(struct hmm_devmem *devmem)
 	return busy;
 }
 
-/* The part of the range that was segment @idx can have struct pages again. */
+/* Segment @idx has ended: its part of the range can get struct pages again. */
 static void slot_ended(struct hmm_devmem *devmem, unsigned int idx)
 {
 	if (!test_and_clear_bit(idx, devmem->ending))
 		return;
-	/* Orders the bit, and what is waited for, before the wake-up. */
+	/* Orders the end of the segment, and the bit, before the wake-up. */
 	atomic_dec_return(&devmem->nr_ending);
 	wake_up_var(&devmem->nr_ending);
 }
@@ -184,7 +184,7 @@ static void segment_unlist(struct hmm_devmem_segment *segment)
 	list_del(&segment->node);
 }
 
-/* All of its pages are free and will not be allocated again. */
+/* End a segment whose pages are all free, and will not be allocated again. */
 static void segment_destroy(struct hmm_devmem_segment *segment)
 {
 	struct hmm_devmem *devmem = segment->devmem;
@@ -192,50 +192,51 @@ static void segment_destroy(struct hmm_devmem_segment *segment)
 	const unsigned int idx = segment->idx;
 
 	memunmap_pages(&segment->pagemap);
-	/* Whoever freed a page has come back from there, but can have asked for this. */
+	/* The frees of pages have ended, but the last can have queued the work. */
 	cancel_work(&segment->end);
 	segment_unlist(segment);
 	kfree(segment);
 	kref_put(&devmem->kref, hmm_devmem_release);
-	/* If it is not a zombie the driver has a reference and removal waits. */
+	/* Unless it was a zombie, the driver has a reference, and removal waits. */
 	if (!zombie)
 		slot_ended(devmem, idx);
 }
 
-/* Where tests let core end a split. */
+/* Tests replace this, to let core end a split just before. */
 VISIBLE_IF_KUNIT bool hmm_devmem_page_is_locked(const struct page *page)
 {
 	KUNIT_STATIC_STUB_REDIRECT(hmm_devmem_page_is_locked, page);
-	/* In the flags of a tail page core keeps other things, also after it was freed. */
+	/* Core uses a tail page's flags for other data, also after it was freed. */
 	return !PageTail(page) && test_bit(PG_locked, &page->flags.f);
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_page_is_locked);
 
 /*
- * Is a page of a zombie in use? While core splits a folio it has no references, but
- * is locked from before they are taken away until after they are back. So if there
- * are none because of a split, that is under way still when the lock is looked at, or
- * it has given the references back by then. Core splits a folio to single pages, so
- * it does that once. Should this be wrong nevertheless, core's memunmap_pages() waits
- * for the page.
+ * Is a page of a zombie in use? While core splits a folio, the folio has no
+ * references, but it is locked from before core takes these away until after it has
+ * given them back. So if there are none because of a split, either the lock is still
+ * held when it is checked, or the references are back by then. Core splits a folio
+ * to single pages, so it does that once. Should this be wrong nevertheless, core's
+ * memunmap_pages() waits for the page.
  */
 VISIBLE_IF_KUNIT bool hmm_devmem_zombie_page_busy(const struct page *page)
 {
 	if (page_ref_count(page))
 		return true;
-	/* Pairs with folio_ref_freeze(), which the lock comes before. */
+	/* Pairs with folio_ref_freeze(), before which core locks the folio. */
 	smp_rmb();
 	if (hmm_devmem_page_is_locked(page))
 		return true;
-	/* Pairs with folio_unlock(), which folio_ref_unfreeze() comes before. */
+	/* Pairs with folio_unlock(), before which core calls folio_ref_unfreeze(). */
 	smp_rmb();
 	return page_ref_count(page);
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_zombie_page_busy);
 
 /*
- * Is any page of a zombie in use? None gets into use any more, except that a folio
- * is split: its pages come after the first one, which stays in use.
+ * Is any page of a zombie in use? No page before @first_busy can get into use again:
+ * a split makes folios only of pages behind the folio's first one, which stays in
+ * use.
  */
 static bool zombie_busy(struct hmm_devmem_segment *segment)
 {
@@ -254,7 +255,7 @@ static void segment_end_work(struct work_struct *work)
 		container_of(work, struct hmm_devmem_segment, end);
 
 	if (segment->is_zombie) {
-		/* Whoever frees the page that is in use comes back here. */
+		/* This runs again when the page that is in use is freed. */
 		if (zombie_busy(segment))
 			return;
 		pr_info("last page of %pra is free\n", &segment->pagemap.range);
@@ -263,24 +264,25 @@ static void segment_end_work(struct work_struct *work)
 }
 
 /**
- * hmm_devmem_segment_page_freed() - A page was freed whose driver has gone
- * @segment: The segment of the page, whose last reference is gone. It waits for
- *	the caller, who is called by core.
+ * hmm_devmem_segment_page_freed() - Note that a page was freed after the removal
+ * @segment: The segment of the page, whose last reference was dropped. It does not
+ *	end before core's call of the folio_free callback has returned.
  *
  * Context: Any context.
  */
 void hmm_devmem_segment_page_freed(struct hmm_devmem_segment *segment)
 {
 	/*
-	 * Pairs with the barrier in segment_release(): either this is seen here, or
-	 * the page is seen to be free there.
+	 * Pairs with the barrier in zombie_let_go(): either this reads that the
+	 * segment is a zombie, or the worker that is queued there finds the page
+	 * free.
 	 */
 	smp_mb();
 	if (READ_ONCE(segment->is_zombie))
 		queue_work(segments_wq, &segment->end);
 }
 
-/* Nobody finds @segment from here on; segment_end_work() is to be called. */
+/* After this, @segment is not found any more; segment_end_work() is to be called. */
 static void segment_unlink(struct hmm_devmem_segment *segment)
 {
 	struct hmm_devmem *devmem = segment->devmem;
@@ -293,7 +295,7 @@ static void segment_unlink(struct hmm_devmem_segment *segment)
 	atomic_inc(&devmem->nr_ending);
 }
 
-/* Where tests let core fail. */
+/* Tests replace this, to let core fail. */
 VISIBLE_IF_KUNIT void *hmm_devmem_memremap(struct dev_pagemap *pagemap, int nid)
 {
 	KUNIT_STATIC_STUB_REDIRECT(hmm_devmem_memremap, pagemap, nid);
@@ -301,7 +303,7 @@ VISIBLE_IF_KUNIT void *hmm_devmem_memremap(struct dev_pagemap *pagemap, int nid)
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_memremap);
 
-/* Create the struct pages of segment @idx; its pages can not be allocated yet. */
+/* Create the struct pages of segment @idx; its pages cannot be allocated yet. */
 static int segment_create(struct hmm_devmem *devmem, unsigned int idx)
 {
 	unsigned long base = hmm_devmem_segments_base(devmem) +
@@ -360,10 +362,9 @@ static int segment_populate(struct hmm_devmem *devmem, unsigned int idx)
 
 /**
  * hmm_devmem_memmap_fits() - Is there memory for struct pages?
- * @size: Of how many bytes of device memory.
+ * @size: Bytes of device memory that need struct pages.
  *
- * Core would warn when it finds out that there is not, and have used up what
- * there was.
+ * If there is not, core would use up the memory that there is, and then warn.
  *
  * Context: Any context.
  * Return: 0 or -ENOMEM.
@@ -380,7 +381,7 @@ int hmm_devmem_memmap_fits(u64 size)
  * @range: Physical addresses.
  *
  * Context: Process context, may sleep.
- * Return: True if one has, or had and they are on their way out.
+ * Return: True if one has, or had and they are being removed.
  */
 bool hmm_devmem_range_has_segment(const struct range *range)
 {
@@ -410,7 +411,7 @@ static int segments_try_grow(struct hmm_devmem *devmem, unsigned int before)
 	unsigned int i;
 	int ret;
 
-	/* An eviction can have it for as long as it takes to copy. */
+	/* An eviction can hold the lock for as long as it takes to copy. */
 	ACQUIRE(rwsem_write_kill, lock)(&devmem->segments_lock);
 	ret = ACQUIRE_ERR(rwsem_write_kill, &lock);
 	if (ret)
@@ -450,12 +451,12 @@ static bool segments_have_slot(struct hmm_devmem *devmem)
  * Context: Process context, may sleep. Takes the lock of memory hotplug, inside
  * which core takes folio locks: the caller has none, and no mmap lock.
  * Return:
- * * %0 - there is more now, whoever created it
+ * * %0 - there is more now, created by this or by another caller
  * * %-ENOMEM - out of memory, or the device has no more
  * * %-ENODEV - @devmem is being removed
  * * %-EAGAIN - it is suspended
  * * %-ERESTARTSYS, %-EINTR - the caller was killed while it waited
- * * another errno - that is what core's memremap_pages() said
+ * * another errno - from core's memremap_pages()
  */
 int hmm_devmem_segments_grow(struct hmm_devmem *devmem)
 {
@@ -475,7 +476,7 @@ int hmm_devmem_segments_grow(struct hmm_devmem *devmem)
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_segments_grow);
 
-/* Has segment @idx been empty for long enough, or at all if @now? Counts rounds. */
+/* Was segment @idx empty in enough rounds in a row, or, with @now, is it empty? */
 static bool segment_is_due(struct hmm_devmem *devmem, unsigned int idx, bool now)
 {
 	struct hmm_devmem_segment *segment;
@@ -497,7 +498,7 @@ static void segment_give_back(struct hmm_devmem *devmem, unsigned int idx)
 	struct hmm_devmem_segment *segment = devmem->segments[idx];
 
 	scoped_guard(rwsem_write, &devmem->segments_lock) {
-		/* An allocation may have got a page of it just now. */
+		/* A page of the segment may have been allocated just now. */
 		if (hmm_devmem_alloc_depopulate(devmem->alloc, idx))
 			return;
 		segment_unlink(segment);
@@ -519,7 +520,7 @@ static void segments_shrink(struct work_struct *work)
 			segment_give_back(devmem, i);
 		cond_resched();
 	}
-	/* Whoever creates the next one starts this again. */
+	/* If there are none, segments_try_grow() starts this again. */
 	guard(rwsem_read)(&devmem->segments_lock);
 	if (devmem->nr_populated)
 		queue_delayed_work(system_dfl_wq, &devmem->shrink_work,
@@ -527,10 +528,10 @@ static void segments_shrink(struct work_struct *work)
 }
 
 /*
- * Pages of system memory that would be free if the empty segments were not there. Asked
- * whenever memory is short, so it does no work: a segment of which a CPU has cached a
- * page is not counted, until the worker that looks every two seconds has emptied the
- * caches.
+ * Pages of system memory that the end of all empty segments would free. Core calls
+ * this whenever memory is short, so it does no work: a segment of which a CPU has
+ * cached a page is not counted, until the worker that runs every two seconds has
+ * emptied the caches.
  */
 static unsigned long segments_count(struct shrinker *shrinker,
 				    struct shrink_control *sc)
@@ -543,7 +544,7 @@ static unsigned long segments_count(struct shrinker *shrinker,
 	return nr ?: SHRINK_EMPTY;
 }
 
-/* Nothing is free when this returns, and reclaim is not to count on it. */
+/* Only wakes the worker: no memory is free yet when this returns. */
 static unsigned long segments_scan(struct shrinker *shrinker,
 				   struct shrink_control *sc)
 {
@@ -594,8 +595,8 @@ static void zombie_report(struct hmm_devmem_segment *segment,
 }
 
 /*
- * Peers can have pages of a zombie in their devices' page tables. With the owner replaced
- * they cannot enter any more, so what is invalidated now stays away.
+ * Peers can have pages of a zombie in their devices' page tables. Invalidate these
+ * entries. Peers cannot enter the pages again, since their owner was replaced.
  */
 static void zombie_forget_pages(struct hmm_devmem_segment *segment)
 {
@@ -616,8 +617,8 @@ static void zombie_forget_pages(struct hmm_devmem_segment *segment)
 }
 
 /*
- * Which pages of a zombie have a context? The first ones of folios. What is seen of
- * a folio that is being split can be wrong: see zombies_drop_contexts().
+ * Find the pages of a zombie that have a context: first pages of folios. The result
+ * for a folio that is being split can be wrong: see zombies_drop_contexts().
  */
 static void zombie_find_contexts(struct hmm_devmem_segment *segment)
 {
@@ -626,17 +627,17 @@ static void zombie_find_contexts(struct hmm_devmem_segment *segment)
 	unsigned long pfn = first, *pfns;
 	unsigned int nr, i;
 
-	/* Removal cannot fail, so it needs what it cannot do without. */
+	/* Removal cannot fail, so these allocations must not. */
 	segment->contexts = kvcalloc(BITS_TO_LONGS(end - first), sizeof(long),
 				     GFP_KERNEL | __GFP_NOFAIL);
 	pfns = kvmalloc_objs(*pfns, HMM_DEVMEM_BLOCK_NR, GFP_KERNEL | __GFP_NOFAIL);
-	/* Lost pages as well: processes can still have them. */
+	/* Include lost pages: processes can still have them. */
 	while ((nr = hmm_devmem_alloc_not_free(segment->devmem->alloc, &pfn, end,
 					       pfns, HMM_DEVMEM_BLOCK_NR))) {
 		for (i = 0; i < nr; i++) {
 			struct page *page = pfn_to_page(pfns[i]);
 
-			/* Tail pages have other things in that word. */
+			/* In tail pages, core uses that word for other data. */
 			if (!PageTail(page) && READ_ONCE(page->zone_device_data))
 				__set_bit(pfns[i] - first, segment->contexts);
 		}
@@ -644,7 +645,7 @@ static void zombie_find_contexts(struct hmm_devmem_segment *segment)
 	kvfree(pfns);
 }
 
-/* Contexts are the driver's: none may be released after it has gone. */
+/* Drop all contexts now: the driver's release function must not be called later. */
 static void zombie_drop_contexts(struct hmm_devmem_segment *segment)
 {
 	const unsigned long first = segment_first(segment);
@@ -659,9 +660,9 @@ static void zombie_drop_contexts(struct hmm_devmem_segment *segment)
 }
 
 /*
- * hmm_range_fault() reads the owner without a lock. A walk that has just read the old one
- * can still report a page as valid; zombie_forget_pages() invalidates what comes of that.
- * A walk that reads it from now on does not.
+ * hmm_range_fault() reads the owner without a lock. A walk that has just read the
+ * old owner can still report a page as valid; zombie_forget_pages() invalidates that
+ * range later. A walk that reads the owner from now on does not report it.
  */
 static void segment_make_zombie(struct hmm_devmem_segment *segment,
 				unsigned long busy)
@@ -672,10 +673,10 @@ static void segment_make_zombie(struct hmm_devmem_segment *segment,
 	zombie_report(segment, busy);
 }
 
-/* The zombie ends when the last of its pages is free, which can be now. */
+/* Let the zombie end when the last of its pages is free, which can be now. */
 static void zombie_let_go(struct hmm_devmem_segment *segment)
 {
-	/* From here on hmm_devmem_segment_page_freed() is called, although no driver is. */
+	/* From here on hmm_devmem_segment_page_freed() is called for each page. */
 	WRITE_ONCE(segment->devmem->has_free, true);
 	WRITE_ONCE(segment->is_zombie, true);
 	/* Pairs with hmm_devmem_segment_page_freed(). */
@@ -709,12 +710,13 @@ static void call_for_segments(struct hmm_devmem *devmem,
 }
 
 /*
- * Whoever has a folio can split it at any time. Splits that begin after
- * &hmm_devmem.gone was set leave its parts without a context, and the first grace
- * period waits for those that began before. A part of a folio that is split at the
- * moment looks as if it had a context, but its word is core's still: the second
- * grace period waits until it is ours and NULL. The third one is for a folio that is
- * being freed: its context can have been taken out of it and not been released yet.
+ * A task with a reference to a folio can split it at any time. Splits that begin
+ * after &hmm_devmem.gone was set leave the parts without a context; the first grace
+ * period waits for splits that began before. A part of a folio that is being split
+ * can look as if it had a context, but core still uses its word: the second grace
+ * period waits until core has handed the word over, which is NULL then. The third
+ * one is for a folio that is being freed: its context can have been taken out and
+ * not been released yet.
  */
 static void zombies_drop_contexts(struct hmm_devmem *devmem)
 {
@@ -729,9 +731,9 @@ static void zombies_drop_contexts(struct hmm_devmem *devmem)
  * hmm_devmem_segments_release() - Give the struct pages back
  * @devmem: Its driver is not called any more and nothing can be allocated.
  *
- * Segments with pages in use are left to those who free the pages. The others have
- * ended when this returns, all at the same time. No context is released after
- * this.
+ * Segments with pages in use become zombies, which end when their pages are freed.
+ * The others have ended when this returns, all at the same time. No context is
+ * released after this.
  *
  * Context: Process context, may sleep.
  */
@@ -740,7 +742,7 @@ void hmm_devmem_segments_release(struct hmm_devmem *devmem)
 	bool zombies = false;
 	unsigned int i;
 
-	/* It starts the work. */
+	/* First, because the shrinker starts the work that is cancelled next. */
 	shrinker_free(devmem->shrinker);
 	cancel_delayed_work_sync(&devmem->shrink_work);
 	if (devmem->alloc)
@@ -765,10 +767,9 @@ void hmm_devmem_segments_release(struct hmm_devmem *devmem)
  * near pages in use: pfn_to_page() must not be used on others.
  *
  * Context: Process context, may sleep. The caller has no folio locked.
- * Return: True if @pfn is one of @devmem and has a struct page. Unless the
- * caller has a reference to a page within the same PMD, that can change. False as
- * soon as removal has come to cleanup: what has struct pages still is not for the
- * driver.
+ * Return: True if @pfn is one of @devmem and has a struct page. Unless the caller has
+ * a reference to a page within the same PMD, that can change. False as soon as
+ * removal has come to cleanup: the driver must not use struct pages that are left.
  */
 bool hmm_devmem_pfn_populated(struct hmm_devmem *devmem, unsigned long pfn)
 {
@@ -798,8 +799,8 @@ static int create_alloc(struct hmm_devmem *devmem)
  * @flags: HMM_DEVMEM_LAZY or 0.
  *
  * Context: Process context, may sleep.
- * Return: 0 or an errno; then there are no struct pages, and what else there is
- * goes with the last reference to @devmem.
+ * Return: 0 or an errno; then there are no struct pages, and all else is freed with
+ * the last reference to @devmem.
  */
 int hmm_devmem_segments_init(struct hmm_devmem *devmem, unsigned long flags)
 {
@@ -824,7 +825,7 @@ int hmm_devmem_segments_init(struct hmm_devmem *devmem, unsigned long flags)
 	}
 	if (!(flags & HMM_DEVMEM_LAZY))
 		return segment_populate(devmem, 0);
-	/* lockdep.c has one without memory. */
+	/* The devmem of lockdep.c has no memory, and so no allocator yet. */
 	return devmem->alloc ? create_shrinker(devmem) : 0;
 }
 

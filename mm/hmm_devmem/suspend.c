@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Devices that are about to lose their memory, and have it again.
+ * Suspend and resume of devices whose memory loses its content meanwhile.
  */
 
 /**
@@ -106,10 +106,10 @@ int hmm_devmem_suspend(struct hmm_devmem *devmem)
 EXPORT_SYMBOL_GPL(hmm_devmem_suspend);
 
 /**
- * hmm_devmem_resume() - The device has memory again
+ * hmm_devmem_resume() - Use the memory of the device again
  * @devmem: The device memory. Nothing happens if it is not suspended, or removed.
  *
- * What was on the device before does not go there by itself.
+ * Pages that were on the device before do not move there by themselves.
  *
  * Context: Process context, may sleep.
  */

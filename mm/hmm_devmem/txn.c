@@ -16,12 +16,12 @@
  * they are, and that is no error. *Copy* tells the driver about the pages in runs
  * as long as possible. Pages for which the *status* is not success lose their
  * destination there and then, before core could see it. So after *commit* a page
- * that has a destination has its data there, and that alone is what the driver
- * gets to *map*. *Finalize* is core's again and always called once pages were
- * collected; there is no other way out of a transaction.
+ * that has a destination has its data there, and the driver gets only such pages to
+ * *map*. *Finalize* is core's again and always called once pages were collected;
+ * there is no other way out of a transaction.
  *
- * What is copied is read from the arrays that core filled when it collected, and
- * never from the page that a CPU fault was about: core may have split its folio.
+ * The pages to copy are taken from the arrays that core filled when it collected,
+ * and never from the page that a CPU fault was about: core may have split its folio.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -41,7 +41,7 @@
  * memory. Each size has a reserve, because an eviction must not fail for want of
  * memory for the arrays. Never wait for a transaction with a folio locked: core waits
  * for that lock when it splits a folio for another transaction, so the two could wait for
- * each other. A CPU fault has a folio locked, and does with what is there.
+ * each other. A CPU fault has a folio locked, so it never waits for a transaction.
  */
 #define HMM_DEVMEM_SMALL_NR		16
 #define HMM_DEVMEM_TXN_RESERVE		2
@@ -88,7 +88,7 @@ static struct hmm_devmem_txn *txn_start(struct hmm_devmem_txn *txn,
 	txn->no_memory = false;
 	txn->must_split = false;
 	txn->unmapped = false;
-	/* All of it: to clear it first would cost every fault as much again. */
+	/* All fields: to clear them first would cost each fault as much again. */
 	txn->copy = (struct hmm_devmem_copy) {
 		.dir = HMM_DEVMEM_TO_DEVICE,
 		.nr_runs = 0,
@@ -108,7 +108,7 @@ static mempool_t *txn_pool(unsigned int nr)
 
 /**
  * hmm_devmem_txn_get() - Get a transaction
- * @devmem: Whose pages it moves.
+ * @devmem: The device memory whose pages it moves.
  * @nr: For how many pages, at most %HMM_DEVMEM_BLOCK_NR.
  *
  * Context: Process context, may sleep until another transaction has ended. The caller
@@ -123,7 +123,7 @@ struct hmm_devmem_txn *hmm_devmem_txn_get(struct hmm_devmem *devmem,
 
 /**
  * hmm_devmem_txn_tryget() - Get a second transaction
- * @devmem: Whose pages it moves.
+ * @devmem: The device memory whose pages it moves.
  * @nr: For how many pages, at most %HMM_DEVMEM_BLOCK_NR.
  *
  * For a caller that has one already, and must not wait: another one could do the same,
@@ -143,7 +143,7 @@ struct hmm_devmem_txn *hmm_devmem_txn_tryget(struct hmm_devmem *devmem,
 
 /**
  * hmm_devmem_txn_get_locked() - Get a transaction with a folio locked
- * @devmem: Whose pages it moves.
+ * @devmem: The device memory whose pages it moves.
  * @nr: For how many pages, at most %HMM_DEVMEM_BLOCK_NR.
  *
  * Context: Process context, may sleep, but not until another transaction has ended.
@@ -156,7 +156,7 @@ struct hmm_devmem_txn *hmm_devmem_txn_get_locked(struct hmm_devmem *devmem,
 						       HMM_DEVMEM_BLOCK_NR;
 	struct hmm_devmem_txn *txn;
 
-	/* Given back, it is as good for the reserve as its own. */
+	/* Not from the mempool, which can take it as its reserve when it is freed. */
 	txn = txn_pool_alloc(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN,
 			     (void *)max);
 	return txn ? txn_start(txn, devmem, nr) : hmm_devmem_txn_tryget(devmem, nr);
@@ -165,7 +165,7 @@ struct hmm_devmem_txn *hmm_devmem_txn_get_locked(struct hmm_devmem *devmem,
 /**
  * hmm_devmem_txn_init_one() - Set up a transaction of one page
  * @one: Memory for it.
- * @devmem: Whose page it moves.
+ * @devmem: The device memory whose page it moves.
  *
  * Context: Any context.
  * Return: The transaction. There is nothing to give back.
@@ -191,7 +191,7 @@ void hmm_devmem_txn_put(struct hmm_devmem_txn *txn)
 	mempool_free(txn, txn_pool(txn->max));
 }
 
-/* Core collected all of the window as one piece: a large folio or a hole. */
+/* Has core collected all of the window as one entry: a large folio or a hole? */
 static bool txn_is_compound(const struct hmm_devmem_txn *txn)
 {
 	return txn->src[0] & MIGRATE_PFN_COMPOUND;
@@ -208,7 +208,7 @@ static unsigned int txn_dst_nr(const struct hmm_devmem_txn *txn, unsigned int i)
 	return txn->dst[i] & MIGRATE_PFN_COMPOUND ? HMM_DEVMEM_BLOCK_NR : 1;
 }
 
-/* Entry @i does not move. */
+/* Make entry @i stay where it is: free its destination. */
 static void txn_drop(struct hmm_devmem_txn *txn, unsigned int i)
 {
 	struct page *page = migrate_pfn_to_page(txn->dst[i]);
@@ -229,8 +229,8 @@ static void txn_drop_all(struct hmm_devmem_txn *txn)
 }
 
 /*
- * Of a large hole, core takes all pages or crashes: it has none if one is missing.
- * Returns true if that dropped all.
+ * For a large hole, core wants all pages or crashes: drop all if one is missing.
+ * Returns whether it has dropped them.
  */
 static bool txn_drop_partial_hole(struct hmm_devmem_txn *txn)
 {
@@ -251,7 +251,7 @@ static unsigned long txn_addr(const struct hmm_devmem_txn *txn, unsigned int i)
 	return txn->vma ? txn->start + ((unsigned long)i << PAGE_SHIFT) : 0;
 }
 
-/* The pfn to copy to or from at entry @i; 0, which no user has, for a hole. */
+/* The pfn of the source at entry @i; 0, which is no process's page, for a hole. */
 static unsigned long txn_src_pfn(const struct hmm_devmem_txn *txn,
 				 unsigned int i, bool compound)
 {
@@ -281,8 +281,8 @@ run_start(struct hmm_devmem_txn *txn, unsigned int i, unsigned long src,
 }
 
 /*
- * One run for what is contiguous on both sides, and in the process as well. A
- * device that cannot map more than a part of it for DMA gets several.
+ * Make one run of pages that are contiguous on both sides, and in the process as
+ * well. If the device can map only a part of it for DMA, make several.
  */
 static void txn_build_runs(struct hmm_devmem_txn *txn)
 {
@@ -294,7 +294,7 @@ static void txn_build_runs(struct hmm_devmem_txn *txn)
 	unsigned int i;
 
 	txn->copy.nr_runs = 0;
-	/* Most CPU faults. */
+	/* The case of most CPU faults. */
 	if (nr == 1) {
 		if (dsts[0])
 			run_start(txn, 0, txn_src_pfn(txn, 0, false),
@@ -340,9 +340,9 @@ static bool txn_dst_is_large(const struct hmm_devmem_txn *txn)
 }
 
 /*
- * Entries of runs that could not be copied do not move, and a folio of which one
- * run could not be copied does not either. A function of its own, as some below, so that
- * the common case needs few registers.
+ * Make pages stay whose run could not be copied; of a large folio, all pages stay if
+ * one run could not be copied. A function of its own, as some below, so that the
+ * common case needs few registers.
  */
 static noinline unsigned int txn_drop_failed_runs(struct hmm_devmem_txn *txn)
 {
@@ -368,7 +368,7 @@ static noinline unsigned int txn_drop_failed_runs(struct hmm_devmem_txn *txn)
 	return failed && txn_drop_partial_hole(txn) ? pages : failed;
 }
 
-/* Runs that could not be mapped for DMA are not shown to the driver. */
+/* Remove runs that could not be mapped for DMA: the driver does not see them. */
 static noinline void txn_forget_failed_runs(struct hmm_devmem_txn *txn)
 {
 	unsigned int r, nr = 0, pages = 0, failed;
@@ -382,7 +382,7 @@ static noinline void txn_forget_failed_runs(struct hmm_devmem_txn *txn)
 		if (!txn->runs[r].error)
 			txn->runs[nr++] = txn->runs[r];
 	txn->copy.nr_runs = nr;
-	/* One run of a large folio can have taken the others with it. */
+	/* If no page is left, as of a large folio, undo the other mappings. */
 	if (failed == pages) {
 		hmm_devmem_dma_unmap(txn);
 		txn->copy.nr_runs = 0;
@@ -401,7 +401,7 @@ static int txn_call_copy(struct hmm_devmem_txn *txn)
 }
 
 /**
- * hmm_devmem_txn_copy_start() - Start to copy what has a destination
+ * hmm_devmem_txn_copy_start() - Start to copy the pages that have a destination
  * @txn: The transaction.
  *
  * Context: Process context, may sleep. Source and destination are locked.
@@ -422,7 +422,7 @@ void hmm_devmem_txn_copy_start(struct hmm_devmem_txn *txn)
 	txn->started = txn->copy.nr_runs && !txn->status;
 }
 
-/* Device pages that were retired since they were allocated hold no data. */
+/* Drop device pages that were retired since their allocation: they hold no data. */
 static noinline void txn_drop_retired(struct hmm_devmem_txn *txn)
 {
 	struct hmm_devmem_alloc *alloc = txn->devmem->alloc;
@@ -446,9 +446,9 @@ static noinline void txn_drop_retired(struct hmm_devmem_txn *txn)
  * @txn: The transaction; entries whose copy failed lose their destination.
  *
  * Context: Process context, may sleep. Source and destination are locked.
- * Return: 0, or an errno if at least one page could not be copied: what the
- * driver said of the copy, else of the first run that failed; -EAGAIN if it was
- * not asked because the page could not be mapped for DMA.
+ * Return: 0, or an errno if at least one page could not be copied: that of the copy,
+ * else that of the first run that failed; -EAGAIN if the driver was not asked
+ * because the page could not be mapped for DMA.
  */
 int hmm_devmem_txn_copy_wait(struct hmm_devmem_txn *txn)
 {
@@ -498,14 +498,14 @@ static unsigned long txn_nr_committed(const struct hmm_devmem_txn *txn)
 	return moved;
 }
 
-/* Tell the driver what is on the device now. */
+/* Tell the driver which pages are on the device now. */
 static void txn_map(struct hmm_devmem_txn *txn)
 {
-	/* The runs are not needed any more, and there are at least as many. */
+	/* Use the memory of the runs, which are not needed any more; it is enough. */
 	struct hmm_devmem_map_entry *entries = (void *)txn->runs;
 	unsigned int i, nr, n = 0;
 
-	/* What the process may not read now, the device may not read either. */
+	/* The device must not access pages that the process cannot read now. */
 	if (!txn->devmem->ops->map || !(txn->vma->vm_flags & VM_READ))
 		return;
 
@@ -517,7 +517,7 @@ static void txn_map(struct hmm_devmem_txn *txn)
 			.addr = txn_addr(txn, i),
 			.pfn = page_to_pfn(migrate_pfn_to_page(txn->dst[i])),
 			.order = nr > 1 ? HMM_DEVMEM_BLOCK_ORDER : 0,
-			/* Core has written entries for holes by the vma's flags. */
+			/* Core maps the pages of holes by the vma's flags. */
 			.writable = txn->src[i] & MIGRATE_PFN_VALID ?
 				    txn->src[i] & MIGRATE_PFN_WRITE :
 				    txn->vma->vm_flags & VM_WRITE,
@@ -532,12 +532,12 @@ static void txn_map(struct hmm_devmem_txn *txn)
 }
 
 /**
- * hmm_devmem_txn_commit() - Let core move what has a destination, and finalize
+ * hmm_devmem_txn_commit() - Let core move pages with a destination, and finalize
  * @txn: The transaction, after hmm_devmem_txn_copy_wait(); or no copy was started, and
- *	nothing has a destination.
+ *	no page has a destination.
  *
- * The second half of every transaction. What it has moved can be asked afterwards, until
- * @txn is given back.
+ * The second half of every transaction. hmm_devmem_txn_moved() tells afterwards
+ * which pages have moved, until @txn is given back.
  *
  * Context: Process context, may sleep. Afterwards no page of @txn is locked, except the
  * one that a CPU fault is about.
@@ -569,7 +569,7 @@ unsigned long hmm_devmem_txn_commit(struct hmm_devmem_txn *txn)
 /**
  * hmm_devmem_txn_has_dst() - Has a page a destination?
  * @txn: The transaction.
- * @i: Its entry. It need not have one of its own in @txn, as a part of a large folio.
+ * @i: Its entry. A page of a large folio need not have an entry of its own in @txn.
  *
  * Context: Any context.
  * Return: True if it has, and no copy of it has failed.
@@ -611,9 +611,9 @@ unsigned long hmm_devmem_txn_nr_dst(const struct hmm_devmem_txn *txn)
 }
 
 /**
- * hmm_devmem_txn_note_pages() - Note what has moved to the device
+ * hmm_devmem_txn_note_pages() - Note which pages have moved to the device
  * @txn: A transaction to the device, after hmm_devmem_txn_commit().
- * @pages: A bit for each page of the device.
+ * @pages: Bitmap with a bit for each page of the device, which are set.
  *
  * Context: Any context.
  */
@@ -632,17 +632,17 @@ void hmm_devmem_txn_note_pages(const struct hmm_devmem_txn *txn,
 }
 
 /*
- * Core cannot tell a hole from a zero page, and gives the page that takes its place
- * what the mapping allows. That loses what userfaultfd has noted in the zero page:
- * the next write would not be reported. And a process that provides missing pages wants
- * to be asked. What the process must not touch is no reason to spend memory.
+ * Core cannot tell a hole from a zero page, and maps the page that takes its place
+ * with all access that the mapping allows. That loses userfaultfd's write protection
+ * of a zero page: the next write would not be reported. And missing pages have to be
+ * reported to userfaultfd. Memory that the process cannot access needs no pages.
  */
 static bool may_fill_holes(struct vm_area_struct *vma)
 {
 	return !userfaultfd_armed(vma) && vma_is_accessible(vma);
 }
 
-/* Is entry @i something that can move to the device? */
+/* Can entry @i move to the device? With @fill, a hole can. */
 static bool can_go_to_device(const struct hmm_devmem_txn *txn, unsigned int i,
 			     bool fill)
 {
@@ -657,9 +657,9 @@ static bool can_go_to_device(const struct hmm_devmem_txn *txn, unsigned int i,
 }
 
 /*
- * A device folio for all of a window that core collected as one piece. Core does
- * so with every hole that is large enough, also where the process has asked for
- * no large pages.
+ * Allocate a device folio for all of a window that core collected as one entry. Core
+ * does so with every hole that is large enough, also where the process has asked for
+ * no huge pages.
  */
 static bool alloc_large_device_folio(struct hmm_devmem_txn *txn)
 {
@@ -681,8 +681,8 @@ static bool alloc_large_device_folio(struct hmm_devmem_txn *txn)
 }
 
 /*
- * Set the entries of @dst that are to get a device page to 1, the others to 0.
- * Of what core collected as one piece all pages are wanted, or none.
+ * Set the entries of @dst that are to get a device page to 1, the others to 0. If
+ * core collected the window as one entry, all pages are wanted, or none.
  */
 static unsigned int mark_wanted(struct hmm_devmem_txn *txn)
 {
@@ -698,7 +698,7 @@ static unsigned int mark_wanted(struct hmm_devmem_txn *txn)
 	return nr;
 }
 
-/* Make folios of @nr free pages and put them where one is wanted. */
+/* Make folios of @nr free pages, for the entries that want one. */
 static void spread_device_pages(struct hmm_devmem_txn *txn,
 				const unsigned long *pfns, unsigned int nr)
 {
@@ -718,17 +718,17 @@ static void put_device_pages(struct hmm_devmem_txn *txn,
 }
 
 /**
- * hmm_devmem_txn_alloc_device() - Allocate device memory for what was collected
- * @txn: The transaction. What there is no memory for gets no destination, and what
- *	is one piece for which there are small pages only sets
- *	&hmm_devmem_txn.must_split.
+ * hmm_devmem_txn_alloc_device() - Allocate device memory for the pages collected
+ * @txn: The transaction. Pages for which there is no memory get no destination. Sets
+ *	&hmm_devmem_txn.must_split if there are only small device pages for a window
+ *	that was collected as one entry.
  *
  * Context: Process context.
  */
 void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn)
 {
 	struct hmm_devmem *devmem = txn->devmem;
-	/* The runs are not needed yet, and have room for as many. */
+	/* Use the memory of the runs, which are not needed yet; it is enough. */
 	unsigned long *pfns = (void *)txn->runs;
 	unsigned int got, wanted;
 
@@ -739,8 +739,8 @@ void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn)
 	      hmm_devmem_alloc_get_bulk(devmem->alloc, wanted, pfns);
 	txn->short_of_memory = got < wanted;
 	/*
-	 * A folio is only split if some of it moves then. A hole that was collected as
-	 * one piece can be filled with small pages, but core takes all or crashes.
+	 * Split a folio only if a part of it can move then. A large hole can be
+	 * filled with small pages, but core wants all of them or crashes.
 	 */
 	if (txn_is_compound(txn) && !(txn_is_large_hole(txn) && got == wanted))
 		txn->must_split = got;
@@ -752,9 +752,9 @@ void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn)
 }
 
 /*
- * How hard to look for a large folio: as core does for one of the mapping, by what the
- * administrator has chosen (thp/defrag) and the process has asked for. An eviction has
- * no mapping, and takes what is there: its folio can be split.
+ * How hard to look for a large folio: as core does for a huge page of the mapping,
+ * by the administrator's choice (thp/defrag) and the process's. An eviction has no
+ * mapping, and takes a folio only if one is free: the device folio can be split.
  */
 static gfp_t large_ram_gfp(const struct hmm_devmem_txn *txn)
 {
@@ -781,7 +781,7 @@ static gfp_t ram_gfp(const struct hmm_devmem_txn *txn, unsigned int order,
 	return txn->in_fault ? gfp : gfp | __GFP_RETRY_MAYFAIL | __GFP_NOWARN;
 }
 
-/* System memory for a device page, where its mapping wants to have it. */
+/* Allocate system memory for a device page, on the node that its mapping wants. */
 static struct folio *alloc_ram(const struct hmm_devmem_txn *txn,
 			       unsigned int i, unsigned int order, gfp_t gfp)
 {
@@ -812,8 +812,8 @@ static __always_inline bool alloc_ram_entry(struct hmm_devmem_txn *txn,
 }
 
 /*
- * Is entry @i a page of this device that can move? @compound: a part of what was
- * collected as one piece.
+ * Is entry @i a page of this device that can move? @compound: the window was
+ * collected as one entry.
  */
 static __always_inline bool can_go_to_ram(const struct hmm_devmem_txn *txn,
 					  unsigned int i, bool compound)
@@ -827,7 +827,7 @@ static __always_inline bool can_go_to_ram(const struct hmm_devmem_txn *txn,
 	       !hmm_devmem_alloc_retired(txn->devmem->alloc, pfn);
 }
 
-/* Can all pages of what was collected as one piece go to system memory? */
+/* Can all pages of a window that was collected as one entry go to system memory? */
 static bool txn_is_whole(const struct hmm_devmem_txn *txn)
 {
 	unsigned int i;
@@ -841,7 +841,7 @@ static bool txn_is_whole(const struct hmm_devmem_txn *txn)
 }
 
 /**
- * hmm_devmem_txn_alloc_ram() - Allocate system memory for what was collected
+ * hmm_devmem_txn_alloc_ram() - Allocate system memory for the pages collected
  * @txn: The transaction.
  * @first: An entry that is served before all others; they are only tried for
  *	if that succeeds, and only as long as memory is easily had.
@@ -859,7 +859,7 @@ bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first)
 	unsigned int i;
 
 	if (txn_is_compound(txn)) {
-		/* A peer's is not to be split for us. */
+		/* Do not split a large folio of a peer. */
 		if (!(txn->src[0] & MIGRATE_PFN_MIGRATE) ||
 		    !hmm_devmem_has_pfn(txn->devmem, txn_src_pfn(txn, 0, true)))
 			return true;
