@@ -46,7 +46,7 @@ class Failed(Exception):
 
 
 def pattern_page(seed, page):
-    """The same bytes as fill() of hmm_devmem_test.h makes."""
+    """The same bytes as fill() of test.h, in the selftests, makes."""
     first = page * WORDS + 1
     return struct.pack("<512Q", *(((seed << 48) + n * 0x9E3779B97F4A7C15) % (1 << 64)
                                   for n in range(first, first + WORDS)))

@@ -8,6 +8,7 @@
 GUEST=${HMM_DEVMEM_GUEST:-$TOOLS/guest/guest}
 TESTS=${HMM_DEVMEM_TESTS:-$REPO/mm/hmm_devmem/tests}
 SKIPS=${HMM_DEVMEM_SKIPS:-$TOOLS/suites/skips}
+SELFTESTS=$REPO/tools/testing/selftests/hmm_devmem
 
 # suite_name NAME KERNEL: the name of a suite run on that kernel
 suite_name() {
@@ -20,7 +21,7 @@ suite_name() {
 
 # test_programs: the programs that the Makefile of the selftests has for everybody
 test_programs() {
-	sed -n 's/^TEST_GEN_PROGS [:+]= *//p' "$REPO/tools/testing/selftests/hmm_devmem/Makefile"
+	sed -n 's/^TEST_GEN_PROGS [:+]= *//p' "$SELFTESTS/Makefile"
 }
 
 # kunit_suites: the KUnit suites that there are in the sources

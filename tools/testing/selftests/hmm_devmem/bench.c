@@ -11,7 +11,7 @@
 #include <stdarg.h>
 
 #include "kselftest.h"
-#include "hmm_devmem_test.h"
+#include "test.h"
 #include "test_hmm_devmem/bench_uapi.h"
 
 #define MIB		_BITUL(20)

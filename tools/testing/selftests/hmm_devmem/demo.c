@@ -3,7 +3,7 @@
  * A process fills memory, moves it to the test device, and reads it back by
  * plain CPU access; at each step the kernel is asked where the memory is.
  */
-#include "hmm_devmem_test.h"
+#include "test.h"
 
 #define MIB _BITUL(20)
 

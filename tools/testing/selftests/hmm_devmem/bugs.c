@@ -1,0 +1,523 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What drivers in the kernel get wrong about CPU faults and about copies that
+ * fail. Each test fails if the library did the same:
+ *
+ * ==== ==========================================================================
+ * N3   nouveau: copies the folio that the faulting page was in before core split it
+ * N4   nouveau: a copy error in a fault leaves the destination to be finalized
+ * N5   nouveau: leaks its arrays when a fault collects nothing
+ * N6   nouveau: eviction ignores the result of the copy
+ * K1   amdkfd: frees memory that earlier copies write to when a later copy fails
+ * K2   amdkfd: ignores the error that waiting for a copy returns
+ * K4   amdkfd: SIGBUS in a child whose parent is dead
+ * K5   amdkfd: SIGBUS after mremap()
+ * K6   amdkfd: mremap() and an access of the device: the CPU faults for ever
+ * D7   xe: ignores that a part of a copy has failed
+ * D11  drm_pagemap: a thread that has to wait for a page faults again and again
+ * ==== ==========================================================================
+ *
+ * The way to the device and eviction are in traps.c.
+ */
+#define ONLY_PRIVATE
+#include "fixture.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+/*
+ * Parts of huge pages.
+ */
+
+#define PART		100
+#define PART_PAGES	50
+
+enum part {
+	PART_PROTECTED,
+	PART_UNMAPPED,
+	PART_DROPPED,
+	PART_MOVED,
+	NR_PARTS,
+};
+
+/* Splits the mapping of huge pages that are mapped as a whole. */
+static int part_change(char *ptr, enum part how, char *target)
+{
+	char *part = ptr + PART * PAGE;
+
+	switch (how) {
+	case PART_PROTECTED:
+		return mprotect(part, PART_PAGES * PAGE, PROT_READ);
+	case PART_UNMAPPED:
+		return munmap(part, PART_PAGES * PAGE);
+	case PART_DROPPED:
+		return madvise(part, PART_PAGES * PAGE, MADV_DONTNEED);
+	default:
+		return mremap(part, PART_PAGES * PAGE, PART_PAGES * PAGE,
+			      MREMAP_MAYMOVE | MREMAP_FIXED, target) != target;
+	}
+}
+
+/* Number of pages with wrong bytes; touches the pages in a scattered order. */
+static long part_wrong(const char *ptr, enum part how, unsigned int seed,
+		       const char *target)
+{
+	unsigned long i, page;
+	long count = 0;
+
+	for (i = 0; i < HUGE_PAGES; i++) {
+		page = (301 + i * 211) % HUGE_PAGES;
+		if (how == PART_PROTECTED || page - PART >= PART_PAGES)
+			count += wrong_from(ptr + page * PAGE, seed, page, 1);
+		else if (how == PART_DROPPED)
+			count += not_zero(ptr + page * PAGE, 1);
+		else if (how == PART_MOVED)
+			count += wrong_from(target + (page - PART) * PAGE, seed,
+					    page, 1);
+	}
+	return count;
+}
+
+/*
+ * N3. Verifies that each page of a huge page that is mapped in parts comes back with
+ * its own bytes, whichever of them the CPU touches first.
+ */
+TEST_F(devmem, fault_in_part_of_large_folio_gets_its_own_bytes)
+{
+	char *ptr, *target;
+	enum part how;
+
+	for (how = 0; how < NR_PARTS; how++) {
+		ptr = area_filled(HUGE_PAGES, variant->thp, 1 + how);
+		target = area_map(PART_PAGES, false);
+		ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+		ASSERT_EQ(0, part_change(ptr, how, target));
+		EXPECT_EQ(0, part_wrong(ptr, how, 1 + how, target));
+		areas_unmap();
+		EXPECT_EQ(0, device_used(self->ctl));
+	}
+}
+
+/*
+ * Copies that fail.
+ */
+
+static const unsigned int fail_to_ram[] = {
+	HMM_DEVMEM_TEST_FAIL_TO_RAM, HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN,
+	HMM_DEVMEM_TEST_FAIL_WAIT,
+};
+
+/* Exit status of a child that touches a page; it is killed if that never ends. */
+static int touch_in_child(const char *addr)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		alarm(HANG_MS / 1000);
+		read_word(addr);
+		_exit(0);
+	}
+	return child_status(pid);
+}
+
+/*
+ * N4. Verifies that a fault whose copy fails ends with SIGBUS, that the process can
+ * exit, and that neither device pages nor the data of other processes are lost.
+ */
+TEST_F(devmem, copy_error_in_fault_ends_in_sigbus)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 10);
+	size_t i;
+	int n;
+
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	for (i = 0; i < ARRAY_SIZE(fail_to_ram); i++) {
+		ASSERT_EQ(0, device_inject(self->fd, fail_to_ram[i], 0, ALWAYS));
+		EXPECT_EQ(128 + SIGBUS, touch_in_child(ptr + 300 * PAGE));
+		for (n = 0; n < 20; n++)
+			ASSERT_EQ(SIGBUS, access_signal(ptr + 300 * PAGE, n % 2));
+		EXPECT_EQ(self->npages, device_used_soon(self->ctl, self->npages));
+	}
+	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0));
+	EXPECT_EQ(0, touch_in_child(ptr + 300 * PAGE));
+	EXPECT_EQ(0, wrong(ptr, 10, self->npages));
+}
+
+/*
+ * Read all pages while copies may fail: those that can be read must have the right
+ * bytes. Returns how many have not.
+ */
+static long wrong_if_seen(char *ptr, unsigned int seed, unsigned long npages)
+{
+	unsigned long page;
+	long count = 0;
+
+	for (page = 0; page < npages; page++)
+		if (!access_signal(ptr + page * PAGE, false))
+			count += wrong_from(ptr + page * PAGE, seed, page, 1);
+	return count;
+}
+
+/*
+ * Bring all pages back to system memory in one of three ways, while some copies fail
+ * in the way of @what, and read them. Returns how many pages are wrong.
+ */
+static long bring_home_and_look(int fd, char *ptr, unsigned long npages,
+				unsigned int what)
+{
+	long count = 0;
+	int round;
+
+	for (round = 0; round < 9; round++) {
+		fill(ptr, 20 + round, npages);
+		if (to_device(fd, ptr, npages) != (long)npages)
+			return -1;
+		device_inject(fd, what, round % 4, 1 + round % 3);
+		if (round % 3 == 0)
+			device_evict_all(fd);
+		else if (round % 3 == 1)
+			to_ram(fd, ptr, npages);
+		count += wrong_if_seen(ptr, 20 + round, npages);
+		device_inject(fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
+		count += wrong(ptr, 20 + round, npages);
+	}
+	return count;
+}
+
+/* N6. Verifies that the process never sees what a failed copy has written. */
+TEST_F(devmem, failed_copy_is_never_seen)
+{
+	char *ptr = area_map(self->npages, variant->thp);
+
+	EXPECT_EQ(0, bring_home_and_look(self->fd, ptr, self->npages,
+					 HMM_DEVMEM_TEST_FAIL_TO_RAM));
+	EXPECT_LT(0, SINCE(copy_errors));
+}
+
+/* K2. Verifies this for a copy whose failure only copy_wait() reports. */
+TEST_F(devmem, failed_wait_is_never_seen)
+{
+	char *ptr = area_map(self->npages, variant->thp);
+
+	EXPECT_EQ(0, bring_home_and_look(self->fd, ptr, self->npages,
+					 HMM_DEVMEM_TEST_FAIL_WAIT));
+	EXPECT_LT(0, SINCE(copy_errors));
+}
+
+/* D7. Verifies this for a copy of which only some runs have failed. */
+TEST_F(devmem, failed_part_of_copy_is_never_seen)
+{
+	char *ptr = area_map(self->npages, variant->thp);
+
+	EXPECT_EQ(0, bring_home_and_look(self->fd, ptr, self->npages,
+					 HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN));
+	EXPECT_LT(0, SINCE(copy_errors));
+}
+
+/* Writes or checks only the first words of each page, so that it is quick. */
+static void number(char *ptr, unsigned long npages)
+{
+	unsigned long i;
+
+	for (i = 0; i < npages; i++)
+		write_word(ptr + i * PAGE, i + 1);
+}
+
+static long misnumbered(const char *ptr, unsigned long npages)
+{
+	unsigned long i;
+	long count = 0;
+
+	for (i = 0; i < npages; i++)
+		count += read_word(ptr + i * PAGE) != i + 1 ||
+			 read_word(ptr + (i + 1) * PAGE - sizeof(__u64));
+	return count;
+}
+
+struct grabber {
+	pthread_t thread;
+	char *ptr;
+	unsigned long npages;
+	int stop;
+	long errors;
+};
+
+/* Allocate memory that has just become free, keep it for a while, and free it. */
+static void *grab(void *arg)
+{
+	struct grabber *grabber = arg;
+
+	while (!__atomic_load_n(&grabber->stop, __ATOMIC_RELAXED)) {
+		number(grabber->ptr, grabber->npages);
+		sleep_ms(10);
+		grabber->errors += misnumbered(grabber->ptr, grabber->npages);
+		madvise(grabber->ptr, grabber->npages * PAGE, MADV_DONTNEED);
+	}
+	return NULL;
+}
+
+/*
+ * K1. Verifies that slow copies are over before their memory is freed, also when one
+ * that was started later fails: the next user of that memory would find data in it
+ * that it has not written.
+ */
+TEST_F(devmem, failed_copy_leaves_no_other_in_flight)
+{
+	char *ptr = area_map(self->npages, variant->thp);
+	struct grabber grabber = {
+		.ptr = area_map(self->npages, variant->thp),
+		.npages = self->npages,
+	};
+	cpu_set_t cpus;
+	int skip, evict;
+
+	/* The page allocator caches free pages per CPU, so do all on one CPU */
+	CPU_ZERO(&cpus);
+	CPU_SET(0, &cpus);
+	ASSERT_EQ(0, sched_setaffinity(0, sizeof(cpus), &cpus));
+	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, 50000));
+	ASSERT_EQ(0, pthread_create(&grabber.thread, NULL, grab, &grabber));
+	for (skip = 0; skip < 3; skip++) {
+		for (evict = 0; evict < 2; evict++) {
+			fill(ptr, 30 + skip, self->npages);
+			EXPECT_EQ(self->npages,
+				  to_device(self->fd, ptr, self->npages));
+			EXPECT_EQ(0, device_inject(self->fd,
+						   HMM_DEVMEM_TEST_FAIL_TO_RAM,
+						   skip, 1));
+			if (evict)
+				device_evict_all(self->fd);
+			else
+				to_ram(self->fd, ptr, self->npages);
+			EXPECT_EQ(0, device_evict_all(self->fd));
+			EXPECT_EQ(0, wrong(ptr, 30 + skip, self->npages));
+		}
+	}
+	__atomic_store_n(&grabber.stop, 1, __ATOMIC_RELAXED);
+	pthread_join(grabber.thread, NULL);
+	EXPECT_EQ(0, grabber.errors);
+	EXPECT_LT(0, SINCE(copy_errors));
+}
+
+/*
+ * Other processes, other addresses.
+ */
+
+/* The grandchild's part of the test below; its parent has been killed. */
+static int touch_as_orphan(char *ptr, int go)
+{
+	unsigned long page;
+	char byte;
+
+	if (read(go, &byte, 1) != 1)
+		return 1;
+	alarm(HANG_MS / 1000);
+	for (page = HUGE_PAGES + 64; page--; )
+		if (wrong_from(ptr + page * PAGE, 40, page, 1))
+			return 2;
+	fill(ptr, 41, HUGE_PAGES);
+	return wrong(ptr, 41, HUGE_PAGES) ? 3 : 0;
+}
+
+/*
+ * K4. Verifies that a child gets its device pages by CPU faults when the process
+ * that had put them on the device has been killed.
+ */
+TEST_F(devmem, fault_in_child_of_dead_parent)
+{
+	int ready[2], go[2], result[2], status = -1;
+	pid_t pid;
+
+	ASSERT_EQ(0, pipe(ready) ?: pipe(go) ?: pipe(result));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		int fd = device_open(variant->nr);
+		char *ptr = area_filled(HUGE_PAGES + 64, variant->thp, 40);
+
+		if (to_device(fd, ptr, HUGE_PAGES + 64) != HUGE_PAGES + 64)
+			_exit(1);
+		if (!fork()) {
+			close(fd);
+			status = touch_as_orphan(ptr, go[0]);
+			_exit(write(result[1], &status, sizeof(status)) < 0);
+		}
+		if (write(ready[1], "", 1) != 1)
+			_exit(1);
+		pause();
+	}
+	close(result[1]);
+	ASSERT_EQ(1, read(ready[0], &status, 1));
+	kill(pid, SIGKILL);
+	EXPECT_EQ(128 + SIGKILL, child_status(pid));
+	ASSERT_EQ(HUGE_PAGES + 64, device_used(self->ctl));
+	ASSERT_EQ(1, write(go[1], "", 1));
+	ASSERT_EQ(sizeof(status), read(result[0], &status, sizeof(status)));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
+	EXPECT_EQ(0, SINCE(contexts));
+}
+
+/*
+ * K5. Verifies that the CPU finds pages where mremap() has moved them, before the
+ * device has used that address; once to where huge pages fit, once to where not.
+ */
+TEST_F(devmem, fault_after_mremap)
+{
+	unsigned long page, shift;
+	char *ptr, *target;
+
+	for (shift = 0; shift < 2; shift++) {
+		ptr = area_filled(self->npages, variant->thp, 50);
+		target = area_map(self->npages + 1, false) + shift * PAGE;
+		ASSERT_EQ(self->npages,
+			  to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(target, mremap(ptr, self->npages * PAGE,
+					 self->npages * PAGE,
+					 MREMAP_MAYMOVE | MREMAP_FIXED, target));
+		for (page = self->npages; page--; )
+			ASSERT_EQ(0, wrong_from(target + page * PAGE, 50, page,
+						1));
+		EXPECT_EQ(0, device_used(self->ctl));
+		areas_unmap();
+	}
+}
+
+/* The child's part of the test below; returns 0 if all was right. */
+static int remap_and_touch(int nr, bool thp, unsigned long npages)
+{
+	int fd = device_open(nr);
+	char *ptr = area_filled(npages, thp, 60);
+	char *target = area_map(npages, false);
+	char *data = area_map(npages, false);
+
+	alarm(HANG_MS / 1000);
+	if (to_device(fd, ptr, npages) != (long)npages)
+		return 1;
+	if (mremap(ptr + 64 * PAGE, (npages - 64) * PAGE, (npages - 64) * PAGE,
+		   MREMAP_MAYMOVE | MREMAP_FIXED, target) != target)
+		return 2;
+	npages -= 64;
+	if (device_read(fd, target, data, npages) != (long)npages ||
+	    wrong_from(data, 60, 64, npages))
+		return 3;
+	if (wrong_from(target, 60, 64, npages))
+		return 4;
+	if (to_device(fd, target, npages) != (long)npages ||
+	    device_write(fd, target, data, npages) != (long)npages)
+		return 5;
+	return wrong_from(target, 60, 64, npages) ? 6 : 0;
+}
+
+/*
+ * K6. Verifies that CPU faults come to an end after mremap() and an access of the
+ * device.
+ */
+TEST_F(devmem, fault_after_mremap_and_device_access)
+{
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(remap_and_touch(variant->nr, variant->thp, self->npages));
+	EXPECT_EQ(0, child_status(pid));
+}
+
+/*
+ * Waiting.
+ */
+
+struct waiter {
+	pthread_t thread;
+	char *addr;
+	unsigned int delay_ms;
+	long wall_ms;
+	long cpu_ms;
+};
+
+static long cpu_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return t.tv_sec * 1000L + t.tv_nsec / 1000000;
+}
+
+static void *touch_and_measure(void *arg)
+{
+	struct waiter *waiter = arg;
+	long wall, cpu;
+
+	sleep_ms(waiter->delay_ms);
+	wall = now_ms();
+	cpu = cpu_ms();
+	read_word(waiter->addr);
+	waiter->wall_ms = now_ms() - wall;
+	waiter->cpu_ms = cpu_ms() - cpu;
+	return NULL;
+}
+
+enum wait_for { WAIT_FAULT, WAIT_TO_DEVICE, WAIT_TO_RAM, WAIT_EVICT, NR_WAITS };
+
+/* Time of a copy, and how often it may end before both threads wait for it. */
+#define WAIT_MS		300
+#define WAIT_TRIES	200
+
+/*
+ * Let two threads touch a page while it is copied, or so that a CPU fault copies it.
+ * Returns how many of them waited asleep, which is to say used less than a third of
+ * the time. A thread that spins uses more, even if both share a CPU.
+ */
+static int wait_for_page(int fd, char *ptr, enum wait_for what)
+{
+	struct waiter waiters[2];
+	int i, slept = 0;
+
+	for (i = 0; i < 2; i++) {
+		waiters[i].addr = ptr + 5 * PAGE;
+		waiters[i].delay_ms = what == WAIT_FAULT ? 0 : WAIT_MS / 3;
+		if (pthread_create(&waiters[i].thread, NULL, touch_and_measure,
+				   &waiters[i]))
+			abort();
+	}
+	if (what == WAIT_TO_DEVICE)
+		to_device(fd, ptr, HUGE_PAGES);
+	else if (what == WAIT_TO_RAM)
+		to_ram(fd, ptr, HUGE_PAGES);
+	else if (what == WAIT_EVICT)
+		device_evict_all(fd);
+	for (i = 0; i < 2; i++) {
+		pthread_join(waiters[i].thread, NULL);
+		slept += waiters[i].wall_ms >= WAIT_MS / 3 &&
+			 waiters[i].cpu_ms < waiters[i].wall_ms / 3;
+	}
+	return slept;
+}
+
+/*
+ * D11. Verifies that threads which need a page that a slow device copies, for
+ * whatever reason, sleep until the copy is over.
+ */
+TEST_F(devmem, waiting_for_a_page_is_not_spinning)
+{
+	enum wait_for what;
+	int tries, slept;
+	char *ptr;
+
+	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, WAIT_MS * 1000));
+	for (what = 0; what < NR_WAITS; what++) {
+		ptr = area_filled(HUGE_PAGES, variant->thp, 70);
+		for (tries = slept = 0; slept < 2 && tries < WAIT_TRIES; tries++) {
+			if (what == WAIT_TO_DEVICE)
+				to_ram(self->fd, ptr, HUGE_PAGES);
+			else
+				to_device(self->fd, ptr, HUGE_PAGES);
+			slept = wait_for_page(self->fd, ptr, what);
+		}
+		EXPECT_EQ(2, slept);
+		EXPECT_EQ(0, wrong(ptr, 70, HUGE_PAGES));
+		areas_unmap();
+	}
+}
+
+TEST_HARNESS_MAIN

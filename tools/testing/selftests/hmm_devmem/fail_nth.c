@@ -1,0 +1,659 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Lets every memory allocation of an operation fail in turn: first only the
+ * first one, then only the second, and so on until the operation gets through
+ * without a failure. Each time no data may be lost, nothing may be leaked, and
+ * the operation has to work when it is tried again.
+ */
+#include "harness.h"
+#include "test.h"
+
+#include <dirent.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+
+#define DEBUGFS "/sys/kernel/debug/"
+#define PLENTY	2000
+
+/* Number of small pages in a sweep; few, since each allocation fails once. */
+#define SWEEP_PAGES 40
+
+static bool write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	ssize_t len = strlen(text);
+	bool ok;
+
+	if (fd < 0)
+		return false;
+	ok = write(fd, text, len) == len;
+	close(fd);
+	return ok;
+}
+
+static bool set_both(const char *file, const char *text)
+{
+	char path[100];
+
+	snprintf(path, sizeof(path), DEBUGFS "failslab/%s", file);
+	if (!write_file(path, text))
+		return false;
+	snprintf(path, sizeof(path), DEBUGFS "fail_page_alloc/%s", file);
+	return write_file(path, text);
+}
+
+/* Find the start and the end of the code of a kernel function. */
+static bool kernel_function(const char *name, unsigned long *start,
+			    unsigned long *end)
+{
+	FILE *f = fopen("/proc/kallsyms", "r");
+	unsigned long addr;
+	char line[300], symbol[200];
+
+	*start = 0;
+	*end = ~0UL;
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%lx %*c %199s", &addr, symbol) == 2 &&
+		    !strcmp(symbol, name))
+			*start = addr;
+	if (f)
+		rewind(f);
+	while (f && fgets(line, sizeof(line), f)) {
+		addr = strtoul(line, NULL, 16);
+		if (addr > *start && addr < *end)
+			*end = addr;
+	}
+	if (f)
+		fclose(f);
+	return *start && *end != ~0UL;
+}
+
+/* Set a range of addresses that fault injection compares callers with. */
+static bool set_range(const char *range, unsigned long start, unsigned long end)
+{
+	char file[30], text[30];
+
+	snprintf(file, sizeof(file), "%s-start", range);
+	snprintf(text, sizeof(text), "%#lx", start);
+	if (!set_both(file, text))
+		return false;
+	snprintf(file, sizeof(file), "%s-end", range);
+	snprintf(text, sizeof(text), "%#lx", end);
+	return set_both(file, text);
+}
+
+/*
+ * Let no allocation fail that is made below function @name. For functions of core
+ * that warn when they run out of memory, even if the caller copes with that.
+ */
+static bool spare_function(const char *name)
+{
+	unsigned long start, end;
+
+	return kernel_function(name, &start, &end) &&
+	       set_range("reject", start, end);
+}
+
+/* Let only allocations fail that are made below function @name (NULL: any). */
+static bool only_function(const char *name)
+{
+	unsigned long start = 0, end = ~0UL;
+
+	return (!name || kernel_function(name, &start, &end)) &&
+	       set_range("require", start, end);
+}
+
+/* The library's own steps can fail, too; they must not log each failure. */
+static bool silence_library(void)
+{
+	static const char * const steps[] = {
+		"fail_device", "fail_device_large", "fail_ram", "fail_ram_large",
+		"fail_dma",
+	};
+	char path[100];
+	unsigned int i;
+
+	for (i = 0; i < sizeof(steps) / sizeof(*steps); i++) {
+		snprintf(path, sizeof(path), DEBUGFS "hmm_devmem/%s/verbose",
+			 steps[i]);
+		if (!write_file(path, "0"))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Which allocation fails next. The first ones are all different; after that come 512
+ * alike, for the pages of a huge page, of which it is enough to let some fail.
+ */
+#define SWEEP_DENSE	60
+#define SWEEP_STEP	29
+
+struct sweep {
+	/* How many allocations are all different, if more than SWEEP_DENSE */
+	unsigned int dense;
+	unsigned int nth;
+	unsigned int rounds;
+	unsigned int injected;
+};
+
+/* Let one allocation of this thread fail: the @sweep->nth from here on. */
+static void sweep_arm(struct sweep *sweep)
+{
+	char text[20];
+
+	sweep->rounds++;
+	sweep->nth += sweep->nth < SWEEP_DENSE || sweep->nth < sweep->dense ?
+		      1 : SWEEP_STEP;
+	snprintf(text, sizeof(text), "%u", sweep->nth);
+	if (!write_file("/proc/thread-self/fail-nth", text))
+		abort();
+}
+
+/* Stop injecting failures. Returns whether the allocation has failed. */
+static bool sweep_disarm(struct sweep *sweep, int fd)
+{
+	char text[20] = "";
+	bool failed;
+
+	/* How many allocations are left to the failure; 0 if it has happened */
+	failed = pread(fd, text, sizeof(text) - 1, 0) > 0 && atoi(text) == 0;
+	if (pwrite(fd, "0", 1, 0) != 1)
+		abort();
+	sweep->injected += failed;
+	return failed;
+}
+
+FIXTURE(nth)
+{
+	int fd;
+	int ctl;
+	int nth;
+	unsigned long npages;
+	struct sweep sweep;
+	struct hmm_devmem_test_stats before;
+};
+
+/* Let allocations that may sleep fail, too, and log no failures. */
+static bool sweep_setup(void)
+{
+	return set_both("ignore-gfp-wait", "N") && set_both("verbose", "0") &&
+	       silence_library() &&
+	       write_file(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N") &&
+	       write_file(DEBUGFS "fail_page_alloc/min-order", "0");
+}
+
+FIXTURE_VARIANT(nth)
+{
+	int nr;
+	bool thp;
+	bool coherent;
+	/* HMM_DEVMEM_TEST_LAZY and so on */
+	__u32 plug;
+	/* The function of core that warns of want of memory when a device is added */
+	const char *spare;
+};
+
+FIXTURE_VARIANT_ADD(nth, private)
+{
+	.nr = 0,
+	.spare = "add_pages",
+};
+
+FIXTURE_VARIANT_ADD(nth, private_thp)
+{
+	.nr = 0,
+	.thp = true,
+	.spare = "add_pages",
+};
+
+FIXTURE_VARIANT_ADD(nth, coherent)
+{
+	.nr = 2,
+	.coherent = true,
+	/* Core is not prepared for a failure to extend the direct map either */
+	.spare = "memremap_pages",
+};
+
+/* An ordinary device, but with DMA, and with a worker that copies. */
+FIXTURE_VARIANT_ADD(nth, private_dma)
+{
+	.nr = 0,
+	.plug = HMM_DEVMEM_TEST_DMA | HMM_DEVMEM_TEST_ASYNC,
+	.spare = "add_pages",
+};
+
+FIXTURE_SETUP(nth)
+{
+	self->fd = -1;
+	self->ctl = device_open(variant->nr);
+	if (self->ctl == -ENOENT)
+		SKIP(return, "no device %d", variant->nr);
+	ASSERT_GE(self->ctl, 0);
+	device_unplug(self->ctl);
+	ASSERT_EQ(0, device_plug_as(self->ctl, 0, variant->plug, 0));
+	device_inject(self->ctl, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
+	self->fd = device_open(variant->nr);
+	ASSERT_GE(self->fd, 0);
+	self->nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	if (self->nth < 0)
+		SKIP(return, "no fault injection");
+	ASSERT_TRUE(sweep_setup());
+	ASSERT_TRUE(spare_function(variant->spare));
+	self->npages = variant->thp ? HUGE_PAGES : SWEEP_PAGES;
+	self->before = device_stats(self->ctl);
+	ASSERT_EQ(1, self->before.plugged);
+	ASSERT_EQ(self->before.allocated, self->before.freed);
+}
+
+FIXTURE_TEARDOWN(nth)
+{
+	if (self->fd < 0)
+		return;
+	EXPECT_TRUE(only_function(NULL));
+	/* The next program needs an ordinary device. */
+	device_unplug(self->ctl);
+	device_plug(self->ctl);
+	areas_unmap();
+	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
+	close(self->fd);
+	close(self->ctl);
+}
+
+/* A sweep that injected fewer failures has not tested what it should. */
+#define SWEEP_DONE(min) do {						\
+	TH_LOG("%u allocations failed", self->sweep.injected);		\
+	EXPECT_LE(min, self->sweep.injected);				\
+	EXPECT_GT(PLENTY, self->sweep.nth);				\
+} while (0)
+
+static unsigned int iomem_lines(void)
+{
+	FILE *f = fopen("/proc/iomem", "r");
+	unsigned int lines = 0;
+	char line[200];
+
+	while (f && fgets(line, sizeof(line), f))
+		lines++;
+	if (f)
+		fclose(f);
+	return lines;
+}
+
+/* Verifies that a device is added completely or not at all. */
+TEST_F(nth, plug)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 1);
+	unsigned int lines;
+	bool failed;
+	int ret;
+
+	ASSERT_EQ(0, device_unplug(self->ctl));
+	lines = iomem_lines();
+	do {
+		sweep_arm(&self->sweep);
+		ret = device_plug(self->ctl);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (!failed)
+			ASSERT_EQ(0, ret);
+		if (ret) {
+			ASSERT_EQ(-ENOMEM, ret);
+			ASSERT_EQ(0, device_stats(self->ctl).plugged);
+			ASSERT_EQ(lines, iomem_lines());
+			ASSERT_EQ(0, device_plug(self->ctl));
+		}
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, device_unplug(self->ctl));
+		ASSERT_EQ(0, wrong(ptr, 1, self->npages));
+		ASSERT_EQ(self->sweep.rounds + 1, SINCE(kills));
+		ASSERT_EQ(self->sweep.rounds + 1, SINCE(cleanups));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(5);
+}
+
+/*
+ * Verifies this for a device with bad pages: for those, the library allocates memory
+ * where there are no struct pages yet.
+ */
+TEST_F(nth, plug_with_bad_pages)
+{
+	const __u32 flags = variant->plug | HMM_DEVMEM_TEST_LAZY | HMM_DEVMEM_TEST_BAD;
+	char *ptr = area_filled(self->npages, variant->thp, 8);
+	unsigned int lines;
+	bool failed;
+	int ret;
+
+	ASSERT_EQ(0, device_unplug(self->ctl));
+	ASSERT_TRUE(only_function("hmm_devmem_alloc_retire_new"));
+	lines = iomem_lines();
+	do {
+		sweep_arm(&self->sweep);
+		ret = device_plug_as(self->ctl, 0, flags, 0);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		ASSERT_EQ(failed ? -ENOMEM : 0, ret);
+		if (ret) {
+			ASSERT_EQ(0, device_stats(self->ctl).plugged);
+			ASSERT_EQ(lines, iomem_lines());
+			/* A shrinker that the failed add had left would be called */
+			ASSERT_TRUE(file_write("/proc/sys/vm/drop_caches", "2"));
+			ASSERT_EQ(0, device_plug_as(self->ctl, 0, flags, 0));
+		}
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, device_unplug(self->ctl));
+		ASSERT_EQ(0, wrong(ptr, 8, self->npages));
+	} while (failed && self->sweep.nth < PLENTY);
+	/* At least one: all bad pages are in one segment */
+	SWEEP_DONE(1);
+}
+
+/* Verifies migration to a full device, which allocates a bitmap of pages to keep. */
+TEST_F(nth, to_full_device)
+{
+	const __u32 flags = variant->plug | HMM_DEVMEM_TEST_RECLAIM;
+	const unsigned long size = 2 * self->npages;
+	char *other = area_filled(size, variant->thp, 9);
+	char *ptr = area_filled(self->npages, variant->thp, 10);
+	bool failed;
+	long ret;
+
+	/* The size of a coherent device cannot be chosen */
+	if (variant->coherent)
+		return;
+	ASSERT_EQ(0, device_unplug(self->ctl));
+	ASSERT_EQ(0, device_plug_as(self->ctl, size * PAGE, flags, 0));
+	do {
+		ASSERT_EQ(size, to_device(self->fd, other, size));
+		sweep_arm(&self->sweep);
+		ret = to_device(self->fd, ptr, self->npages);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (!failed)
+			ASSERT_EQ(self->npages, ret);
+		ASSERT_LE(0, ret);
+		ASSERT_EQ(ret, resident(self->fd, ptr, self->npages));
+		ASSERT_EQ(ret + resident(self->fd, other, size), device_used(self->ctl));
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, wrong(ptr, 10, self->npages));
+		ASSERT_EQ(0, wrong(other, 9, size));
+		ASSERT_EQ(0, device_used(self->ctl));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(2);
+}
+
+/* Verifies that pages stay in RAM if memory for their migration is missing. */
+TEST_F(nth, to_device)
+{
+	bool failed;
+	char *ptr;
+	long ret;
+
+	do {
+		ptr = area_filled(self->npages, variant->thp, 2);
+		sweep_arm(&self->sweep);
+		ret = to_device(self->fd, ptr, self->npages);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (!failed)
+			ASSERT_EQ(self->npages, ret);
+		if (ret < 0) {
+			ASSERT_EQ(-ENOMEM, ret);
+			ret = 0;
+		}
+		ASSERT_EQ(ret, device_used(self->ctl));
+		ASSERT_EQ(ret, resident(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, wrong(ptr, 2, self->npages));
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, wrong(ptr, 2, self->npages));
+		areas_unmap();
+		ASSERT_EQ(0, device_used(self->ctl));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(1);
+}
+
+/* Verifies that memory never touched still reads as zeros. */
+TEST_F(nth, hole_to_device)
+{
+	bool failed;
+	char *ptr;
+	long ret;
+
+	do {
+		ptr = area_map(self->npages, variant->thp);
+		sweep_arm(&self->sweep);
+		ret = to_device(self->fd, ptr, self->npages);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (!failed)
+			ASSERT_EQ(self->npages, ret);
+		if (ret < 0)
+			ret = 0;
+		ASSERT_EQ(ret, device_used(self->ctl));
+		ASSERT_EQ(0, not_zero(ptr, self->npages));
+		areas_unmap();
+		ASSERT_EQ(0, device_used(self->ctl));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(1);
+}
+
+/*
+ * Verifies that a CPU fault gets its page in the end. A fault that found no memory
+ * is taken again; no process may be killed for that.
+ */
+TEST_F(nth, fault)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 3);
+	bool failed;
+	int sig;
+
+	if (variant->coherent)
+		return;
+	do {
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		sweep_arm(&self->sweep);
+		sig = access_signal(ptr + 7 * PAGE, false);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		ASSERT_EQ(0, sig);
+		ASSERT_EQ(0, resident(self->fd, ptr + 7 * PAGE, 1));
+		ASSERT_EQ(0, wrong(ptr, 3, self->npages));
+		ASSERT_EQ(0, device_used(self->ctl));
+	} while (failed && self->sweep.nth < PLENTY);
+	/* A fault of one page allocates that page and nothing else. */
+	SWEEP_DONE(1);
+}
+
+/* Verifies that pages stay on the device if there is no system memory for them. */
+TEST_F(nth, to_ram)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 4);
+	bool failed;
+	long ret;
+
+	do {
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		sweep_arm(&self->sweep);
+		ret = to_ram(self->fd, ptr, self->npages);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (!failed)
+			ASSERT_EQ(self->npages, ret);
+		if (ret < 0) {
+			ASSERT_EQ(-ENOMEM, ret);
+			ret = 0;
+		}
+		ASSERT_EQ(self->npages - ret, device_used(self->ctl));
+		ASSERT_EQ(self->npages - ret,
+			  to_ram(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, device_used(self->ctl));
+		ASSERT_EQ(0, wrong(ptr, 4, self->npages));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(2);
+}
+
+/* Verifies this for eviction. */
+TEST_F(nth, evict)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 5);
+	bool failed;
+	long left;
+
+	do {
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		sweep_arm(&self->sweep);
+		left = device_evict_all(self->fd);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (!failed)
+			ASSERT_EQ(0, left);
+		ASSERT_LE(0, left);
+		ASSERT_EQ(left, device_used(self->ctl));
+		ASSERT_EQ(0, device_evict_all(self->fd));
+		ASSERT_EQ(0, device_used(self->ctl));
+		ASSERT_EQ(0, wrong(ptr, 5, self->npages));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(1);
+}
+
+/* Verifies that a device can always be removed, and no data is lost. */
+TEST_F(nth, unplug)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 6);
+	bool failed;
+	int ret;
+
+	do {
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		sweep_arm(&self->sweep);
+		ret = device_unplug(self->ctl);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		ASSERT_EQ(0, ret);
+		ASSERT_EQ(self->sweep.rounds, SINCE(kills));
+		ASSERT_EQ(self->sweep.rounds, SINCE(cleanups));
+		ASSERT_EQ(0, wrong(ptr, 6, self->npages));
+		ASSERT_EQ(0, device_plug_as(self->ctl, 0, variant->plug, 0));
+		ASSERT_EQ(0, device_used(self->ctl));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(2);
+}
+
+/*
+ * Verifies that a suspend moves all pages although an allocation fails, and that the
+ * next one works, too.
+ */
+TEST_F(nth, suspend)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 7);
+	bool failed;
+	int ret;
+
+	do {
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		sweep_arm(&self->sweep);
+		ret = device_suspend(self->ctl);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		/* Suspend tries pages several times: one failure does not stop it. */
+		ASSERT_EQ(0, ret);
+		ASSERT_EQ(0, device_used(self->ctl));
+		ASSERT_EQ(-EAGAIN, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, wrong(ptr, 7, self->npages));
+		ASSERT_EQ(0, device_resume(self->ctl));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(1);
+}
+
+#define MODULE	"test_hmm_devmem"
+
+/* The present parameters of the module, as they are given to load it. */
+static bool module_parameters(char *params, size_t size)
+{
+	static const char dir[] = "/sys/module/" MODULE "/parameters";
+	char path[300], value[100];
+	struct dirent *entry;
+	DIR *d = opendir(dir);
+	FILE *f;
+
+	*params = '\0';
+	while (d && (entry = readdir(d))) {
+		snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name);
+		f = entry->d_name[0] == '.' ? NULL : fopen(path, "r");
+		if (!f)
+			continue;
+		if (fscanf(f, "%99s", value) == 1 && strcmp(value, "(null)"))
+			snprintf(params + strlen(params), size - strlen(params),
+				 "%s=%s ", entry->d_name, value);
+		fclose(f);
+	}
+	if (d)
+		closedir(d);
+	return *params;
+}
+
+static int module_open(void)
+{
+	struct utsname uts;
+	char path[300];
+
+	if (uname(&uts))
+		return -1;
+	snprintf(path, sizeof(path), "/lib/modules/%s/kernel/lib/" MODULE "/" MODULE ".ko",
+		 uts.release);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+FIXTURE(load)
+{
+	int file;
+	int nth;
+	struct sweep sweep;
+	char params[1000];
+};
+
+FIXTURE_SETUP(load)
+{
+	self->nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	if (self->nth < 0)
+		SKIP(return, "no fault injection");
+	self->file = module_open();
+	ASSERT_LE(0, self->file);
+	ASSERT_TRUE(module_parameters(self->params, sizeof(self->params)));
+	ASSERT_TRUE(sweep_setup());
+	ASSERT_TRUE(spare_function("memremap_pages"));
+	/* Only allocations of the module's code, not those of the module loader. */
+	ASSERT_TRUE(only_function("do_one_initcall"));
+}
+
+FIXTURE_TEARDOWN(load)
+{
+	if (self->nth < 0)
+		return;
+	EXPECT_TRUE(only_function(NULL));
+	/* The next test needs the module loaded. */
+	syscall(SYS_finit_module, self->file, self->params, 0);
+	EXPECT_EQ(0, access("/sys/module/" MODULE, F_OK));
+	close(self->file);
+	close(self->nth);
+}
+
+/* Verifies that the test driver is loaded with all its devices, or not at all. */
+TEST_F(load, module)
+{
+	unsigned int lines;
+	bool failed;
+	int ret;
+
+	ASSERT_EQ(0, syscall(SYS_delete_module, MODULE, 0));
+	lines = iomem_lines();
+	self->sweep.dense = PLENTY;
+	do {
+		sweep_arm(&self->sweep);
+		ret = syscall(SYS_finit_module, self->file, self->params, 0);
+		if (ret)
+			ret = -errno;
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (!failed)
+			ASSERT_EQ(0, ret);
+		if (ret)
+			ASSERT_EQ(-ENOMEM, ret);
+		if (!ret)
+			ASSERT_EQ(0, syscall(SYS_delete_module, MODULE, 0));
+		ASSERT_NE(0, access("/sys/module/" MODULE, F_OK));
+		ASSERT_EQ(lines, iomem_lines());
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(150);
+}
+
+TEST_HARNESS_MAIN

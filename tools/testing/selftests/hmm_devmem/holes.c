@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Memory that was never touched: which of it gets device pages, and which must not.
+ */
+#include "fixture.h"
+#include "uffd.h"
+
+/*
+ * Verifies that a zero page that userfaultfd has write protected does not move, and
+ * the next write is reported: a device page in its place would not be protected.
+ */
+TEST_F(devmem, zero_pages_keep_their_write_protection)
+{
+	char *ptr = area_map(self->npages, variant->thp);
+	struct uffd uffd;
+	unsigned long i;
+
+	/* Reading maps the zero page, small or huge */
+	touch(ptr, self->npages);
+	if (uffd_open(&uffd, ptr, self->npages, UFFDIO_REGISTER_MODE_WP) == -EPERM)
+		SKIP(return, "no userfaultfd");
+	ASSERT_LE(0, uffd.fd);
+	ASSERT_EQ(0, uffd_protect(&uffd, ptr, self->npages, true));
+	ASSERT_EQ(0, uffd_start(&uffd));
+	EXPECT_EQ(0, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(0, device_used(self->ctl));
+	for (i = 0; i < self->npages; i++)
+		write_word(ptr + i * PAGE, i + 1);
+	EXPECT_EQ(self->npages, uffd.wp);
+	EXPECT_EQ(0, uffd_stop(&uffd));
+	for (i = 0; i < self->npages; i++)
+		ASSERT_EQ(i + 1, read_word(ptr + i * PAGE));
+	/* It is no hole any more, and userfaultfd does not watch it any more */
+	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+}
+
+/* Verifies this for the classic driver, which migrates by itself. */
+TEST(classic_zero_pages_keep_their_write_protection)
+{
+	int fd = device_open(CLASSIC);
+	char *ptr = area_map(4, false);
+	struct uffd uffd;
+	int i;
+
+	ASSERT_LE(0, fd);
+	touch(ptr, 4);
+	if (uffd_open(&uffd, ptr, 4, UFFDIO_REGISTER_MODE_WP) == -EPERM)
+		SKIP(return, "no userfaultfd");
+	ASSERT_LE(0, uffd.fd);
+	ASSERT_EQ(0, uffd_protect(&uffd, ptr, 4, true));
+	ASSERT_EQ(0, uffd_start(&uffd));
+	EXPECT_EQ(0, to_device(fd, ptr, 4));
+	for (i = 0; i < 4; i++)
+		write_word(ptr + i * PAGE, i + 1);
+	EXPECT_EQ(4, uffd.wp);
+	EXPECT_EQ(0, uffd_stop(&uffd));
+	/* They are no holes any more, and userfaultfd does not watch them any more */
+	EXPECT_EQ(4, to_device(fd, ptr, 4));
+	for (i = 0; i < 4; i++)
+		ASSERT_EQ(i + 1, read_word(ptr + i * PAGE));
+	areas_unmap();
+	close(fd);
+}
+
+/* Verifies that missing pages do not move where userfaultfd has to provide them. */
+TEST_F(devmem, missing_pages_are_asked_for)
+{
+	char *ptr = area_map(self->npages, variant->thp);
+	struct uffd uffd;
+
+	if (uffd_open(&uffd, ptr, self->npages, UFFDIO_REGISTER_MODE_MISSING) ==
+	    -EPERM)
+		SKIP(return, "no userfaultfd");
+	ASSERT_LE(0, uffd.fd);
+	uffd.seed = 3;
+	ASSERT_EQ(0, uffd_start(&uffd));
+	EXPECT_EQ(0, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(0, SINCE(allocated));
+	EXPECT_EQ(0, wrong(ptr, 3, self->npages));
+	EXPECT_EQ(self->npages, uffd.missing);
+	EXPECT_EQ(0, uffd_stop(&uffd));
+}
+
+/*
+ * Verifies that in a mapping without access holes get no device pages, that pages
+ * move, and that these can be evicted while the mapping still has no access.
+ */
+TEST_F(devmem, no_access_fills_no_holes)
+{
+	char *ptr = area_map(self->npages, variant->thp);
+	const unsigned long there = HUGE_PAGES;
+
+	fill(ptr, 4, there);
+	ASSERT_EQ(0, mprotect(ptr, self->npages * PAGE, PROT_NONE));
+	EXPECT_EQ(there, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(there, device_used(self->ctl));
+	EXPECT_EQ(0, to_device(self->fd, ptr + there * PAGE,
+			       self->npages - there));
+	EXPECT_EQ(there, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(SIGSEGV, access_signal(ptr, false));
+	/* Evict, since TO_RAM of the test device refuses a range without access */
+	EXPECT_EQ(0, device_evict_all(self->fd));
+	EXPECT_EQ(SIGSEGV, access_signal(ptr, false));
+	EXPECT_EQ(0, device_used(self->ctl));
+
+	EXPECT_EQ(there, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(0, mprotect(ptr, self->npages * PAGE, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(0, wrong(ptr, 4, there));
+	EXPECT_EQ(0, not_zero(ptr + there * PAGE, self->npages - there));
+	/* With access, holes are filled */
+	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+}
+
+/*
+ * Verifies that the device cannot access pages that moved while their mapping had no
+ * access, until it has.
+ */
+TEST_F(devmem, no_access_for_the_device)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 5);
+	char *data = area_map(self->npages, false);
+
+	ASSERT_EQ(0, mprotect(ptr, self->npages * PAGE, PROT_NONE));
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(-EFAULT, device_read(self->fd, ptr, data, 1));
+	EXPECT_EQ(-EFAULT, device_read(self->fd, ptr + HUGE, data, 1));
+	EXPECT_EQ(-EFAULT, device_write(self->fd, ptr, data, 1));
+	ASSERT_EQ(0, mprotect(ptr, self->npages * PAGE, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(self->npages, device_read(self->fd, ptr, data, self->npages));
+	EXPECT_EQ(0, wrong(data, 5, self->npages));
+	EXPECT_EQ(0, wrong(ptr, 5, self->npages));
+}
+
+/* Verifies that a reservation of address space gets no device pages. */
+TEST_F(devmem, reservations_get_nothing)
+{
+	const size_t size = 16 * HUGE;
+	char *ptr;
+
+	ptr = mmap(NULL, size, PROT_NONE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	ASSERT_NE(MAP_FAILED, ptr);
+	area_remember(ptr, size);
+	EXPECT_EQ(0, to_device(self->fd, ptr, size / PAGE));
+	EXPECT_EQ(0, SINCE(allocated));
+}
+
+TEST_HARNESS_MAIN

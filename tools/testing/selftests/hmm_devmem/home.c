@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The way back to system memory: data that the device wrote is kept, whatever the
+ * kernel does to the pages afterwards, and pages that cannot move back now do so
+ * later.
+ */
+#include "fixture.h"
+#include "system.h"
+
+#include <sys/resource.h>
+
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT	21
+#endif
+
+/* Size of the RAM disk that is used for swap. */
+#define HOME_PAGES	HUGE_PAGES
+#define SWAP_PAGES	1024
+
+enum way {
+	BY_FAULT,
+	BY_CALL,
+	BY_EVICTION,
+	BY_SUSPEND,
+	BY_REMOVAL,
+	NR_WAYS,
+};
+
+/* Bring all pages back in the given way. Returns whether that has worked. */
+static bool come_home(struct _test_data_devmem *self, char *ptr, enum way way)
+{
+	bool ok = true;
+
+	switch (way) {
+	case BY_FAULT:
+		touch(ptr, HOME_PAGES);
+		break;
+	case BY_SUSPEND:
+		ok = !device_suspend(self->ctl);
+		device_resume(self->ctl);
+		break;
+	case BY_REMOVAL:
+		return !device_unplug(self->ctl) && !device_plug(self->ctl);
+	case BY_EVICTION:
+		ok = !device_evict_all(self->fd);
+		break;
+	default:
+		break;
+	}
+	/* CPU accesses do not move coherent memory */
+	if (way == BY_CALL || device_used(self->ctl))
+		ok = to_ram(self->fd, ptr, HOME_PAGES) == (long)HOME_PAGES;
+	return ok && !device_used(self->ctl);
+}
+
+/*
+ * Reclaim the pages to swap. Twice: of a page that was marked by MADV_FREE, the
+ * first time only finds that it was written to since.
+ */
+static bool page_out(char *ptr)
+{
+	const long out = vm_events("pswpout");
+	int i;
+
+	for (i = 0; i < 2; i++)
+		if (madvise(ptr, HOME_PAGES * PAGE, MADV_PAGEOUT))
+			return false;
+	return vm_events("pswpout") > out;
+}
+
+/*
+ * Verifies that data that the device wrote after MADV_FREE is not dropped once the
+ * memory has moved back, in whatever way.
+ */
+TEST_F(devmem, free_then_device_write)
+{
+	char *data = area_map(HOME_PAGES, false);
+	enum way way;
+	char *ptr;
+
+	ASSERT_EQ(0, swap_begin(SWAP_PAGES));
+	for (way = 0; way < NR_WAYS; way++) {
+		/* Struct pages that were never used before */
+		ASSERT_EQ(0, plug_as(self, 0, 0, 0));
+		ptr = area_filled(HOME_PAGES, variant->thp, 1);
+		fill(data, 100 + way, HOME_PAGES);
+		ASSERT_EQ(0, madvise(ptr, HOME_PAGES * PAGE, MADV_FREE));
+		ASSERT_EQ(HOME_PAGES, to_device(self->fd, ptr, HOME_PAGES));
+		ASSERT_EQ(HOME_PAGES,
+			  device_write(self->fd, ptr, data, HOME_PAGES));
+		ASSERT_TRUE(come_home(self, ptr, way));
+		EXPECT_TRUE(page_out(ptr));
+		EXPECT_EQ(0, wrong(ptr, 100 + way, HOME_PAGES));
+		areas_unmap();
+		data = area_map(HOME_PAGES, false);
+	}
+	EXPECT_EQ(0, swapoff(SWAP_DISK));
+}
+
+/*
+ * Verifies this for pages that only the device has ever written to, and for
+ * MADV_FREE while the pages are on the device.
+ */
+TEST_F(devmem, device_write_then_free)
+{
+	char *data = area_filled(HOME_PAGES, false, 2);
+	int freed;
+	char *ptr;
+
+	ASSERT_EQ(0, swap_begin(SWAP_PAGES));
+	for (freed = 0; freed < 2; freed++) {
+		ASSERT_EQ(0, plug_as(self, 0, 0, 0));
+		ptr = area_map(HOME_PAGES, variant->thp);
+		ASSERT_EQ(HOME_PAGES, to_device(self->fd, ptr, HOME_PAGES));
+		if (freed)
+			ASSERT_EQ(0, madvise(ptr, HOME_PAGES * PAGE, MADV_FREE));
+		ASSERT_EQ(HOME_PAGES,
+			  device_write(self->fd, ptr, data, HOME_PAGES));
+		ASSERT_TRUE(come_home(self, ptr, BY_EVICTION));
+		EXPECT_TRUE(page_out(ptr));
+		EXPECT_EQ(0, wrong(ptr, 2, HOME_PAGES));
+	}
+	EXPECT_EQ(0, swapoff(SWAP_DISK));
+}
+
+/* Verifies this for a driver that migrates by itself. */
+TEST(free_then_classic_device_write)
+{
+	char *data = area_filled(HOME_PAGES, false, 3);
+	char *ptr = area_filled(HOME_PAGES, false, 4);
+	int fd = device_open(CLASSIC);
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, swap_begin(SWAP_PAGES));
+	ASSERT_EQ(0, device_unplug(fd));
+	ASSERT_EQ(0, device_plug(fd));
+	ASSERT_EQ(0, madvise(ptr, HOME_PAGES * PAGE, MADV_FREE));
+	ASSERT_EQ(HOME_PAGES, to_device(fd, ptr, HOME_PAGES));
+	ASSERT_EQ(HOME_PAGES, device_write(fd, ptr, data, HOME_PAGES));
+	ASSERT_EQ(HOME_PAGES, to_ram(fd, ptr, HOME_PAGES));
+	EXPECT_TRUE(page_out(ptr));
+	EXPECT_EQ(0, wrong(ptr, 3, HOME_PAGES));
+	EXPECT_EQ(0, swapoff(SWAP_DISK));
+	areas_unmap();
+	close(fd);
+}
+
+/*
+ * Copies that fail now and would succeed later.
+ */
+
+static const unsigned int not_now[] = {
+	EAGAIN, EINTR, ENOMEM, EBUSY, ETIMEDOUT, 512 /* ERESTARTSYS */,
+};
+
+static const unsigned int ways_to_fail[] = {
+	HMM_DEVMEM_TEST_FAIL_TO_RAM, HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN,
+	HMM_DEVMEM_TEST_FAIL_WAIT,
+};
+
+/*
+ * Verifies that a CPU fault tries again if the device cannot copy for the moment, in
+ * whichever callback and with whichever errno, for single pages and for windows, and
+ * that no page is lost.
+ */
+TEST_F(devmem, not_now)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 5);
+	size_t i, n;
+
+	if (variant->coherent)
+		return;
+	for (i = 0; i < ARRAY_SIZE(not_now); i++) {
+		for (n = 0; n < ARRAY_SIZE(ways_to_fail); n++) {
+			ASSERT_EQ(self->npages,
+				  to_device(self->fd, ptr, self->npages));
+			ASSERT_EQ(0, device_inject_error(self->fd,
+							 ways_to_fail[n], 1, 20,
+							 not_now[i]));
+			EXPECT_EQ(0, access_signal(ptr + 1200 * PAGE, true));
+			EXPECT_EQ(0, access_signal(ptr + 7 * PAGE, false));
+			EXPECT_EQ(0, wrong(ptr, 5, self->npages));
+			EXPECT_EQ(0, device_used(self->ctl));
+		}
+	}
+	EXPECT_LT(0, SINCE(copy_errors));
+}
+
+/* Verifies that a thread which waits for the device sleeps between two tries. */
+TEST_F(devmem, not_now_sleeps)
+{
+	enum { TIMES = 300 };
+	char *ptr = area_filled(1, false, 6);
+	struct rusage before, after;
+
+	if (variant->coherent)
+		return;
+	ASSERT_EQ(1, to_device(self->fd, ptr, 1));
+	ASSERT_EQ(0, device_inject_error(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM,
+					 0, TIMES, EAGAIN));
+	ASSERT_EQ(0, getrusage(RUSAGE_SELF, &before));
+	EXPECT_EQ(0, wrong(ptr, 6, 1));
+	ASSERT_EQ(0, getrusage(RUSAGE_SELF, &after));
+	EXPECT_EQ(TIMES, SINCE(copy_errors));
+	/* Not each time: a sleep can end before the CPU has switched to another task */
+	EXPECT_LE(TIMES / 2, after.ru_nvcsw - before.ru_nvcsw);
+}
+
+/* A process that waits for the device, in its own code or in a system call. */
+static int waiter(const char *ptr, unsigned long npages, bool in_syscall, int to)
+{
+	if (in_syscall)
+		return write(to, ptr, 100) != 100;
+	return !!wrong(ptr, 7, npages);
+}
+
+/*
+ * Verifies that a CPU fault waits for as long as the device cannot copy, that the
+ * process can be killed meanwhile, also if the fault is in a system call, and that
+ * the fault ends when the device can copy.
+ */
+TEST_F(devmem, not_now_for_long)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 7);
+	int i, fds[2];
+	pid_t pids[4];
+	long errors;
+
+	if (variant->coherent)
+		return;
+	ASSERT_EQ(0, pipe(fds));
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(0, device_inject_error(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM,
+					 0, ALWAYS, EAGAIN));
+	for (i = 0; i < 4; i++) {
+		errors = SINCE(copy_errors);
+		pids[i] = fork();
+		ASSERT_LE(0, pids[i]);
+		if (!pids[i])
+			_exit(waiter(ptr, self->npages, i & 1, fds[1]));
+		/* Wait until the process has tried several times */
+		while (SINCE(copy_errors) < errors + 10)
+			sleep_ms(1);
+	}
+	for (i = 0; i < 4; i++)
+		EXPECT_EQ(0, waitpid(pids[i], NULL, WNOHANG));
+	for (i = 0; i < 2; i++) {
+		kill(pids[i], SIGKILL);
+		EXPECT_EQ(128 + SIGKILL, child_status(pids[i]));
+	}
+	device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
+	for (; i < 4; i++)
+		EXPECT_EQ(0, child_status(pids[i]));
+	EXPECT_EQ(0, wrong(ptr, 7, self->npages));
+	close(fds[0]);
+	close(fds[1]);
+}
+
+TEST_HARNESS_MAIN

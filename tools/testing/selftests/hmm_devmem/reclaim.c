@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A device that is smaller than the memory that is moved to it, the reasons why
+ * pages are left on a device, and devices of all kinds that are removed and added
+ * again while processes use them.
+ */
+#include "fixture.h"
+
+#include <sys/uio.h>
+
+#define SMALL	(16UL << 20)
+
+/* Pages each of which has a different first word. */
+static char *numbered(unsigned long npages, bool thp)
+{
+	char *ptr = area_map(npages, thp);
+	unsigned long i;
+
+	for (i = 0; i < npages; i++)
+		write_word(ptr + i * PAGE, i + 1);
+	return ptr;
+}
+
+static long misnumbered(const char *ptr, unsigned long npages)
+{
+	unsigned long i;
+	long count = 0;
+
+	for (i = 0; i < npages; i++)
+		count += read_word(ptr + i * PAGE) != i + 1;
+	return count;
+}
+
+/*
+ * Verifies that of a range that is larger than the device as much moves as fits,
+ * from the start, and that those pages are not evicted for the rest of the range.
+ */
+TEST_F(devmem, more_than_fits_stops)
+{
+	unsigned long there, npages;
+	char *ptr;
+	int i;
+
+	ASSERT_EQ(0, plug_as(self, variant->coherent ? 0 : SMALL,
+			     HMM_DEVMEM_TEST_RECLAIM, 0));
+	there = device_stats(self->ctl).size;
+	npages = variant->coherent ? there + 8 * HUGE_PAGES : 3 * there;
+	ptr = numbered(npages, variant->thp);
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(there, to_device(self->fd, ptr, npages));
+		EXPECT_EQ(there, resident(self->fd, ptr, there));
+		EXPECT_EQ(there, SINCE(to_device));
+		EXPECT_EQ(0, SINCE(evicted));
+	}
+	EXPECT_EQ(0, misnumbered(ptr, npages));
+	EXPECT_EQ(0, SINCE(copy_errors));
+}
+
+/* A process whose pages fill the device until @go can be read from. */
+static pid_t fork_filling(int nr, unsigned long npages, bool thp, int ready, int go)
+{
+	pid_t pid = fork();
+	char *ptr, byte;
+	int fd;
+
+	if (pid)
+		return pid;
+	fd = device_open(nr);
+	ptr = numbered(npages, thp);
+	if (to_device(fd, ptr, npages) != (long)npages || write(ready, "", 1) != 1 ||
+	    read(go, &byte, 1) != 1)
+		_exit(1);
+	_exit(misnumbered(ptr, npages) ? 2 : 0);
+}
+
+/* Verifies that reclaim evicts each page of others once, and no page of the range. */
+TEST_F(devmem, more_than_fits_evicts_others_once)
+{
+	int ready[2], go[2];
+	unsigned long there;
+	char *ptr, byte;
+	pid_t pid;
+
+	ASSERT_EQ(0, plug_as(self, variant->coherent ? 0 : SMALL,
+			     HMM_DEVMEM_TEST_RECLAIM, 0));
+	there = device_stats(self->ctl).size;
+	ASSERT_EQ(0, pipe(ready));
+	ASSERT_EQ(0, pipe(go));
+	pid = fork_filling(variant->nr, there, variant->thp, ready[1], go[0]);
+	ASSERT_LE(0, pid);
+	ASSERT_EQ(1, read(ready[0], &byte, 1));
+
+	ptr = numbered(there + 8 * HUGE_PAGES, variant->thp);
+	EXPECT_EQ(there, to_device(self->fd, ptr, there + 8 * HUGE_PAGES));
+	EXPECT_EQ(there, resident(self->fd, ptr, there));
+	EXPECT_EQ(there, SINCE(evicted));
+	ASSERT_EQ(1, write(go[1], "", 1));
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, misnumbered(ptr, there + 8 * HUGE_PAGES));
+}
+
+/*
+ * Verifies that pages of others are evicted from a block that also has pages of the
+ * range, and that these stay.
+ */
+TEST_F(devmem, reclaim_beside_own_pages)
+{
+	enum { OTHERS = 15, OWN = 8, SIZE = OTHERS + 1 };
+	char *others, *own;
+
+	if (variant->coherent)
+		return;
+	ASSERT_EQ(0, plug_as(self, SIZE * PAGE, HMM_DEVMEM_TEST_RECLAIM, 0));
+	ASSERT_EQ(SIZE, device_stats(self->ctl).size);
+	others = numbered(OTHERS, false);
+	own = numbered(OWN, false);
+	ASSERT_EQ(OTHERS, to_device(self->fd, others, OTHERS));
+	ASSERT_EQ(1, to_device(self->fd, own, 1));
+	EXPECT_EQ(0, SINCE(evicted));
+	EXPECT_EQ(OWN, to_device(self->fd, own, OWN));
+	EXPECT_EQ(OWN, resident(self->fd, own, OWN));
+	EXPECT_EQ(OTHERS + OWN, SINCE(to_device));
+	EXPECT_EQ(0, misnumbered(own, OWN));
+	EXPECT_EQ(0, misnumbered(others, OTHERS));
+}
+
+#define FIGHT_CALLS	300
+
+/* One of two processes that fight for a page; returns the % of calls that failed. */
+static int fight(int nr, int go)
+{
+	char *ptr = numbered(1, false), byte;
+	int fd = device_open(nr), i, nothing = 0;
+	long ret;
+
+	if (read(go, &byte, 1) != 1)
+		return 101;
+	for (i = 0; i < FIGHT_CALLS; i++) {
+		ret = to_device(fd, ptr, 1);
+		if (ret < 0)
+			return 102;
+		nothing += !ret;
+		if (read_word(ptr) != 1)
+			return 103;
+	}
+	return nothing * 100 / FIGHT_CALLS;
+}
+
+/*
+ * Verifies that a process that needs the only device page waits for it while it is
+ * being migrated for the other process: nearly all calls have success. Each access
+ * of the CPU moves the page back.
+ */
+TEST_F(devmem, fight_for_one_page)
+{
+	enum { NR = 2 };
+	pid_t pids[NR];
+	int go[2], i;
+
+	if (variant->coherent)
+		return;
+	ASSERT_EQ(0, plug_as(self, PAGE, HMM_DEVMEM_TEST_RECLAIM |
+			     HMM_DEVMEM_TEST_ASYNC, 200));
+	ASSERT_EQ(1, device_stats(self->ctl).size);
+	ASSERT_EQ(0, pipe(go));
+	for (i = 0; i < NR; i++) {
+		pids[i] = fork();
+		ASSERT_LE(0, pids[i]);
+		if (!pids[i])
+			_exit(fight(variant->nr, go[0]));
+	}
+	ASSERT_EQ(NR, write(go[1], "go", NR));
+	for (i = 0; i < NR; i++)
+		EXPECT_GT(20, child_status(pids[i]));
+	EXPECT_LT(NR * FIGHT_CALLS * 8 / 10, SINCE(to_device));
+}
+
+/* Verifies that without reclaim the rest stays in RAM, and no page is evicted. */
+TEST_F(devmem, no_reclaim)
+{
+	unsigned long there, npages;
+	char *ptr;
+
+	ASSERT_EQ(0, plug_as(self, variant->coherent ? 0 : SMALL, 0, 0));
+	there = device_stats(self->ctl).size;
+	npages = there + 4 * HUGE_PAGES;
+	ptr = numbered(npages, variant->thp);
+	EXPECT_EQ(there, to_device(self->fd, ptr, npages));
+	EXPECT_EQ(there, resident(self->fd, ptr, npages));
+	EXPECT_EQ(there, resident(self->fd, ptr, there));
+	EXPECT_EQ(0, SINCE(evicted));
+	EXPECT_EQ(0, misnumbered(ptr, npages));
+}
+
+/* Verifies that a process gets room by eviction of others, which lose no data. */
+TEST_F(devmem, reclaim_from_others)
+{
+	enum { NR = 3 };
+	unsigned long npages;
+	pid_t pids[NR];
+	int i, n, fd;
+	char *ptr;
+
+	ASSERT_EQ(0, plug_as(self, variant->coherent ? 0 : SMALL,
+			     HMM_DEVMEM_TEST_RECLAIM, 0));
+	npages = device_stats(self->ctl).size / 2;
+	for (i = 0; i < NR; i++) {
+		pids[i] = fork();
+		ASSERT_LE(0, pids[i]);
+		if (pids[i])
+			continue;
+		fd = device_open(variant->nr);
+		ptr = numbered(npages, variant->thp);
+		for (n = 0; n < 2; n++) {
+			if (to_device(fd, ptr, npages) <= 0)
+				_exit(1);
+			if (misnumbered(ptr, npages))
+				_exit(2);
+		}
+		_exit(0);
+	}
+	for (i = 0; i < NR; i++)
+		EXPECT_EQ(0, child_status(pids[i]));
+	EXPECT_EQ(0, SINCE(copy_errors));
+	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
+
+	/* One after the other, it is certain whose pages are evicted */
+	ptr = numbered(2 * npages, variant->thp);
+	/* Some pages of the range can be evicted to get a large folio */
+	ASSERT_LE(2 * npages - HUGE_PAGES,
+		  to_device(self->fd, ptr, 2 * npages));
+	pids[0] = fork();
+	ASSERT_LE(0, pids[0]);
+	if (!pids[0]) {
+		fd = device_open(variant->nr);
+		ptr = numbered(HUGE_PAGES, variant->thp);
+		_exit(to_device(fd, ptr, HUGE_PAGES) != (long)HUGE_PAGES);
+	}
+	EXPECT_EQ(0, child_status(pids[0]));
+	EXPECT_LE(2 * npages - 3 * HUGE_PAGES,
+		  resident(self->fd, ptr, 2 * npages));
+	EXPECT_EQ(0, misnumbered(ptr, 2 * npages));
+}
+
+/* Verifies that migration ends if no page can be evicted. */
+TEST_F(devmem, reclaim_fails)
+{
+	unsigned long npages;
+	char *ptr, *more;
+
+	ASSERT_EQ(0, plug_as(self, variant->coherent ? 0 : SMALL,
+			     HMM_DEVMEM_TEST_RECLAIM, 0));
+	npages = device_stats(self->ctl).size;
+	ptr = numbered(npages, variant->thp);
+	more = area_filled(HUGE_PAGES, variant->thp, 20);
+	ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
+				   ALWAYS));
+	EXPECT_GE(0, to_device(self->fd, more, HUGE_PAGES));
+	EXPECT_EQ(npages, resident(self->fd, ptr, npages));
+	device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
+	EXPECT_EQ(HUGE_PAGES, to_device(self->fd, more, HUGE_PAGES));
+	EXPECT_EQ(0, wrong(more, 20, HUGE_PAGES));
+	EXPECT_EQ(0, misnumbered(ptr, npages));
+}
+
+/* Verifies that eviction reports why pages are left on the device. */
+TEST_F(devmem, evict_tells_why)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 21);
+	struct iovec vec = { .iov_base = ptr + 5 * PAGE, .iov_len = 3 * PAGE };
+	struct hmm_devmem_test_evict evict;
+	int fds[2];
+
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
+				   ALWAYS));
+	evict = device_evict_why(self->fd);
+	EXPECT_EQ(self->npages, evict.left);
+	EXPECT_EQ(self->npages, evict.not_copied);
+	EXPECT_EQ(0, evict.no_memory + evict.busy);
+
+	device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
+	ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));
+	ASSERT_TRUE(fail_attr("fail_ram", 100, -1));
+	evict = device_evict_why(self->fd);
+	EXPECT_EQ(self->npages, evict.left);
+	EXPECT_EQ(self->npages, evict.no_memory);
+	EXPECT_EQ(0, evict.not_copied + evict.busy);
+	fail_attrs_clear();
+
+	/* Memory that the CPU cannot address cannot be pinned */
+	if (variant->coherent) {
+		ASSERT_EQ(0, pipe(fds));
+		ASSERT_EQ(3 * PAGE, vmsplice(fds[1], &vec, 1, 0));
+		evict = device_evict_why(self->fd);
+		EXPECT_EQ(3, evict.left);
+		EXPECT_EQ(3, evict.busy);
+		EXPECT_EQ(0, evict.no_memory + evict.not_copied);
+		close(fds[0]);
+		close(fds[1]);
+	}
+	evict = device_evict_why(self->fd);
+	EXPECT_EQ(0, evict.left);
+	EXPECT_EQ(0, evict.busy + evict.no_memory + evict.not_copied);
+	EXPECT_EQ(0, wrong(ptr, 21, self->npages));
+}
+
+/* A process that uses the device while the test removes and adds it. */
+static int user(int nr, bool thp, unsigned int seed, const int *stop)
+{
+	const unsigned long npages = HUGE_PAGES + 40;
+	int fd = device_open(nr), round, status;
+	char *ptr = area_filled(npages, thp, seed);
+	pid_t pid;
+	long ret;
+
+	for (round = 0; !__atomic_load_n(stop, __ATOMIC_RELAXED); round++) {
+		ret = to_device(fd, ptr, npages);
+		if (ret < 0 && ret != -ENODEV && ret != -EBUSY && ret != -EAGAIN)
+			return 1;
+		if (round % 4 == 3) {
+			pid = fork();
+			if (!pid)
+				_exit(wrong(ptr, seed, npages) ? 9 : 0);
+			status = child_status(pid);
+			if (status)
+				return status;
+		}
+		if (wrong(ptr, seed, npages))
+			return 2;
+		fill(ptr, ++seed, npages);
+	}
+	return 0;
+}
+
+/*
+ * Verifies that devices of all kinds can be removed, many times, while processes
+ * move and touch memory, fork and exit, and that these processes lose no data.
+ */
+TEST_F(devmem, unplug_all_kinds_under_fire)
+{
+	static const unsigned int kinds[] = {
+		HMM_DEVMEM_TEST_ASYNC, HMM_DEVMEM_TEST_DMA,
+		HMM_DEVMEM_TEST_LAZY, HMM_DEVMEM_TEST_RECLAIM,
+		HMM_DEVMEM_TEST_SYNC | HMM_DEVMEM_TEST_LAZY,
+		HMM_DEVMEM_TEST_ASYNC | HMM_DEVMEM_TEST_DMA |
+		HMM_DEVMEM_TEST_LAZY | HMM_DEVMEM_TEST_RECLAIM,
+	};
+	enum { NR = 4, ROUNDS = 60 };
+	long start, ms, longest = 0;
+	pid_t pids[NR];
+	int *stop, i;
+
+	stop = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, stop);
+	self->replug = true;
+	for (i = 0; i < NR; i++) {
+		pids[i] = fork();
+		ASSERT_LE(0, pids[i]);
+		if (!pids[i])
+			_exit(user(variant->nr, variant->thp, 1000 * i, stop));
+	}
+	for (i = 0; i < ROUNDS; i++) {
+		start = now_ms();
+		EXPECT_EQ(0, device_unplug(self->ctl));
+		ms = now_ms() - start;
+		longest = ms > longest ? ms : longest;
+		EXPECT_EQ(0, device_plug_as(self->ctl,
+					    variant->coherent ? 0 : 4 * HUGE,
+					    kinds[i % ARRAY_SIZE(kinds)],
+					    i % 500));
+		sleep_ms(i % 20);
+	}
+	__atomic_store_n(stop, 1, __ATOMIC_RELAXED);
+	for (i = 0; i < NR; i++)
+		EXPECT_EQ(0, child_status(pids[i]));
+	TH_LOG("longest removal: %ld ms", longest);
+	EXPECT_EQ(ROUNDS, SINCE(kills));
+	EXPECT_EQ(ROUNDS, SINCE(cleanups));
+	EXPECT_EQ(0, SINCE(contexts));
+	munmap(stop, PAGE);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Large folios for which no large destination can be allocated: no memory is lost
+ * when the process zaps them meanwhile, and no folio is split in vain.
+ */
+#include "fixture.h"
+#include "system.h"
+
+#include <pthread.h>
+
+/* Times the zapper must hit a migration; with the bug, each lost 2 MiB of memory. */
+#define ROUNDS		50
+/* The same for small pages, of which the bug lost none. */
+#define SMALL_ROUNDS	4
+/* Pages that the kernel may use otherwise meanwhile; a quarter of what was lost. */
+#define TOLERATED_PAGES	(ROUNDS * (long)HUGE_PAGES / 4)
+#define COPY_US		3000
+
+/**
+ * struct zapper - a thread that zaps memory as soon as it is being migrated
+ * @ptr: The memory.
+ * @size: How much of it is zapped, bytes.
+ * @pagemap: The pagemap file of the process.
+ * @stay: The entry_kind() of memory that is not being migrated.
+ * @stop: Ends the thread.
+ * @hits: How often it has zapped memory.
+ * @thread: The thread.
+ */
+struct zapper {
+	char *ptr;
+	size_t size;
+	int pagemap;
+	unsigned int stay;
+	int stop;
+	int hits;
+	pthread_t thread;
+};
+
+/* The swap type, plus 1, of an entry that is not present; 0 for a present one. */
+static unsigned int entry_kind(const struct zapper *zapper)
+{
+	const off_t offset = (uintptr_t)zapper->ptr / PAGE * sizeof(__u64);
+	__u64 entry;
+
+	if (pread(zapper->pagemap, &entry, sizeof(entry), offset) != sizeof(entry))
+		abort();
+	return entry & PAGEMAP_SWAP ? 1 + (entry & 0x1f) : 0;
+}
+
+static void *zapper_main(void *arg)
+{
+	struct zapper *zapper = arg;
+	unsigned int kind;
+
+	while (!__atomic_load_n(&zapper->stop, __ATOMIC_RELAXED)) {
+		kind = entry_kind(zapper);
+		if (!kind || kind == zapper->stay)
+			continue;
+		madvise(zapper->ptr, zapper->size, MADV_DONTNEED);
+		zapper->hits++;
+	}
+	return NULL;
+}
+
+static void zapper_start(struct zapper *zapper, char *ptr, size_t size)
+{
+	*zapper = (struct zapper) { .ptr = ptr, .size = size };
+	zapper->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	zapper->stay = entry_kind(zapper);
+	if (pthread_create(&zapper->thread, NULL, zapper_main, zapper))
+		abort();
+}
+
+/* Returns whether it has zapped anything. */
+static int zapper_stop(struct zapper *zapper)
+{
+	__atomic_store_n(&zapper->stop, 1, __ATOMIC_RELAXED);
+	pthread_join(zapper->thread, NULL);
+	close(zapper->pagemap);
+	return !!zapper->hits;
+}
+
+/* Bytes to zap: all of a huge page, or its first page, which splits the mapping. */
+static size_t zapped(int round)
+{
+	return round % 2 ? PAGE : HUGE;
+}
+
+/* Number of pages behind the first @size bytes that have another content. */
+static long wrong_behind(const char *ptr, unsigned int seed, size_t size)
+{
+	const unsigned long first = size / PAGE;
+
+	return wrong_from(ptr + size, seed, first, HUGE_PAGES - first);
+}
+
+/* How many more pages than before are in use for nothing that the kernel reports. */
+static long lost_pages(long before)
+{
+	/* Memory that is no longer used can take a moment to become free. */
+	soon(memory_unknown() - before < TOLERATED_PAGES);
+	return memory_unknown() - before;
+}
+
+/*
+ * Verifies that no memory is lost when a huge page for which there is no large
+ * device folio is zapped, as a whole or a part, while it is copied. Core split such
+ * a folio while it was being migrated, and leaked a reference to it if it was not
+ * mapped as a whole any more.
+ */
+TEST_F(devmem, zap_on_the_way_to_the_device)
+{
+	const int rounds = variant->thp ? ROUNDS : SMALL_ROUNDS;
+	struct zapper zapper;
+	int round, hits = 0;
+	long before;
+	char *ptr;
+
+	/* Core splits a folio of coherent memory before the migration begins */
+	if (variant->coherent)
+		return;
+	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, COPY_US));
+	ptr = area_map(HUGE_PAGES, variant->thp);
+	ASSERT_TRUE(fail_attr("fail_device_large", 100, -1));
+	before = memory_unknown();
+	/* Whether the zapper is in time depends on the machine: try again. */
+	for (round = 0; hits < rounds; round++) {
+		madvise(ptr, HUGE, MADV_DONTNEED);
+		fill(ptr, 1, HUGE_PAGES);
+		zapper_start(&zapper, ptr, zapped(round));
+		EXPECT_LE(0, to_device(self->fd, ptr, HUGE_PAGES));
+		hits += zapper_stop(&zapper);
+		EXPECT_EQ(0, wrong_behind(ptr, 1, zapped(round)));
+	}
+	madvise(ptr, HUGE, MADV_DONTNEED);
+	EXPECT_GT(TOLERATED_PAGES, lost_pages(before));
+}
+
+/*
+ * Zap a huge page of device memory while it is migrated back, by a call or by a CPU
+ * fault, until the zapper was in time often enough.
+ */
+static void zap_on_the_way_home(struct __test_metadata *_metadata,
+				struct _test_data_devmem *self, bool thp, bool fault)
+{
+	const int rounds = thp ? ROUNDS : SMALL_ROUNDS, seed = 2 + fault;
+	char *ptr = area_map(HUGE_PAGES, thp);
+	struct zapper zapper;
+	int round, hits = 0;
+
+	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, COPY_US));
+	ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));
+	for (round = 0; hits < rounds; round++) {
+		madvise(ptr, HUGE, MADV_DONTNEED);
+		fill(ptr, seed, HUGE_PAGES);
+		ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+		zapper_start(&zapper, ptr, zapped(round));
+		if (fault)
+			touch(ptr, HUGE_PAGES);
+		else
+			EXPECT_LE(0, to_ram(self->fd, ptr, HUGE_PAGES));
+		hits += zapper_stop(&zapper);
+		EXPECT_EQ(0, wrong_behind(ptr, seed, zapped(round)));
+		madvise(ptr, HUGE, MADV_DONTNEED);
+		ASSERT_EQ(0, device_used_soon(self->ctl, 0));
+	}
+}
+
+/* Verifies this for device memory that is migrated back. */
+TEST_F(devmem, zap_on_the_way_to_ram)
+{
+	/* Core splits a folio of coherent memory before the migration begins */
+	if (!variant->coherent)
+		zap_on_the_way_home(_metadata, self, variant->thp, false);
+}
+
+/* Verifies this for a CPU fault, which must end. */
+TEST_F(devmem, zap_in_a_fault)
+{
+	/* There are no CPU faults on coherent memory, either */
+	if (!variant->coherent)
+		zap_on_the_way_home(_metadata, self, variant->thp, true);
+}
+
+/* Huge pages in the mapping of @ptr, in kB. */
+static long huge_kb(const void *ptr)
+{
+	unsigned long start, end;
+	long kb = -1, found;
+	char line[256];
+	FILE *f = fopen("/proc/self/smaps", "r");
+
+	while (f && kb < 0 && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) != 2 ||
+		    (uintptr_t)ptr < start || (uintptr_t)ptr >= end)
+			continue;
+		while (kb < 0 && fgets(line, sizeof(line), f))
+			if (sscanf(line, "AnonHugePages: %ld kB", &found) == 1)
+				kb = found;
+	}
+	if (f)
+		fclose(f);
+	return kb;
+}
+
+#define FULL_PAGES	(32 * HUGE_PAGES)
+
+/* Fill all pages of the device; returns the memory that is on it. */
+static char *fill_device(struct _test_data_devmem *self, bool coherent)
+{
+	unsigned long i, size;
+	char *ptr;
+
+	if (plug_as(self, coherent ? 0 : 4 * HUGE, 0, 0))
+		return NULL;
+	size = device_stats(self->ctl).size;
+	ptr = area_map(size, true);
+	for (i = 0; i < size; i++)
+		write_word(ptr + i * PAGE, i + 1);
+	return to_device(self->fd, ptr, size) == (long)size ? ptr : NULL;
+}
+
+/*
+ * Verifies that migration to a full device splits no huge pages, neither writable
+ * ones nor read-only ones.
+ */
+TEST_F(devmem, full_device_splits_nothing)
+{
+	char *ptr = area_filled(FULL_PAGES, variant->thp, 4);
+	long before = huge_kb(ptr);
+
+	ASSERT_EQ(variant->thp ? FULL_PAGES * 4 : 0, before);
+	ASSERT_NE(NULL, fill_device(self, variant->coherent));
+	EXPECT_EQ(0, to_device(self->fd, ptr, FULL_PAGES));
+	EXPECT_EQ(before, huge_kb(ptr));
+	ASSERT_EQ(0, mprotect(ptr, FULL_PAGES * PAGE, PROT_READ));
+	EXPECT_EQ(0, to_device(self->fd, ptr, FULL_PAGES));
+	EXPECT_EQ(0, resident(self->fd, ptr, FULL_PAGES));
+	EXPECT_EQ(before, huge_kb(ptr));
+	EXPECT_EQ(0, wrong(ptr, 4, FULL_PAGES));
+}
+
+/* Verifies that only one huge page is split to use the last free device pages. */
+TEST_F(devmem, nearly_full_device_splits_one)
+{
+	enum { NR = 10 };
+	char *ptr = area_filled(FULL_PAGES, variant->thp, 5), *other;
+	long before = huge_kb(ptr);
+
+	ASSERT_EQ(0, mprotect(ptr, FULL_PAGES * PAGE, PROT_READ));
+	other = fill_device(self, variant->coherent);
+	ASSERT_NE(NULL, other);
+	/* TO_RAM, since to drop a part of a large device folio would free no pages */
+	to_ram(self->fd, other + HUGE, NR);
+	EXPECT_EQ(NR, to_device(self->fd, ptr, FULL_PAGES));
+	EXPECT_EQ(NR, resident(self->fd, ptr, FULL_PAGES));
+	EXPECT_EQ(variant->thp ? before - 2048 : 0, huge_kb(ptr));
+	EXPECT_EQ(0, wrong(ptr, 5, FULL_PAGES));
+}
+
+/*
+ * Verifies that a device leaves large folios of a peer, which has the same owner,
+ * alone: it neither moves nor splits them, whether the range is a whole folio or a
+ * part, and whether it is writable or not.
+ */
+TEST_F(devmem, peers_folios_stay_whole)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 6);
+	int peer = device_open(variant->peer), i;
+	long whole;
+
+	ASSERT_LE(0, peer);
+	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_COMMON, 0));
+	ASSERT_EQ(0, device_unplug(peer));
+	ASSERT_EQ(0, device_plug_as(peer, 0, HMM_DEVMEM_TEST_COMMON, 0));
+	ASSERT_EQ(self->npages, to_device(peer, ptr, self->npages));
+	whole = count_states(peer, ptr, self->npages, HMM_DEVMEM_TEST_PROT_PMD);
+	EXPECT_EQ(variant->thp && !variant->coherent ? 2 * HUGE_PAGES : 0, whole);
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(0, to_ram(self->fd, ptr, self->npages));
+		EXPECT_EQ(0, to_ram(self->fd, ptr + 10 * PAGE, 10));
+		EXPECT_EQ(0, to_device(self->fd, ptr, self->npages));
+		EXPECT_EQ(0, to_device(self->fd, ptr + HUGE, 10));
+		EXPECT_EQ(whole, count_states(peer, ptr, self->npages,
+					      HMM_DEVMEM_TEST_PROT_PMD));
+		EXPECT_EQ(self->npages, resident(peer, ptr, self->npages));
+		ASSERT_EQ(0, mprotect(ptr, self->npages * PAGE, PROT_READ));
+	}
+	EXPECT_EQ(0, wrong(ptr, 6, self->npages));
+	ASSERT_EQ(0, device_unplug(peer));
+	ASSERT_EQ(0, device_plug(peer));
+	EXPECT_EQ(0, wrong(ptr, 6, self->npages));
+	close(peer);
+}
+
+TEST_HARNESS_MAIN
