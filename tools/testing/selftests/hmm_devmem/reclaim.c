@@ -10,27 +10,6 @@
 
 #define SMALL	(16UL << 20)
 
-/* Pages each of which has a different first word. */
-static char *numbered(unsigned long npages, bool thp)
-{
-	char *ptr = area_map(npages, thp);
-	unsigned long i;
-
-	for (i = 0; i < npages; i++)
-		write_word(ptr + i * PAGE, i + 1);
-	return ptr;
-}
-
-static long misnumbered(const char *ptr, unsigned long npages)
-{
-	unsigned long i;
-	long count = 0;
-
-	for (i = 0; i < npages; i++)
-		count += read_word(ptr + i * PAGE) != i + 1;
-	return count;
-}
-
 /*
  * Verifies that of a range that is larger than the device as much moves as fits,
  * from the start, and that those pages are not evicted for the rest of the range.
@@ -45,7 +24,7 @@ TEST_F(devmem, more_than_fits_stops)
 			     HMM_DEVMEM_TEST_RECLAIM, 0));
 	there = device_stats(self->ctl).size;
 	npages = variant->coherent ? there + 8 * HUGE_PAGES : 3 * there;
-	ptr = numbered(npages, variant->thp);
+	ptr = area_numbered(npages, variant->thp);
 	for (i = 0; i < 2; i++) {
 		EXPECT_EQ(there, to_device(self->fd, ptr, npages));
 		EXPECT_EQ(there, resident(self->fd, ptr, there));
@@ -66,7 +45,7 @@ static pid_t fork_filling(int nr, unsigned long npages, bool thp, int ready, int
 	if (pid)
 		return pid;
 	fd = device_open(nr);
-	ptr = numbered(npages, thp);
+	ptr = area_numbered(npages, thp);
 	if (to_device(fd, ptr, npages) != (long)npages || write(ready, "", 1) != 1 ||
 	    read(go, &byte, 1) != 1)
 		_exit(1);
@@ -90,7 +69,7 @@ TEST_F(devmem, more_than_fits_evicts_others_once)
 	ASSERT_LE(0, pid);
 	ASSERT_EQ(1, read(ready[0], &byte, 1));
 
-	ptr = numbered(there + 8 * HUGE_PAGES, variant->thp);
+	ptr = area_numbered(there + 8 * HUGE_PAGES, variant->thp);
 	EXPECT_EQ(there, to_device(self->fd, ptr, there + 8 * HUGE_PAGES));
 	EXPECT_EQ(there, resident(self->fd, ptr, there));
 	EXPECT_EQ(there, SINCE(evicted));
@@ -112,8 +91,8 @@ TEST_F(devmem, reclaim_beside_own_pages)
 		return;
 	ASSERT_EQ(0, plug_as(self, SIZE * PAGE, HMM_DEVMEM_TEST_RECLAIM, 0));
 	ASSERT_EQ(SIZE, device_stats(self->ctl).size);
-	others = numbered(OTHERS, false);
-	own = numbered(OWN, false);
+	others = area_numbered(OTHERS, false);
+	own = area_numbered(OWN, false);
 	ASSERT_EQ(OTHERS, to_device(self->fd, others, OTHERS));
 	ASSERT_EQ(1, to_device(self->fd, own, 1));
 	EXPECT_EQ(0, SINCE(evicted));
@@ -129,7 +108,7 @@ TEST_F(devmem, reclaim_beside_own_pages)
 /* One of two processes that fight for a page; returns the % of calls that failed. */
 static int fight(int nr, int go)
 {
-	char *ptr = numbered(1, false), byte;
+	char *ptr = area_numbered(1, false), byte;
 	int fd = device_open(nr), i, nothing = 0;
 	long ret;
 
@@ -184,7 +163,7 @@ TEST_F(devmem, no_reclaim)
 	ASSERT_EQ(0, plug_as(self, variant->coherent ? 0 : SMALL, 0, 0));
 	there = device_stats(self->ctl).size;
 	npages = there + 4 * HUGE_PAGES;
-	ptr = numbered(npages, variant->thp);
+	ptr = area_numbered(npages, variant->thp);
 	EXPECT_EQ(there, to_device(self->fd, ptr, npages));
 	EXPECT_EQ(there, resident(self->fd, ptr, npages));
 	EXPECT_EQ(there, resident(self->fd, ptr, there));
@@ -210,7 +189,7 @@ TEST_F(devmem, reclaim_from_others)
 		if (pids[i])
 			continue;
 		fd = device_open(variant->nr);
-		ptr = numbered(npages, variant->thp);
+		ptr = area_numbered(npages, variant->thp);
 		for (n = 0; n < 2; n++) {
 			if (to_device(fd, ptr, npages) <= 0)
 				_exit(1);
@@ -225,7 +204,7 @@ TEST_F(devmem, reclaim_from_others)
 	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
 
 	/* One after the other, it is certain whose pages are evicted */
-	ptr = numbered(2 * npages, variant->thp);
+	ptr = area_numbered(2 * npages, variant->thp);
 	/* Some pages of the range can be evicted to get a large folio */
 	ASSERT_LE(2 * npages - HUGE_PAGES,
 		  to_device(self->fd, ptr, 2 * npages));
@@ -233,7 +212,7 @@ TEST_F(devmem, reclaim_from_others)
 	ASSERT_LE(0, pids[0]);
 	if (!pids[0]) {
 		fd = device_open(variant->nr);
-		ptr = numbered(HUGE_PAGES, variant->thp);
+		ptr = area_numbered(HUGE_PAGES, variant->thp);
 		_exit(to_device(fd, ptr, HUGE_PAGES) != (long)HUGE_PAGES);
 	}
 	EXPECT_EQ(0, child_status(pids[0]));
@@ -251,7 +230,7 @@ TEST_F(devmem, reclaim_fails)
 	ASSERT_EQ(0, plug_as(self, variant->coherent ? 0 : SMALL,
 			     HMM_DEVMEM_TEST_RECLAIM, 0));
 	npages = device_stats(self->ctl).size;
-	ptr = numbered(npages, variant->thp);
+	ptr = area_numbered(npages, variant->thp);
 	more = area_filled(HUGE_PAGES, variant->thp, 20);
 	ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
 	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,

@@ -208,15 +208,13 @@ static long huge_kb(const void *ptr)
 /* Fill all pages of the device; returns the memory that is on it. */
 static char *fill_device(struct _test_data_devmem *self, bool coherent)
 {
-	unsigned long i, size;
+	unsigned long size;
 	char *ptr;
 
 	if (plug_as(self, coherent ? 0 : 4 * HUGE, 0, 0))
 		return NULL;
 	size = device_stats(self->ctl).size;
-	ptr = area_map(size, true);
-	for (i = 0; i < size; i++)
-		write_word(ptr + i * PAGE, i + 1);
+	ptr = area_numbered(size, true);
 	return to_device(self->fd, ptr, size) == (long)size ? ptr : NULL;
 }
 

@@ -408,6 +408,33 @@ static inline long not_zero(const void *addr, unsigned long npages)
 	return count;
 }
 
+/* Numbers: the first word of each page is different, and the rest is not written. */
+
+static inline void number(char *ptr, unsigned long npages)
+{
+	unsigned long i;
+
+	for (i = 0; i < npages; i++)
+		write_word(ptr + i * PAGE, i + 1);
+}
+
+/* Number of pages with another first word; @first: as for wrong_from(). */
+static inline long misnumbered_from(const char *ptr, unsigned long first,
+				    unsigned long npages)
+{
+	unsigned long i;
+	long count = 0;
+
+	for (i = 0; i < npages; i++)
+		count += read_word(ptr + i * PAGE) != first + i + 1;
+	return count;
+}
+
+static inline long misnumbered(const char *ptr, unsigned long npages)
+{
+	return misnumbered_from(ptr, 0, npages);
+}
+
 /* Accesses that may raise a signal. */
 
 static sigjmp_buf access_env;
@@ -498,6 +525,15 @@ static inline char *area_filled(unsigned long npages, bool thp,
 	char *ptr = area_map(npages, thp);
 
 	fill(ptr, seed, npages);
+	return ptr;
+}
+
+/* Like area_map(), with a number in each page. */
+static inline char *area_numbered(unsigned long npages, bool thp)
+{
+	char *ptr = area_map(npages, thp);
+
+	number(ptr, npages);
 	return ptr;
 }
 

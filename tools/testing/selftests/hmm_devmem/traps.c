@@ -139,26 +139,6 @@ TEST_F(devmem, one_pinned_page_stays_alone)
 		ASSERT_EQ(0, plug_as(self, 16 * HUGE, 0, 0));		\
 } while (0)
 
-/* Write only the first word of each page, so that filling a device is quick. */
-static void number(char *ptr, unsigned long npages)
-{
-	unsigned long i;
-
-	for (i = 0; i < npages; i++)
-		write_word(ptr + i * PAGE, i + 1);
-}
-
-static long misnumbered(const char *ptr, unsigned long first,
-			unsigned long npages)
-{
-	unsigned long i;
-	long count = 0;
-
-	for (i = 0; i < npages; i++)
-		count += read_word(ptr + i * PAGE) != first + i + 1;
-	return count;
-}
-
 /*
  * K3. Verifies that the device reads zeros from memory that the process has dropped
  * and moved again, if the only free device pages are those that the memory had
@@ -173,8 +153,7 @@ TEST_F(devmem, reused_device_memory_is_zero)
 
 	SMALL_DEVICE();
 	size = self->before.size;
-	ptr = area_map(size, variant->thp);
-	number(ptr, size);
+	ptr = area_numbered(size, variant->thp);
 	fill(ptr + HUGE, 31, nr);
 	ASSERT_EQ(size, to_device(self->fd, ptr, size));
 	ASSERT_EQ(0, madvise(ptr + HUGE, nr * PAGE, MADV_DONTNEED));
@@ -183,7 +162,7 @@ TEST_F(devmem, reused_device_memory_is_zero)
 	ASSERT_EQ(nr, device_read(self->fd, ptr + HUGE, data, nr));
 	EXPECT_EQ(0, not_zero(data, nr));
 	EXPECT_EQ(0, not_zero(ptr + HUGE, nr));
-	EXPECT_EQ(0, misnumbered(ptr, 0, HUGE_PAGES));
+	EXPECT_EQ(0, misnumbered(ptr, HUGE_PAGES));
 }
 
 /* D1. Verifies that a huge hole moves, and counts as all of its pages. */
@@ -212,8 +191,7 @@ TEST_F(devmem, huge_hole_gets_the_pages_that_there_are)
 
 	SMALL_DEVICE();
 	size = self->before.size;
-	ptr = area_map(size - room, false);
-	number(ptr, size - room);
+	ptr = area_numbered(size - room, false);
 	ASSERT_EQ(size - room, to_device(self->fd, ptr, size - room));
 	ASSERT_EQ(room, to_device(self->fd, hole, HUGE_PAGES));
 	EXPECT_EQ(room, resident(self->fd, hole, HUGE_PAGES));
@@ -227,7 +205,8 @@ TEST_F(devmem, huge_hole_gets_the_pages_that_there_are)
 	ASSERT_EQ(HUGE_PAGES, to_device(self->fd, hole, HUGE_PAGES));
 	EXPECT_EQ(size, device_used(self->ctl));
 	EXPECT_EQ(0, not_zero(hole, HUGE_PAGES));
-	EXPECT_EQ(0, misnumbered(ptr + 7 * HUGE, 7 * HUGE_PAGES, HUGE_PAGES));
+	EXPECT_EQ(0, misnumbered_from(ptr + 7 * HUGE, 7 * HUGE_PAGES,
+				      HUGE_PAGES));
 }
 
 #define GIB	(512 * HUGE)
@@ -273,15 +252,14 @@ TEST_F(devmem, eviction_from_inside_of_a_large_folio)
 
 	SMALL_DEVICE();
 	size = self->before.size;
-	ptr = area_map(size, variant->thp);
-	number(ptr, size);
+	ptr = area_numbered(size, variant->thp);
 	ASSERT_EQ(size, to_device(self->fd, ptr, size));
 	EXPECT_EQ(0, device_evict(self->fd, first, nr));
 	EXPECT_EQ(size - home, device_used(self->ctl));
 	EXPECT_EQ(home, SINCE(evicted));
 	EXPECT_EQ(0, device_evict(self->fd, first, size - first));
 	EXPECT_EQ(home == nr ? first : 0, device_used(self->ctl));
-	EXPECT_EQ(0, misnumbered(ptr, 0, size));
+	EXPECT_EQ(0, misnumbered(ptr, size));
 }
 
 #define FAIL_PAGE_ALLOC	"/sys/kernel/debug/fail_page_alloc/"
