@@ -5,6 +5,7 @@
  * process has seen the destination of a failed copy.
  */
 #include "fixture.h"
+#include "system.h"
 
 static const unsigned int whole_to_device[] = {
 	HMM_DEVMEM_TEST_FAIL_TO_DEVICE, HMM_DEVMEM_TEST_FAIL_WAIT,
@@ -502,6 +503,59 @@ TEST_F(devmem, fork_then_split_in_fault)
 	ASSERT_EQ(1, write(go[1], "", 1));
 	EXPECT_EQ(0, child_status(pid));
 	EXPECT_EQ(0, wrong(ptr, 19, self->npages));
+}
+
+/* Free memory, MiB. */
+static long mem_free(void)
+{
+	const long kib = number_of(file_read("/proc/meminfo"), "MemFree:");
+
+	return (kib + memory_of_cpus() * (PAGE / 1024)) / 1024;
+}
+
+#define DROP_ROUNDS	40
+
+/*
+ * Verifies that those of many small runs that fail leak no memory, neither at the
+ * destination nor at the source, and that they are not confused with the others:
+ * core uses entries of destinations whose pages are free again.
+ */
+TEST_F(devmem, failed_copies_leave_no_destination)
+{
+	char *ptr = area_filled(HUGE_PAGES, false, 60);
+	unsigned int failed;
+	long before = 0;
+	unsigned long i;
+	int round;
+
+	for (round = 0; round < DROP_ROUNDS; round++) {
+		/* Neighbours in memory are not neighbours on the device: many runs */
+		for (i = 0; i < HUGE_PAGES; i += 64)
+			ASSERT_EQ(32, to_device(self->fd, ptr + i * PAGE, 32));
+		ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+		failed = 30 + round % 60;
+		ASSERT_EQ(0, device_inject(self->fd,
+					   HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN,
+					   round % 5, failed));
+		i = to_ram(self->fd, ptr, HUGE_PAGES);
+		EXPECT_GT(HUGE_PAGES, i);
+		EXPECT_EQ(HUGE_PAGES - i, device_used(self->ctl));
+		EXPECT_EQ(HUGE_PAGES - i, resident(self->fd, ptr, HUGE_PAGES));
+		ASSERT_EQ(0, device_inject(self->fd,
+					   HMM_DEVMEM_TEST_FAIL_TO_DEVICE_RUN,
+					   round % 3, failed));
+		i = to_device(self->fd, ptr, HUGE_PAGES);
+		EXPECT_EQ(i, device_used(self->ctl));
+		EXPECT_EQ(i, resident(self->fd, ptr, HUGE_PAGES));
+		ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE,
+					   0, 0));
+		ASSERT_EQ(0, device_evict_all(self->fd));
+		ASSERT_EQ(0, wrong(ptr, 60, HUGE_PAGES));
+		if (round == DROP_ROUNDS / 4)
+			before = mem_free();
+	}
+	EXPECT_LT(DROP_ROUNDS * 60, SINCE(copy_errors));
+	EXPECT_GT(8, before - mem_free());
 }
 
 TEST_HARNESS_MAIN

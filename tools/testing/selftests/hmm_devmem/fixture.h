@@ -137,6 +137,12 @@ static inline int plug_as(struct _test_data_devmem *self, __u64 size, __u32 flag
 	return ret;
 }
 
+/* Use a part of private memory; the size of coherent memory cannot be chosen. */
+#define SMALL_DEVICE() do {						\
+	if (!variant->coherent)						\
+		ASSERT_EQ(0, plug_as(self, 16 * HUGE, 0, 0));		\
+} while (0)
+
 /* Plug a device. Its own physical range may be in use for a moment: then try again. */
 static inline int plug_soon(int fd)
 {

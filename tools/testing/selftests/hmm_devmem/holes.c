@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Memory that was never touched: which of it gets device pages, and which must not.
+ *
+ * ==== ==========================================================================
+ * D1   drm_pagemap counts a huge hole as one page, and fails because of that
+ * C2   core wants all pages of a huge hole, and crashes if it gets fewer
+ * C3   core collects only the first part of a hole that is larger than a PMD
+ * ==== ==========================================================================
  */
 #include "fixture.h"
 #include "uffd.h"
@@ -143,6 +149,78 @@ TEST_F(devmem, reservations_get_nothing)
 	area_remember(ptr, size);
 	EXPECT_EQ(0, to_device(self->fd, ptr, size / PAGE));
 	EXPECT_EQ(0, SINCE(allocated));
+}
+
+/* D1. Verifies that a huge hole moves, and counts as all of its pages. */
+TEST_F(devmem, huge_hole_counts_all_pages)
+{
+	char *ptr = area_map(HUGE_PAGES, variant->thp);
+
+	ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+	EXPECT_EQ(HUGE_PAGES, resident(self->fd, ptr, HUGE_PAGES));
+	EXPECT_EQ(HUGE_PAGES, SINCE(to_device));
+	EXPECT_EQ(HUGE_PAGES, SINCE(allocated));
+	EXPECT_EQ(0, SINCE(to_ram));
+	EXPECT_EQ(0, not_zero(ptr, HUGE_PAGES));
+}
+
+/*
+ * C2. Verifies that a huge hole for which there are too few free device pages gets
+ * all free ones, and that it gets all its pages once enough are free, even if these
+ * are scattered over the device.
+ */
+TEST_F(devmem, huge_hole_gets_the_pages_that_there_are)
+{
+	const unsigned long room = 100;
+	char *hole = area_map(HUGE_PAGES, variant->thp), *ptr;
+	unsigned long size, i;
+
+	SMALL_DEVICE();
+	size = self->before.size;
+	ptr = area_numbered(size - room, false);
+	ASSERT_EQ(size - room, to_device(self->fd, ptr, size - room));
+	ASSERT_EQ(room, to_device(self->fd, hole, HUGE_PAGES));
+	EXPECT_EQ(room, resident(self->fd, hole, HUGE_PAGES));
+	EXPECT_EQ(size, device_used(self->ctl));
+	EXPECT_EQ(0, not_zero(hole, HUGE_PAGES));
+
+	ASSERT_EQ(0, madvise(hole, HUGE, MADV_DONTNEED));
+	for (i = 0; i < HUGE_PAGES - room; i++)
+		ASSERT_EQ(0, madvise(ptr + 7 * i * PAGE, PAGE, MADV_DONTNEED));
+	ASSERT_EQ(size - HUGE_PAGES, device_used(self->ctl));
+	ASSERT_EQ(HUGE_PAGES, to_device(self->fd, hole, HUGE_PAGES));
+	EXPECT_EQ(size, device_used(self->ctl));
+	EXPECT_EQ(0, not_zero(hole, HUGE_PAGES));
+	EXPECT_EQ(0, misnumbered_from(ptr + 7 * HUGE, 7 * HUGE_PAGES,
+				      HUGE_PAGES));
+}
+
+#define GIB	(512 * HUGE)
+
+/*
+ * C3. Verifies that all pages of a range without page tables move, on both sides of
+ * an address at which even the PUD entry changes.
+ */
+TEST_F(devmem, hole_of_many_huge_pages_goes_whole)
+{
+	const unsigned long npages = 4 * HUGE_PAGES;
+	char *data = area_filled(npages, false, 40);
+	char *ptr, *area;
+
+	area = mmap(NULL, 3 * GIB, PROT_READ | PROT_WRITE, MAP_PRIVATE |
+		    MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	ASSERT_NE(MAP_FAILED, area);
+	area_remember(area, 3 * GIB);
+	madvise(area, 3 * GIB, variant->thp ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	/* Nothing else is mapped in the two GiB around that address */
+	ptr = (char *)(((uintptr_t)area + 2 * GIB - 1) & -GIB);
+	ptr -= npages / 2 * PAGE;
+	ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+	EXPECT_EQ(npages, resident(self->fd, ptr, npages));
+	EXPECT_EQ(npages, device_used(self->ctl));
+	ASSERT_EQ(npages, device_read(self->fd, ptr, data, npages));
+	EXPECT_EQ(0, not_zero(data, npages));
+	EXPECT_EQ(0, not_zero(ptr - HUGE, npages + 2 * HUGE_PAGES));
 }
 
 TEST_HARNESS_MAIN

@@ -100,8 +100,8 @@ static bool poisoned_pages_are_kept(void)
 }
 
 /*
- * N5 of bugs.c. Verifies that CPU faults on pages that are being evicted,
- * some of which can collect no page, leak no memory.
+ * Verifies that CPU faults on pages that are being evicted, some of which can
+ * collect no page, leak no memory (nouveau leaks its arrays then).
  */
 TEST_F(devmem, race_fault_that_collects_nothing)
 {

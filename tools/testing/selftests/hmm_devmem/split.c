@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Large folios for which no large destination can be allocated: no memory is lost
- * when the process zaps them meanwhile, and no folio is split in vain.
+ * Large folios of which a part is evicted, or for which no large destination can be
+ * allocated: their data is not lost, nor is memory when the process zaps them
+ * meanwhile, and no folio is split in vain.
+ *
+ * ==== ==========================================================================
+ * C4   core skips a large folio if eviction begins inside of it
+ * C5   core cannot evict a large folio to small pages
+ * ==== ==========================================================================
  */
 #include "fixture.h"
 #include "system.h"
@@ -289,6 +295,98 @@ TEST_F(devmem, peers_folios_stay_whole)
 	ASSERT_EQ(0, device_plug(peer));
 	EXPECT_EQ(0, wrong(ptr, 6, self->npages));
 	close(peer);
+}
+
+/*
+ * C4. Verifies that eviction of a range which begins and ends inside of large folios
+ * moves all of its pages, and beyond it only the rest of these folios.
+ */
+TEST_F(devmem, eviction_from_inside_of_a_large_folio)
+{
+	const unsigned long first = 300, nr = 3 * HUGE_PAGES;
+	/* The range has parts of four folios */
+	const unsigned long home = variant->thp && !variant->coherent ?
+				   4 * HUGE_PAGES : nr;
+	unsigned long size;
+	char *ptr;
+
+	SMALL_DEVICE();
+	size = self->before.size;
+	ptr = area_numbered(size, variant->thp);
+	ASSERT_EQ(size, to_device(self->fd, ptr, size));
+	EXPECT_EQ(0, device_evict(self->fd, first, nr));
+	EXPECT_EQ(size - home, device_used(self->ctl));
+	EXPECT_EQ(home, SINCE(evicted));
+	EXPECT_EQ(0, device_evict(self->fd, first, size - first));
+	EXPECT_EQ(home == nr ? first : 0, device_used(self->ctl));
+	EXPECT_EQ(0, misnumbered(ptr, size));
+}
+
+#define FAIL_PAGE_ALLOC	"/sys/kernel/debug/fail_page_alloc/"
+
+/* With @some false, let this process get no large folios from here on. */
+static bool large_folios(bool some)
+{
+	return file_write("/proc/thread-self/make-it-fail", some ? "0" : "1") &&
+	       file_write(FAIL_PAGE_ALLOC "task-filter", some ? "N" : "Y") &&
+	       file_write(FAIL_PAGE_ALLOC "ignore-gfp-wait", "N") &&
+	       file_write(FAIL_PAGE_ALLOC "ignore-gfp-highmem", "N") &&
+	       file_write(FAIL_PAGE_ALLOC "verbose", "0") &&
+	       file_write(FAIL_PAGE_ALLOC "min-order", some ? "1" : "9") &&
+	       file_write(FAIL_PAGE_ALLOC "times", some ? "1" : "-1") &&
+	       file_write(FAIL_PAGE_ALLOC "probability", some ? "0" : "100");
+}
+
+#define KHUGEPAGED_SLEEP \
+	"/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs"
+
+/*
+ * Set how long khugepaged, which makes huge pages of small ones, sleeps between
+ * scans; returns the previous value.
+ */
+static long khugepaged_sleeps(long ms)
+{
+	const long old = atol(file_read(KHUGEPAGED_SLEEP));
+
+	return file_write_number(KHUGEPAGED_SLEEP, ms) ? old : -1;
+}
+
+/*
+ * C5. Verifies that large folios move back though no large folio of system memory
+ * can be allocated: by a CPU fault, by eviction, and when the device is removed.
+ */
+TEST_F(devmem, large_folios_come_home_as_small_ones)
+{
+	const long large = variant->thp && !variant->coherent ?
+			   2 * HUGE_PAGES : 0;
+	char *ptr = area_map(self->npages, variant->thp);
+	long sleep;
+	int way;
+
+	if (!large_folios(true))
+		SKIP(return, "no fault injection");
+	sleep = khugepaged_sleeps(1000 * HANG_MS);
+	ASSERT_LT(0, sleep);
+	for (way = 0; way < 3; way++) {
+		fill(ptr, 50 + way, self->npages);
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		EXPECT_EQ(large, count_states(self->fd, ptr, self->npages,
+					      HMM_DEVMEM_TEST_PROT_PMD));
+		EXPECT_TRUE(large_folios(false));
+		if (way == 0)
+			touch(ptr, self->npages);
+		/* A CPU access has not moved coherent memory */
+		EXPECT_EQ(0, way < 2 ? device_evict_all(self->fd) :
+				       device_unplug(self->ctl));
+		EXPECT_TRUE(large_folios(true));
+		EXPECT_EQ(0, pagemap_count(ptr, self->npages, PAGEMAP_SWAP));
+		EXPECT_EQ(0, count_states(self->fd, ptr, self->npages,
+					  HMM_DEVMEM_TEST_PROT_PMD));
+		EXPECT_EQ(0, wrong(ptr, 50 + way, self->npages));
+		EXPECT_EQ(0, madvise(ptr, self->npages * PAGE, MADV_DONTNEED));
+	}
+	EXPECT_EQ(0, device_plug(self->ctl));
+	EXPECT_LT(0, khugepaged_sleeps(sleep));
 }
 
 TEST_HARNESS_MAIN
