@@ -67,19 +67,14 @@ TEST_F(devmem, async_home_two_in_flight)
 }
 
 /* A process with memory on the device that waits to be killed. */
-static pid_t start_victim(int nr, bool thp, int ready)
+static int victim(int nr, bool thp, const struct gate *ready)
 {
-	const pid_t pid = fork();
-	char *ptr;
-	int fd;
+	char *ptr = area_filled(HUGE_PAGES, thp, 4);
+	int fd = device_open(nr);
 
-	if (pid)
-		return pid;
-	fd = device_open(nr);
-	ptr = area_filled(HUGE_PAGES, thp, 4);
 	if (fd < 0 || to_device(fd, ptr, HUGE_PAGES) != HUGE_PAGES ||
-	    write(ready, "", 1) != 1)
-		_exit(1);
+	    !gate_open(ready, 1))
+		return 1;
 	for (;;)
 		pause();
 }
@@ -97,23 +92,18 @@ static void *evict_thread(void *fd)
 TEST_F(devmem, exit_on_the_way_home)
 {
 	pthread_t thread;
-	int ready[2];
-	char byte;
+	struct gate ready;
 	void *left;
 	pid_t pid;
 
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, 400000));
-	ASSERT_EQ(0, pipe(ready));
-	pid = start_victim(variant->nr, variant->thp, ready[1]);
-	ASSERT_LT(0, pid);
-	close(ready[1]);
-	ASSERT_EQ(1, read(ready[0], &byte, 1));
-	close(ready[0]);
+	gate_init(&ready);
+	pid = child_start(victim(variant->nr, variant->thp, &ready));
+	ASSERT_TRUE(gate_meet(&ready));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, evict_thread, &self->fd));
 	/* If the copy is over already, the exit is too late to show the bug */
 	EXPECT_TRUE(soon(device_stats(self->ctl).copying || SINCE(evicted)));
-	ASSERT_EQ(0, kill(pid, SIGKILL));
-	EXPECT_EQ(pid, waitpid(pid, NULL, 0));
+	EXPECT_EQ(128 + SIGKILL, child_kill(pid));
 	ASSERT_EQ(0, pthread_join(thread, &left));
 	EXPECT_EQ(0, (long)left);
 	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
@@ -209,8 +199,7 @@ TEST_F(devmem, async_kill)
 	for (i = 0; i < 5; i++) {
 		const long before = SINCE(to_device);
 
-		pid = fork();
-		ASSERT_LE(0, pid);
+		pid = child_fork();
 		if (!pid) {
 			fd = device_open(variant->nr);
 			ptr = area_filled(MANY, variant->thp, 6);
@@ -221,8 +210,7 @@ TEST_F(devmem, async_kill)
 		}
 		EXPECT_TRUE(soon(SINCE(to_device) != before));
 		sleep_ms(7 * i);
-		kill(pid, SIGKILL);
-		EXPECT_EQ(128 + SIGKILL, child_status(pid));
+		EXPECT_EQ(128 + SIGKILL, child_kill(pid));
 		EXPECT_EQ(0, device_used_soon(self->ctl, 0));
 	}
 	EXPECT_EQ(0, SINCE(contexts));
@@ -268,9 +256,7 @@ TEST_F(devmem, async_races)
 	source = mover.ptr + 1000 * PAGE;
 	ASSERT_EQ(0, pthread_create(&mover.thread, NULL, mover_run, &mover));
 	for (i = 0; i < 12; i++) {
-		pid = fork();
-		if (!pid)
-			_exit(!!wrong(mover.ptr, 7, MANY));
+		pid = child_start(!!wrong(mover.ptr, 7, MANY));
 		to = mremap(source, 64 * PAGE, 64 * PAGE,
 			    MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
 			    target);

@@ -50,8 +50,7 @@ TEST_F(devmem, core_file)
 
 	ASSERT_TRUE(file_write(CORE_PATTERN, "/tmp/core.%p"));
 	mkdir("/tmp", 0777);
-	pid = fork();
-	ASSERT_LE(0, pid);
+	pid = child_fork();
 	if (!pid) {
 		signal(SIGABRT, SIG_DFL);
 		setrlimit(RLIMIT_CORE, &limit);
@@ -80,8 +79,7 @@ TEST_F(devmem, other_process)
 	pid_t pid;
 	int fd;
 
-	pid = fork();
-	ASSERT_LE(0, pid);
+	pid = child_fork();
 	if (!pid) {
 		fill(ptr, 2, self->npages);
 		if (to_device(device_open(variant->nr), ptr, self->npages) !=
@@ -91,11 +89,11 @@ TEST_F(devmem, other_process)
 		_exit(to_device(device_open(variant->nr), ptr, self->npages) !=
 		      (long)self->npages || raise(SIGSTOP));
 	}
-	ASSERT_EQ(pid, waitpid(pid, NULL, WUNTRACED));
+	ASSERT_TRUE(child_stopped(pid));
 	EXPECT_EQ(size, process_vm_readv(pid, &local, 1, &remote, 1, 0));
 	EXPECT_EQ(0, wrong(data, 2, self->npages));
 	kill(pid, SIGCONT);
-	ASSERT_EQ(pid, waitpid(pid, NULL, WUNTRACED));
+	ASSERT_TRUE(child_stopped(pid));
 	memset(data, 0, size);
 	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -136,9 +134,8 @@ TEST_F(devmem, smaps)
 {
 	char *ptr = area_filled(HUGE_PAGES, variant->thp, 1);
 	const long kb = HUGE / 1024;
-	int gate[2];
+	struct gate gate;
 	pid_t pid;
-	char c;
 
 	ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
 	EXPECT_EQ(kb, smaps_kb(ptr, "Rss"));
@@ -146,20 +143,15 @@ TEST_F(devmem, smaps)
 	EXPECT_EQ(kb, smaps_kb(ptr, "Anonymous"));
 	EXPECT_EQ(0, smaps_kb(ptr, "Shared_Clean") + smaps_kb(ptr, "Shared_Dirty"));
 	EXPECT_EQ(kb, smaps_kb(ptr, "Private_Clean") + smaps_kb(ptr, "Private_Dirty"));
-	ASSERT_EQ(0, pipe(gate));
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		close(gate[1]);
-		_exit(read(gate[0], &c, 1));
-	}
+	gate_init(&gate);
+	pid = child_start(!gate_wait(&gate));
 	EXPECT_EQ(kb, smaps_kb(ptr, "Rss"));
 	EXPECT_EQ(kb / 2, smaps_kb(ptr, "Pss"));
 	EXPECT_EQ(kb, smaps_kb(ptr, "Shared_Clean") + smaps_kb(ptr, "Shared_Dirty"));
 	EXPECT_EQ(HUGE_PAGES, resident(self->fd, ptr, HUGE_PAGES));
-	close(gate[1]);
+	ASSERT_TRUE(gate_open(&gate, 1));
 	EXPECT_EQ(0, child_status(pid));
-	close(gate[0]);
+	gate_close(&gate);
 }
 
 /*

@@ -227,18 +227,13 @@ TEST_F(devmem, dma_fails_in_fault_for_long)
 	ptr = area_filled(self->npages, variant->thp, 9);
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
 	ASSERT_TRUE(fail_attr("fail_dma", 100, -1));
-	for (i = 0; i < 2; i++) {
-		pids[i] = fork();
-		ASSERT_LE(0, pids[i]);
-		if (!pids[i])
-			_exit(!!wrong(ptr, 9, self->npages));
-	}
+	for (i = 0; i < 2; i++)
+		pids[i] = child_start(!!wrong(ptr, 9, self->npages));
 	/* Each process has tried more than once: a single try is one batch of pages */
 	EXPECT_TRUE(soon(SINCE(faults) >= 20));
 	for (i = 0; i < 2; i++)
-		EXPECT_EQ(0, waitpid(pids[i], NULL, WNOHANG));
-	kill(pids[0], SIGKILL);
-	EXPECT_EQ(128 + SIGKILL, child_status(pids[0]));
+		EXPECT_TRUE(child_lives(pids[i]));
+	EXPECT_EQ(128 + SIGKILL, child_kill(pids[0]));
 	fail_attrs_clear();
 	EXPECT_EQ(0, child_status(pids[1]));
 	EXPECT_EQ(0, wrong(ptr, 9, self->npages));
@@ -282,38 +277,38 @@ TEST_F(devmem, dma_fails_at_random)
 	EXPECT_EQ(0, wrong(ptr, seed, self->npages));
 }
 
+/* One of several processes on a device. Returns 0 if all is right. */
+static int move_by_dma(int nr, unsigned long npages, bool thp, unsigned int seed)
+{
+	char *ptr = area_filled(npages, thp, seed);
+	int fd = device_open(nr), n;
+
+	for (n = 0; n < 4; n++) {
+		if (to_device(fd, ptr, npages) < 0)
+			return 1;
+		if (n % 2)
+			to_ram(fd, ptr, npages);
+		if (wrong(ptr, seed, npages))
+			return 2;
+		fill(ptr, ++seed, npages);
+	}
+	return 0;
+}
+
 /*
  * Verifies that if all processes together want more bounce buffers, or IOVA, than
  * there is, pages stay where they are and no process gets wrong data.
  */
 TEST_F(devmem, dma_by_many_processes)
 {
-	enum { NR = 4, ROUNDS = 4 };
+	enum { NR = 4 };
 	pid_t pids[NR];
-	int i, n, fd;
-	char *ptr;
-	long ret;
+	int i;
 
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_DMA, 0));
-	for (i = 0; i < NR; i++) {
-		pids[i] = fork();
-		ASSERT_LE(0, pids[i]);
-		if (pids[i])
-			continue;
-		fd = device_open(variant->nr);
-		ptr = area_filled(self->npages, variant->thp, 60 + i);
-		for (n = 0; n < ROUNDS; n++) {
-			ret = to_device(fd, ptr, self->npages);
-			if (ret < 0)
-				_exit(1);
-			if (n % 2)
-				to_ram(fd, ptr, self->npages);
-			if (wrong(ptr, 60 + i + n * NR, self->npages))
-				_exit(2);
-			fill(ptr, 60 + i + (n + 1) * NR, self->npages);
-		}
-		_exit(0);
-	}
+	for (i = 0; i < NR; i++)
+		pids[i] = child_start(move_by_dma(variant->nr, self->npages,
+						  variant->thp, 100 * i));
 	for (i = 0; i < NR; i++)
 		EXPECT_EQ(0, child_status(pids[i]));
 	EXPECT_LT(0, SINCE(to_device));
@@ -505,15 +500,11 @@ TEST_F(devmem, dma_mask_short)
 	EXPECT_EQ(evict.left, evict.no_memory);
 	EXPECT_EQ(-ENOMEM, device_suspend(self->ctl));
 	if (!variant->coherent) {
-		pid = fork();
-		ASSERT_LE(0, pid);
-		if (!pid)
-			_exit(!!wrong(ptr, 90, npages));
+		pid = child_start(!!wrong(ptr, 90, npages));
 		/* The process waits when CPU faults bring no page back any more */
 		EXPECT_TRUE(soon(faulted_in_vain(self, 10)));
-		EXPECT_EQ(0, waitpid(pid, NULL, WNOHANG));
-		kill(pid, SIGKILL);
-		EXPECT_EQ(128 + SIGKILL, child_status(pid));
+		EXPECT_TRUE(child_lives(pid));
+		EXPECT_EQ(128 + SIGKILL, child_kill(pid));
 	}
 	ASSERT_EQ(0, madvise(ptr + rest * PAGE, (npages - rest) * PAGE,
 			     MADV_DONTNEED));

@@ -281,8 +281,7 @@ TEST_F(devmem, fork_and_fail)
 	if (variant->coherent)
 		return;
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
-	pid = fork();
-	ASSERT_LE(0, pid);
+	pid = child_fork();
 	if (!pid) {
 		if (device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
 				  ALWAYS))
@@ -339,14 +338,14 @@ TEST_F(devmem, full)
 }
 
 /* One of the processes that fill the device together. Returns 0 if all is right. */
-static int fill_share(int nr, unsigned long npages, int done, int go)
+static int fill_share(int nr, unsigned long npages, const struct gate *done,
+		      const struct gate *go)
 {
 	int fd = device_open(nr);
 	char *ptr = area_filled(npages, false, getpid());
-	char byte = 0;
 	int status = to_device(fd, ptr, npages) != (long)npages;
 
-	if (write(done, &byte, 1) != 1 || read(go, &byte, 1) != 1)
+	if (!gate_open(done, 1) || !gate_wait(go))
 		return 2;
 	return status ?: wrong(ptr, getpid(), npages) ? 3 : 0;
 }
@@ -359,25 +358,23 @@ TEST_F(devmem, full_by_many_processes)
 {
 	enum { NR = 4 };
 	unsigned long size = self->before.size;
-	int done[2], go[2], i;
+	struct gate done, go;
 	pid_t pids[NR];
-	char bytes[NR] = "";
 	char *ptr;
+	int i;
 
-	ASSERT_EQ(0, pipe(done));
-	ASSERT_EQ(0, pipe(go));
-	for (i = 0; i < NR; i++) {
-		pids[i] = fork();
-		ASSERT_LE(0, pids[i]);
-		if (!pids[i])
-			_exit(fill_share(variant->nr, size / NR, done[1], go[0]));
-	}
+	gate_init(&done);
+	gate_init(&go);
 	for (i = 0; i < NR; i++)
-		ASSERT_EQ(1, read(done[0], bytes, 1));
+		pids[i] = child_start(fill_share(variant->nr, size / NR, &done, &go));
+	for (i = 0; i < NR; i++)
+		ASSERT_TRUE(gate_wait(&done));
 	EXPECT_EQ(size, device_used(self->ctl));
-	ASSERT_EQ(NR, write(go[1], bytes, NR));
+	ASSERT_TRUE(gate_open(&go, NR));
 	for (i = 0; i < NR; i++)
 		EXPECT_EQ(0, child_status(pids[i]));
+	gate_close(&done);
+	gate_close(&go);
 	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
 
 	ptr = area_filled(size, true, 12);
@@ -425,25 +422,6 @@ TEST_F(devmem, fault_without_first_page)
 }
 
 /*
- * Fork a child that shares all pages until @go can be read from: then it checks them
- * and writes to them.
- */
-static pid_t fork_sharing(char *ptr, unsigned int seed, unsigned long npages, int go)
-{
-	pid_t pid = fork();
-	char byte;
-
-	if (pid)
-		return pid;
-	if (read(go, &byte, 1) != 1)
-		_exit(1);
-	if (wrong(ptr, seed, npages))
-		_exit(2);
-	fill(ptr, seed + 1, npages);
-	_exit(wrong(ptr, seed + 1, npages) ? 3 : 0);
-}
-
-/*
  * Verifies that neither process loses data when a large folio that both map is
  * migrated to small pages, because no large folio can be allocated. If core is asked
  * to split the folio while it is being migrated, it does so in one of the page
@@ -452,56 +430,44 @@ static pid_t fork_sharing(char *ptr, unsigned int seed, unsigned long npages, in
 TEST_F(devmem, fork_then_split_to_device)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 15);
-	int go[2];
-	pid_t pid;
+	struct child child;
 
-	ASSERT_EQ(0, pipe(go));
-	pid = fork_sharing(ptr, 15, self->npages, go[0]);
-	ASSERT_LE(0, pid);
+	sharer_start(&child, ptr, 15, self->npages);
 	ASSERT_TRUE(fail_attr("fail_device_large", 100, -1));
 	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
 	fail_attrs_clear();
 	EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
-	ASSERT_EQ(1, write(go[1], "", 1));
-	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, child_end(&child));
 	EXPECT_EQ(0, wrong(ptr, 15, self->npages));
 }
 
 TEST_F(devmem, fork_then_split_to_ram)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 17);
-	int go[2];
-	pid_t pid;
+	struct child child;
 
-	ASSERT_EQ(0, pipe(go));
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
-	pid = fork_sharing(ptr, 17, self->npages, go[0]);
-	ASSERT_LE(0, pid);
+	sharer_start(&child, ptr, 17, self->npages);
 	ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));
 	EXPECT_EQ(self->npages, to_ram(self->fd, ptr, self->npages));
 	fail_attrs_clear();
 	EXPECT_EQ(0, device_used(self->ctl));
-	ASSERT_EQ(1, write(go[1], "", 1));
-	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, child_end(&child));
 	EXPECT_EQ(0, wrong(ptr, 17, self->npages));
 }
 
 TEST_F(devmem, fork_then_split_in_fault)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 19);
-	int go[2];
-	pid_t pid;
+	struct child child;
 
-	ASSERT_EQ(0, pipe(go));
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
-	pid = fork_sharing(ptr, 19, self->npages, go[0]);
-	ASSERT_LE(0, pid);
+	sharer_start(&child, ptr, 19, self->npages);
 	ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));
 	EXPECT_EQ(pattern_word(19, 5 * WORDS), read_word(ptr + 5 * PAGE));
 	EXPECT_EQ(0, wrong(ptr, 19, self->npages));
 	fail_attrs_clear();
-	ASSERT_EQ(1, write(go[1], "", 1));
-	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, child_end(&child));
 	EXPECT_EQ(0, wrong(ptr, 19, self->npages));
 }
 

@@ -18,28 +18,15 @@
 /* Number of small pages in a sweep; few, since each allocation fails once. */
 #define SWEEP_PAGES 40
 
-static bool write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	ssize_t len = strlen(text);
-	bool ok;
-
-	if (fd < 0)
-		return false;
-	ok = write(fd, text, len) == len;
-	close(fd);
-	return ok;
-}
-
 static bool set_both(const char *file, const char *text)
 {
 	char path[100];
 
 	snprintf(path, sizeof(path), DEBUGFS "failslab/%s", file);
-	if (!write_file(path, text))
+	if (!file_write(path, text))
 		return false;
 	snprintf(path, sizeof(path), DEBUGFS "fail_page_alloc/%s", file);
-	return write_file(path, text);
+	return file_write(path, text);
 }
 
 /* Find the start and the end of the code of a kernel function. */
@@ -116,7 +103,7 @@ static bool silence_library(void)
 	for (i = 0; i < sizeof(steps) / sizeof(*steps); i++) {
 		snprintf(path, sizeof(path), DEBUGFS "hmm_devmem/%s/verbose",
 			 steps[i]);
-		if (!write_file(path, "0"))
+		if (!file_write(path, "0"))
 			return false;
 	}
 	return true;
@@ -146,7 +133,7 @@ static void sweep_arm(struct sweep *sweep)
 	sweep->nth += sweep->nth < SWEEP_DENSE || sweep->nth < sweep->dense ?
 		      1 : SWEEP_STEP;
 	snprintf(text, sizeof(text), "%u", sweep->nth);
-	if (!write_file("/proc/thread-self/fail-nth", text))
+	if (!file_write("/proc/thread-self/fail-nth", text))
 		abort();
 }
 
@@ -179,8 +166,8 @@ static bool sweep_setup(void)
 {
 	return set_both("ignore-gfp-wait", "N") && set_both("verbose", "0") &&
 	       silence_library() &&
-	       write_file(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N") &&
-	       write_file(DEBUGFS "fail_page_alloc/min-order", "0");
+	       file_write(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N") &&
+	       file_write(DEBUGFS "fail_page_alloc/min-order", "0");
 }
 
 FIXTURE_VARIANT(nth)

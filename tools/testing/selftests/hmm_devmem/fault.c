@@ -103,14 +103,7 @@ static const unsigned int fail_to_ram[] = {
 /* Exit status of a child that touches a page; it is killed if that never ends. */
 static int touch_in_child(const char *addr)
 {
-	pid_t pid = fork();
-
-	if (!pid) {
-		alarm(HANG_MS / 1000);
-		read_word(addr);
-		_exit(0);
-	}
-	return child_status(pid);
+	return child_run((alarm(HANG_MS / 1000), read_word(addr), 0));
 }
 
 /*
@@ -141,12 +134,11 @@ TEST_F(devmem, copy_error_in_fault_ends_in_sigbus)
  */
 
 /* The grandchild's part of the test below; its parent has been killed. */
-static int touch_as_orphan(char *ptr, int go)
+static int touch_as_orphan(char *ptr, const struct gate *go)
 {
 	unsigned long page;
-	char byte;
 
-	if (read(go, &byte, 1) != 1)
+	if (!gate_wait(go))
 		return 1;
 	alarm(HANG_MS / 1000);
 	for (page = HUGE_PAGES + 64; page--; )
@@ -156,41 +148,49 @@ static int touch_as_orphan(char *ptr, int go)
 	return wrong(ptr, 41, HUGE_PAGES) ? 3 : 0;
 }
 
+/* The part of the process that is killed. */
+static int be_dead_parent(int nr, bool thp, const struct gate *ready,
+			  const struct gate *go, int to)
+{
+	char *ptr = area_filled(HUGE_PAGES + 64, thp, 40);
+	int fd = device_open(nr), status;
+
+	if (to_device(fd, ptr, HUGE_PAGES + 64) != HUGE_PAGES + 64)
+		return 1;
+	if (!child_fork()) {
+		close(fd);
+		status = touch_as_orphan(ptr, go);
+		_exit(write(to, &status, sizeof(status)) < 0);
+	}
+	if (!gate_open(ready, 1))
+		return 2;
+	return pause();
+}
+
 /*
  * K4. Verifies that a child gets its device pages by CPU faults when the process
  * that had put them on the device has been killed.
  */
 TEST_F(devmem, fault_in_child_of_dead_parent)
 {
-	int ready[2], go[2], result[2], status = -1;
+	int result[2], status = -1;
+	struct gate ready, go;
 	pid_t pid;
 
-	ASSERT_EQ(0, pipe(ready) ?: pipe(go) ?: pipe(result));
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		int fd = device_open(variant->nr);
-		char *ptr = area_filled(HUGE_PAGES + 64, variant->thp, 40);
-
-		if (to_device(fd, ptr, HUGE_PAGES + 64) != HUGE_PAGES + 64)
-			_exit(1);
-		if (!fork()) {
-			close(fd);
-			status = touch_as_orphan(ptr, go[0]);
-			_exit(write(result[1], &status, sizeof(status)) < 0);
-		}
-		if (write(ready[1], "", 1) != 1)
-			_exit(1);
-		pause();
-	}
+	gate_init(&ready);
+	gate_init(&go);
+	ASSERT_EQ(0, pipe(result));
+	pid = child_start(be_dead_parent(variant->nr, variant->thp, &ready, &go,
+					 result[1]));
 	close(result[1]);
-	ASSERT_EQ(1, read(ready[0], &status, 1));
-	kill(pid, SIGKILL);
-	EXPECT_EQ(128 + SIGKILL, child_status(pid));
+	ASSERT_TRUE(gate_meet(&ready));
+	EXPECT_EQ(128 + SIGKILL, child_kill(pid));
 	ASSERT_EQ(HUGE_PAGES + 64, device_used(self->ctl));
-	ASSERT_EQ(1, write(go[1], "", 1));
+	ASSERT_TRUE(gate_open(&go, 1));
 	ASSERT_EQ(sizeof(status), read(result[0], &status, sizeof(status)));
 	EXPECT_EQ(0, status);
+	close(result[0]);
+	gate_close(&go);
 	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
 	EXPECT_EQ(0, SINCE(contexts));
 }
@@ -252,12 +252,8 @@ static int remap_and_touch(int nr, bool thp, unsigned long npages)
  */
 TEST_F(devmem, fault_after_mremap_and_device_access)
 {
-	pid_t pid = fork();
-
-	ASSERT_LE(0, pid);
-	if (!pid)
-		_exit(remap_and_touch(variant->nr, variant->thp, self->npages));
-	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, child_run(remap_and_touch(variant->nr, variant->thp,
+					       self->npages)));
 }
 
 /*

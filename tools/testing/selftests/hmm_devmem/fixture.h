@@ -5,6 +5,7 @@
 #ifndef _SELFTESTS_HMM_DEVMEM_FIXTURE_H
 #define _SELFTESTS_HMM_DEVMEM_FIXTURE_H
 
+#include "child.h"
 #include "harness.h"
 #include "test.h"
 

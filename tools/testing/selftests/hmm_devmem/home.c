@@ -234,20 +234,15 @@ TEST_F(devmem, not_now_for_long)
 					 0, ALWAYS, EAGAIN));
 	for (i = 0; i < 4; i++) {
 		errors = SINCE(copy_errors);
-		pids[i] = fork();
-		ASSERT_LE(0, pids[i]);
-		if (!pids[i])
-			_exit(waiter(ptr, self->npages, i & 1, fds[1]));
+		pids[i] = child_start(waiter(ptr, self->npages, i & 1, fds[1]));
 		/* Wait until the process has tried several times */
 		while (SINCE(copy_errors) < errors + 10)
 			sleep_ms(1);
 	}
 	for (i = 0; i < 4; i++)
-		EXPECT_EQ(0, waitpid(pids[i], NULL, WNOHANG));
-	for (i = 0; i < 2; i++) {
-		kill(pids[i], SIGKILL);
-		EXPECT_EQ(128 + SIGKILL, child_status(pids[i]));
-	}
+		EXPECT_TRUE(child_lives(pids[i]));
+	for (i = 0; i < 2; i++)
+		EXPECT_EQ(128 + SIGKILL, child_kill(pids[i]));
 	device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
 	for (; i < 4; i++)
 		EXPECT_EQ(0, child_status(pids[i]));

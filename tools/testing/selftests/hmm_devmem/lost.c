@@ -82,45 +82,33 @@ TEST_F(devmem, lost_page)
 	for (i = 0; i < ARRAY_SIZE(lost); i++) {
 		char *ptr = area_filled(self->npages, variant->thp, 1);
 		char *page = ptr + lost[i] * PAGE;
-		int start[2];
-		char byte = 0;
+		struct gate gate;
 		pid_t pid;
 		long nr;
 
-		ASSERT_EQ(0, pipe(start));
+		gate_init(&gate);
 		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
 		nr = device_page(self, page);
 		ASSERT_LE(0, nr);
-		pid = fork();
-		ASSERT_LE(0, pid);
-		if (!pid) {
-			if (read(start[0], &byte, 1) != 1)
-				_exit(1);
-			if (access_signal(page, false) != SIGBUS)
-				_exit(2);
-			_exit(wrong_but(ptr, 1, self->npages, lost[i]) ? 3 : 0);
-		}
+		pid = child_start(!gate_wait(&gate) ||
+				  access_signal(page, false) != SIGBUS ||
+				  wrong_but(ptr, 1, self->npages, lost[i]));
 		ASSERT_EQ(0, device_lose(self->ctl, nr, 1));
 		EXPECT_EQ(i + 1, SINCE(lost));
-		ASSERT_EQ(1, write(start[1], &byte, 1));
+		ASSERT_TRUE(gate_open(&gate, 1));
 		EXPECT_EQ(SIGBUS, access_signal(page, false));
 		EXPECT_EQ(SIGBUS, access_signal(page, true));
 		EXPECT_EQ(BUS_MCEERR_AR, access_code(page));
 		EXPECT_EQ(page, (char *)((uintptr_t)last_addr & ~(PAGE - 1)));
 		EXPECT_EQ(0, child_status(pid));
 		/* A child that is forked later gets SIGBUS, too */
-		pid = fork();
-		ASSERT_LE(0, pid);
-		if (!pid)
-			_exit(access_signal(page, false) != SIGBUS);
-		EXPECT_EQ(0, child_status(pid));
+		EXPECT_EQ(0, child_run(access_signal(page, false) != SIGBUS));
 		EXPECT_EQ(0, wrong_but(ptr, 1, self->npages, lost[i]));
 		EXPECT_EQ(SIGBUS, access_signal(page, false));
 		EXPECT_EQ(i + 1, debugfs_stat(variant->nr, "\nretired "));
 		ASSERT_EQ(0, munmap(ptr, self->npages * PAGE));
 		EXPECT_EQ(0, device_used_soon(self->ctl, 0));
-		close(start[0]);
-		close(start[1]);
+		gate_close(&gate);
 	}
 }
 
@@ -310,16 +298,9 @@ TEST_F(devmem, suspend_while_lost_page_is_copied)
 	nr = device_page(self, ptr);
 	ASSERT_LE(0, nr);
 	/* Fork this one first, since fork() waits for the migration that follows */
-	loser = fork();
-	ASSERT_LE(0, loser);
-	if (!loser) {
-		soon(device_stats(self->ctl).copying || SINCE(to_ram));
-		_exit(device_lose(self->ctl, nr, 1) < 0);
-	}
-	mover = fork();
-	ASSERT_LE(0, mover);
-	if (!mover)
-		_exit(to_ram(self->fd, ptr, 1) < 0);
+	loser = child_start(!soon(device_stats(self->ctl).copying || SINCE(to_ram)) ||
+			    device_lose(self->ctl, nr, 1) < 0);
+	mover = child_start(to_ram(self->fd, ptr, 1) < 0);
 	EXPECT_TRUE(soon(debugfs_stat(variant->nr, "\nretired ") == 1));
 	ret = device_suspend(self->ctl);
 	EXPECT_EQ(ret ? -EBUSY : 0, ret);
@@ -391,13 +372,9 @@ TEST_F(devmem, lose_under_fire)
 	ASSERT_EQ(0, plug_as(self, variant->coherent ? 0 : 8 * HUGE,
 			     HMM_DEVMEM_TEST_ASYNC, 100));
 	size = variant->coherent ? NR * 2 * HUGE_PAGES : 8 * HUGE_PAGES;
-	for (i = 0; i < NR; i++) {
-		pids[i] = fork();
-		ASSERT_LE(0, pids[i]);
-		if (!pids[i])
-			_exit(use_and_lose(variant->nr, variant->thp, 100 * i,
-					   stop));
-	}
+	for (i = 0; i < NR; i++)
+		pids[i] = child_start(use_and_lose(variant->nr, variant->thp,
+						   100 * i, stop));
 	srand(1);
 	for (i = 0; i < LOSSES; i++) {
 		/* Do not lose everything before the processes have begun to move it */

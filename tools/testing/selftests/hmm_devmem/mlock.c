@@ -221,15 +221,14 @@ TEST_F(devmem, fault_of_page_in_batch)
 	int i;
 
 	ASSERT_NE(NULL, ptr);
-	pid = fork();
-	ASSERT_LE(0, pid);
+	pid = child_fork();
 	if (!pid) {
 		/* Wait until the parent has unmapped the page on the other CPU */
 		if (run_on(1) || raise(SIGSTOP))
 			_exit(1);
 		_exit(wrong(ptr, 1, FEW) ? 2 : 0);
 	}
-	ASSERT_EQ(pid, waitpid(pid, NULL, WUNTRACED));
+	ASSERT_TRUE(child_stopped(pid));
 	ASSERT_EQ(0, run_on(0));
 	ASSERT_EQ(0, give_up(ptr, 0));
 	kill(pid, SIGCONT);

@@ -483,15 +483,9 @@ static int come_home_under_limit(int nr, bool thp, unsigned long npages)
  */
 TEST_F(devmem, home_under_memory_limit)
 {
-	pid_t pid;
-
 	ASSERT_TRUE(cgroup_begin());
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid)
-		_exit(come_home_under_limit(variant->nr, variant->thp,
-					    self->npages));
-	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, child_run(come_home_under_limit(variant->nr, variant->thp,
+						     self->npages)));
 	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
 	EXPECT_TRUE(cgroup_end());
 }

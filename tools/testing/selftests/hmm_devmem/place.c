@@ -55,18 +55,18 @@ static void cpuset_end(void)
 	soon(!rmdir(CPUSET) || errno != EBUSY);
 }
 
+static int evict_bound(int nr, int node, bool cpuset)
+{
+	if (cpuset ? !cpuset_begin(node) : !task_bind(node))
+		return 1;
+	return device_evict_all(device_open(nr)) ? 2 : 0;
+}
+
 /* Evict all pages from a process that may use the memory of one node only. */
 static int evict_by_other(int nr, int node, bool cpuset)
 {
-	pid_t pid = fork();
-	int ret;
+	const int ret = child_run(evict_bound(nr, node, cpuset));
 
-	if (!pid) {
-		if (cpuset ? !cpuset_begin(node) : !task_bind(node))
-			_exit(1);
-		_exit(device_evict_all(device_open(nr)) ? 2 : 0);
-	}
-	ret = child_status(pid);
 	if (cpuset)
 		cpuset_end();
 	return ret;
@@ -137,45 +137,26 @@ static long node_fill(char **ptr)
 	return i;
 }
 
-static void victim(int ready)
+static int victim(const struct gate *ready)
 {
 	char *ptr;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (file_write("/proc/self/oom_score_adj", "1000") &&
-	    node_fill(&ptr) > 0 && write(ready, "", 1) == 1)
+	    node_fill(&ptr) > 0 && gate_open(ready, 1))
 		pause();
-	_exit(1);
+	return 1;
 }
 
 /* The process that the OOM killer takes first; uses all of the node but FULL_KB. */
 static pid_t victim_begin(void)
 {
-	int ready[2];
+	struct gate ready;
 	pid_t pid;
-	char byte;
 
-	if (pipe(ready))
-		return -1;
-	pid = fork();
-	if (!pid)
-		victim(ready[1]);
-	close(ready[1]);
-	if (read(ready[0], &byte, 1) != 1)
-		pid = -1;
-	close(ready[0]);
-	return pid;
-}
-
-static bool victim_lives(pid_t pid)
-{
-	return !waitpid(pid, NULL, WNOHANG);
-}
-
-static bool victim_end(pid_t pid)
-{
-	kill(pid, SIGKILL);
-	return child_status(pid) == 128 + SIGKILL;
+	gate_init(&ready);
+	pid = child_start(victim(&ready));
+	return gate_meet(&ready) ? pid : -1;
 }
 
 /*
@@ -184,25 +165,26 @@ static bool victim_end(pid_t pid)
  */
 #define DECOYS	4
 
+static int decoy(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (getppid() == parent)
+		pause();
+	return 1;
+}
+
 static bool decoys_begin(pid_t *pids)
 {
 	const pid_t parent = getpid();
 	int i;
 
-	for (i = 0; i < DECOYS; i++) {
-		pids[i] = fork();
-		if (pids[i])
-			continue;
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		while (getppid() == parent)
-			pause();
-		_exit(1);
-	}
+	for (i = 0; i < DECOYS; i++)
+		pids[i] = child_start(decoy(parent));
 	for (i = 0; i < DECOYS; i++) {
 		char path[40];
 
 		snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", pids[i]);
-		if (pids[i] < 0 || !file_write(path, "900"))
+		if (!file_write(path, "900"))
 			return false;
 	}
 	return true;
@@ -213,7 +195,7 @@ static void decoys_end(const pid_t *pids)
 	int i;
 
 	for (i = 0; i < DECOYS; i++)
-		victim_end(pids[i]);
+		child_kill(pids[i]);
 }
 
 /*
@@ -305,11 +287,11 @@ TEST_F(devmem, nobody_dies_for_what_is_not_owed)
 		ASSERT_LT(0, pid);
 		EXPECT_TRUE(go_home(self->fd, ptr, OOM_PAGES, way));
 		EXPECT_LT(0, device_used(self->ctl));
-		EXPECT_TRUE(victim_lives(pid));
+		EXPECT_TRUE(child_lives(pid));
 		EXPECT_EQ(kills, vm_events("oom_kill"));
 		ASSERT_EQ(OOM_PAGES, device_read(self->fd, ptr, data, OOM_PAGES));
 		EXPECT_EQ(0, wrong(data, 3 + way, OOM_PAGES));
-		EXPECT_TRUE(victim_end(pid));
+		EXPECT_EQ(128 + SIGKILL, child_kill(pid));
 		EXPECT_EQ(0, device_suspend(self->ctl));
 		EXPECT_EQ(0, device_resume(self->ctl));
 		EXPECT_EQ(OOM_PAGES, pages_on(ptr, OOM_PAGES, NODE));
@@ -341,9 +323,9 @@ TEST_F(devmem, nobody_dies_for_room_on_the_device)
 	left = resident(self->fd, ptr, OOM_PAGES);
 	EXPECT_LT(0, left);
 	EXPECT_EQ(OOM_PAGES - left, resident(self->fd, other, OOM_PAGES));
-	EXPECT_TRUE(victim_lives(pid));
+	EXPECT_TRUE(child_lives(pid));
 	EXPECT_EQ(kills, vm_events("oom_kill"));
-	EXPECT_TRUE(victim_end(pid));
+	EXPECT_EQ(128 + SIGKILL, child_kill(pid));
 	EXPECT_EQ(OOM_PAGES, to_device(self->fd, other, OOM_PAGES));
 	EXPECT_EQ(OOM_PAGES, pages_on(ptr, OOM_PAGES, NODE));
 	EXPECT_EQ(0, wrong(ptr, 7, OOM_PAGES));

@@ -84,33 +84,14 @@ TEST_F(devmem, resume_elsewhere)
 /* Verifies that pages move back that only a child has, with the file closed. */
 TEST_F(devmem, suspend_with_child)
 {
-	char *ptr = area_filled(self->npages, variant->thp, 4);
-	int fd = device_open(variant->nr);
-	int start[2];
-	char byte = 0;
-	pid_t pid;
+	struct child heir;
 
-	ASSERT_LE(0, fd);
-	ASSERT_EQ(0, pipe(start));
-	ASSERT_EQ(self->npages, to_device(fd, ptr, self->npages));
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		close(fd);
-		if (read(start[0], &byte, 1) != 1)
-			_exit(1);
-		_exit(!!wrong(ptr, 4, self->npages));
-	}
-	ASSERT_EQ(0, munmap(ptr, self->npages * PAGE));
-	close(fd);
+	ASSERT_TRUE(heir_start(&heir, variant->nr, self->npages, variant->thp, 4));
 	ASSERT_EQ(0, device_suspend(self->ctl));
 	EXPECT_EQ(0, device_used(self->ctl));
-	ASSERT_EQ(1, write(start[1], &byte, 1));
-	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, child_end(&heir));
 	EXPECT_EQ(0, SINCE(faults));
 	ASSERT_EQ(0, device_resume(self->ctl));
-	close(start[0]);
-	close(start[1]);
 }
 
 /* Verifies that devices of all kinds can be suspended. */
@@ -244,8 +225,7 @@ TEST_F(devmem, mmap_lock_is_kept)
 	int fd, i, back[2];
 
 	ASSERT_EQ(0, pipe(back));
-	keeper = fork();
-	ASSERT_LE(0, keeper);
+	keeper = child_fork();
 	if (!keeper) {
 		fd = device_open(variant->nr);
 		to_device(fd, ptr, 10);
@@ -259,8 +239,7 @@ TEST_F(devmem, mmap_lock_is_kept)
 	ASSERT_LE(0, fd);
 	ASSERT_TRUE(soon(device_stats(self->ctl).mm_locks));
 	for (i = 0; i < 2; i++) {
-		movers[i] = fork();
-		ASSERT_LE(0, movers[i]);
+		movers[i] = child_fork();
 		if (!movers[i]) {
 			if (i)
 				to_ram(fd, ptr, self->npages);
@@ -274,12 +253,9 @@ TEST_F(devmem, mmap_lock_is_kept)
 	ASSERT_EQ(0, device_suspend(self->ctl));
 	EXPECT_EQ(0, device_used(self->ctl));
 	ASSERT_EQ(0, device_resume(self->ctl));
-	for (i = 0; i < 2; i++) {
-		kill(movers[i], SIGKILL);
-		EXPECT_EQ(128 + SIGKILL, child_status(movers[i]));
-	}
-	kill(keeper, SIGKILL);
-	EXPECT_EQ(128 + SIGKILL, child_status(keeper));
+	for (i = 0; i < 2; i++)
+		EXPECT_EQ(128 + SIGKILL, child_kill(movers[i]));
+	EXPECT_EQ(128 + SIGKILL, child_kill(keeper));
 	close(fd);
 	close(back[0]);
 	close(back[1]);
@@ -345,11 +321,9 @@ static void users_start(struct users *users, int nr, bool thp,
 
 	users->stop = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 			   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	for (i = 0; i < USERS; i++) {
-		users->pids[i] = fork();
-		if (!users->pids[i])
-			_exit(user(nr, thp, 1000 * i, users->stop, pause_ms));
-	}
+	for (i = 0; i < USERS; i++)
+		users->pids[i] = child_start(user(nr, thp, 1000 * i,
+						  users->stop, pause_ms));
 }
 
 /* Stop the processes; returns how many have failed. */
@@ -405,8 +379,7 @@ TEST_F(devmem, unplug_suspended)
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
 
 	/* Suspend and removal at the same time, in any order */
-	pid = fork();
-	ASSERT_LE(0, pid);
+	pid = child_fork();
 	if (!pid) {
 		for (i = 0; i < 30; i++) {
 			int ret = device_suspend(self->ctl);

@@ -11,19 +11,14 @@
 TEST_F(devmem, fork_both_write)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 1);
-	pid_t pid;
+	struct child child;
 
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		if (wrong(ptr, 1, self->npages))
-			_exit(1);
-		fill(ptr, 2, self->npages);
-		_exit(!!wrong(ptr, 2, self->npages));
-	}
+	sharer_start(&child, ptr, 1, self->npages);
+	/* Both write at the same time */
+	ASSERT_TRUE(gate_open(&child.gate, 1));
 	fill(ptr, 3, self->npages / 2);
-	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, child_end(&child));
 	EXPECT_EQ(0, wrong(ptr, 3, self->npages / 2));
 	EXPECT_EQ(0, wrong_from(ptr + self->npages / 2 * PAGE, 1,
 				self->npages / 2, self->npages / 2));
@@ -32,56 +27,24 @@ TEST_F(devmem, fork_both_write)
 /* Verifies that a child keeps the device pages of a parent that has exited. */
 TEST_F(devmem, fork_parent_exits)
 {
-	int result[2], start[2], status = -1;
-	char *ptr;
-	pid_t pid;
+	struct orphan orphan;
 
-	ASSERT_EQ(0, pipe(result));
-	ASSERT_EQ(0, pipe(start));
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		int fd = device_open(variant->nr);
-
-		ptr = area_filled(self->npages, variant->thp, 4);
-		if (to_device(fd, ptr, self->npages) != (long)self->npages)
-			_exit(1);
-		if (fork())
-			_exit(0);
-		/* Not before the test says that the parent is gone */
-		close(fd);
-		if (read(start[0], &status, sizeof(status)) != sizeof(status))
-			_exit(1);
-		status = wrong(ptr, 4, self->npages);
-		_exit(write(result[1], &status, sizeof(status)) < 0);
-	}
-	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, orphan_start(&orphan, variant->nr, self->npages,
+				  variant->thp, 4));
 	EXPECT_EQ(self->npages, device_used(self->ctl));
-	ASSERT_EQ(sizeof(status), write(start[1], &status, sizeof(status)));
-	close(result[1]);
-	ASSERT_EQ(sizeof(status), read(result[0], &status, sizeof(status)));
-	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, orphan_end(&orphan));
 	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
-	close(result[0]);
-	close(start[0]);
-	close(start[1]);
 }
 
 /* Verifies that the exit of a child takes no pages from its parent. */
 TEST_F(devmem, fork_child_exits)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 5);
-	pid_t pid;
 	int i;
 
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
-	for (i = 0; i < 3; i++) {
-		pid = fork();
-		ASSERT_LE(0, pid);
-		if (!pid)
-			_exit(0);
-		EXPECT_EQ(0, child_status(pid));
-	}
+	for (i = 0; i < 3; i++)
+		EXPECT_EQ(0, child_run(0));
 	EXPECT_EQ(self->npages, device_used_soon(self->ctl, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 5, self->npages));
 }
@@ -90,28 +53,13 @@ TEST_F(devmem, fork_child_exits)
 TEST_F(devmem, fork_then_migrate)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 6);
-	int start[2];
-	char byte = 0;
-	pid_t pid;
+	struct child child;
 
-	ASSERT_EQ(0, pipe(start));
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		if (read(start[0], &byte, 1) != 1)
-			_exit(1);
-		if (wrong(ptr, 6, self->npages))
-			_exit(2);
-		fill(ptr, 7, self->npages);
-		_exit(!!wrong(ptr, 7, self->npages));
-	}
+	sharer_start(&child, ptr, 6, self->npages);
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
 	EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
-	ASSERT_EQ(1, write(start[1], &byte, 1));
-	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, child_end(&child));
 	EXPECT_EQ(0, wrong(ptr, 6, self->npages));
-	close(start[0]);
-	close(start[1]);
 }
 
 /* Verifies that a child does not see the device's writes, and that none is lost. */
@@ -119,25 +67,17 @@ TEST_F(devmem, fork_device_writes)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 14);
 	char *data = area_filled(self->npages, false, 15);
-	int start[2];
-	char byte = 0;
+	struct gate gate;
 	pid_t pid;
 
-	ASSERT_EQ(0, pipe(start));
+	gate_init(&gate);
 	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		if (read(start[0], &byte, 1) != 1)
-			_exit(1);
-		_exit(!!wrong(ptr, 14, self->npages));
-	}
+	pid = child_start(!gate_wait(&gate) || wrong(ptr, 14, self->npages));
 	EXPECT_EQ(self->npages, device_write(self->fd, ptr, data, self->npages));
-	EXPECT_EQ(1, write(start[1], &byte, 1));
+	EXPECT_TRUE(gate_open(&gate, 1));
 	EXPECT_EQ(0, child_status(pid));
 	EXPECT_EQ(0, wrong(ptr, 15, self->npages));
-	close(start[0]);
-	close(start[1]);
+	gate_close(&gate);
 }
 
 /*
@@ -164,84 +104,62 @@ TEST_F(devmem, close_then_touch)
 /* Verifies this for pages that only a child still maps. */
 TEST_F(devmem, close_then_child_touches)
 {
-	char *ptr = area_filled(self->npages, variant->thp, 9);
-	int fd = device_open(variant->nr);
-	int start[2];
-	char byte = 0;
-	pid_t pid;
+	struct child heir;
 
-	ASSERT_LE(0, fd);
-	ASSERT_EQ(0, pipe(start));
-	ASSERT_EQ(self->npages, to_device(fd, ptr, self->npages));
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		close(fd);
-		if (read(start[0], &byte, 1) != 1)
-			_exit(1);
-		_exit(!!wrong(ptr, 9, self->npages));
-	}
-	ASSERT_EQ(0, munmap(ptr, self->npages * PAGE));
-	close(fd);
+	ASSERT_TRUE(heir_start(&heir, variant->nr, self->npages, variant->thp, 9));
 	ASSERT_EQ(self->npages, device_used(self->ctl));
 	EXPECT_EQ(1, SINCE(contexts));
-	ASSERT_EQ(1, write(start[1], &byte, 1));
-	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, child_end(&heir));
 	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
 	EXPECT_EQ(0, SINCE(contexts));
-	close(start[0]);
-	close(start[1]);
+}
+
+/* Returns 0 if all pages of a new area are on the device. */
+static int leave_on_device(int nr, unsigned long npages, bool thp, unsigned int seed)
+{
+	char *ptr = area_filled(npages, thp, seed);
+
+	return to_device(device_open(nr), ptr, npages) != (long)npages;
 }
 
 /* Verifies that a process that exits leaves no pages on the device. */
 TEST_F(devmem, exit)
 {
-	pid_t pid = fork();
-	char *ptr;
-	int fd;
-
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		fd = device_open(variant->nr);
-		ptr = area_filled(self->npages, variant->thp, 10);
-		_exit(to_device(fd, ptr, self->npages) != (long)self->npages);
-	}
-	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, child_run(leave_on_device(variant->nr, self->npages,
+					       variant->thp, 10)));
 	EXPECT_EQ(self->npages, SINCE(to_device));
 	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
 	EXPECT_EQ(0, SINCE(contexts));
 }
 
+static int use_for_ever(int nr, unsigned long npages, bool thp,
+			const struct gate *ready)
+{
+	char *ptr = area_filled(npages, thp, 11);
+	int fd = device_open(nr);
+
+	if (to_device(fd, ptr, npages) < 0 || !gate_open(ready, 1))
+		return 1;
+	for (;;) {
+		to_device(fd, ptr, npages);
+		touch(ptr, npages);
+		to_ram(fd, ptr, npages);
+	}
+}
+
 /* Verifies this for a process that is killed while it uses the device. */
 TEST_F(devmem, kill)
 {
-	int ready[2];
-	char byte = 0;
-	char *ptr;
+	struct gate ready;
 	pid_t pid;
-	int fd, i;
+	int i;
 
 	for (i = 0; i < 5; i++) {
-		ASSERT_EQ(0, pipe(ready));
-		pid = fork();
-		ASSERT_LE(0, pid);
-		if (!pid) {
-			fd = device_open(variant->nr);
-			ptr = area_filled(self->npages, variant->thp, 11);
-			if (to_device(fd, ptr, self->npages) < 0 ||
-			    write(ready[1], &byte, 1) != 1)
-				_exit(1);
-			for (;;) {
-				to_device(fd, ptr, self->npages);
-				touch(ptr, self->npages);
-				to_ram(fd, ptr, self->npages);
-			}
-		}
-		close(ready[1]);
-		EXPECT_EQ(1, read(ready[0], &byte, 1));
-		close(ready[0]);
-		kill(pid, SIGKILL);
-		EXPECT_EQ(128 + SIGKILL, child_status(pid));
+		gate_init(&ready);
+		pid = child_start(use_for_ever(variant->nr, self->npages,
+					       variant->thp, &ready));
+		EXPECT_TRUE(gate_meet(&ready));
+		EXPECT_EQ(128 + SIGKILL, child_kill(pid));
 		EXPECT_EQ(0, device_used_soon(self->ctl, 0));
 		EXPECT_EQ(0, SINCE(contexts));
 	}
@@ -251,17 +169,10 @@ TEST_F(devmem, kill)
 /* Verifies that a process never sees data that another one had on the device. */
 TEST_F(devmem, nothing_left_for_others)
 {
-	pid_t pid = fork();
 	char *ptr, *data;
-	int fd;
 
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		fd = device_open(variant->nr);
-		ptr = area_filled(self->npages, variant->thp, 12);
-		_exit(to_device(fd, ptr, self->npages) != (long)self->npages);
-	}
-	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, child_run(leave_on_device(variant->nr, self->npages,
+					       variant->thp, 12)));
 	ASSERT_EQ(0, device_used_soon(self->ctl, 0));
 	ptr = area_map(self->npages, variant->thp);
 	data = area_filled(self->npages, false, 13);
@@ -271,31 +182,32 @@ TEST_F(devmem, nothing_left_for_others)
 	EXPECT_EQ(0, not_zero(ptr, self->npages));
 }
 
+/* One of several processes on a device. Returns 0 if all is right. */
+static int move_and_write(int nr, unsigned long npages, bool thp, unsigned int seed)
+{
+	char *ptr = area_filled(npages, thp, seed);
+	int fd = device_open(nr), n;
+
+	for (n = 0; n < 5; n++) {
+		if (to_device(fd, ptr, npages) != (long)npages)
+			return 1;
+		if (wrong(ptr, seed, npages))
+			return 2;
+		fill(ptr, ++seed, npages);
+	}
+	return 0;
+}
+
 /* Verifies that processes do not disturb each other on one device. */
 TEST_F(devmem, many_processes)
 {
 	enum { NR = 4 };
 	pid_t pids[NR];
-	char *ptr;
-	int i, n, fd;
+	int i;
 
-	for (i = 0; i < NR; i++) {
-		pids[i] = fork();
-		ASSERT_LE(0, pids[i]);
-		if (pids[i])
-			continue;
-		fd = device_open(variant->nr);
-		ptr = area_filled(self->npages, variant->thp, 20 + i);
-		for (n = 0; n < 5; n++) {
-			if (to_device(fd, ptr, self->npages) !=
-			    (long)self->npages)
-				_exit(1);
-			if (wrong(ptr, 20 + i + n * NR, self->npages))
-				_exit(2);
-			fill(ptr, 20 + i + (n + 1) * NR, self->npages);
-		}
-		_exit(0);
-	}
+	for (i = 0; i < NR; i++)
+		pids[i] = child_start(move_and_write(variant->nr, self->npages,
+						     variant->thp, 100 * i));
 	for (i = 0; i < NR; i++)
 		EXPECT_EQ(0, child_status(pids[i]));
 	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
@@ -450,15 +362,10 @@ TEST_F(devmem, race_fork)
 	char *ptr = area_filled(RACE_PAGES, variant->thp, 30);
 	struct race race = { .fd = self->fd, .ptr = ptr };
 	int i, bad = 0;
-	pid_t pid;
 
 	ASSERT_EQ(0, pthread_create(&race.thread, NULL, mover_until, &race));
-	for (i = 0; i < 20; i++) {
-		pid = fork();
-		if (!pid)
-			_exit(!!wrong(ptr, 30, RACE_PAGES));
-		bad += child_status(pid) != 0;
-	}
+	for (i = 0; i < 20; i++)
+		bad += child_run(!!wrong(ptr, 30, RACE_PAGES)) != 0;
 	__atomic_store_n(&race.stop, 1, __ATOMIC_RELAXED);
 	pthread_join(race.thread, NULL);
 	EXPECT_EQ(0, bad);

@@ -35,46 +35,41 @@ TEST_F(devmem, more_than_fits_stops)
 	EXPECT_EQ(0, SINCE(copy_errors));
 }
 
-/* A process whose pages fill the device until @go can be read from. */
-static pid_t fork_filling(int nr, unsigned long npages, bool thp, int ready, int go)
+/* A process whose pages fill the device until @go is open. */
+static int fill_until(int nr, unsigned long npages, bool thp,
+		      const struct gate *ready, const struct gate *go)
 {
-	pid_t pid = fork();
-	char *ptr, byte;
-	int fd;
+	char *ptr = area_numbered(npages, thp);
 
-	if (pid)
-		return pid;
-	fd = device_open(nr);
-	ptr = area_numbered(npages, thp);
-	if (to_device(fd, ptr, npages) != (long)npages || write(ready, "", 1) != 1 ||
-	    read(go, &byte, 1) != 1)
-		_exit(1);
-	_exit(misnumbered(ptr, npages) ? 2 : 0);
+	if (to_device(device_open(nr), ptr, npages) != (long)npages ||
+	    !gate_open(ready, 1) || !gate_wait(go))
+		return 1;
+	return misnumbered(ptr, npages) ? 2 : 0;
 }
 
 /* Verifies that reclaim evicts each page of others once, and no page of the range. */
 TEST_F(devmem, more_than_fits_evicts_others_once)
 {
-	int ready[2], go[2];
+	struct gate ready, go;
 	unsigned long there;
-	char *ptr, byte;
 	pid_t pid;
+	char *ptr;
 
 	ASSERT_EQ(0, plug_as(self, variant->coherent ? 0 : SMALL,
 			     HMM_DEVMEM_TEST_RECLAIM, 0));
 	there = device_stats(self->ctl).size;
-	ASSERT_EQ(0, pipe(ready));
-	ASSERT_EQ(0, pipe(go));
-	pid = fork_filling(variant->nr, there, variant->thp, ready[1], go[0]);
-	ASSERT_LE(0, pid);
-	ASSERT_EQ(1, read(ready[0], &byte, 1));
+	gate_init(&ready);
+	gate_init(&go);
+	pid = child_start(fill_until(variant->nr, there, variant->thp, &ready, &go));
+	ASSERT_TRUE(gate_meet(&ready));
 
 	ptr = area_numbered(there + 8 * HUGE_PAGES, variant->thp);
 	EXPECT_EQ(there, to_device(self->fd, ptr, there + 8 * HUGE_PAGES));
 	EXPECT_EQ(there, resident(self->fd, ptr, there));
 	EXPECT_EQ(there, SINCE(evicted));
-	ASSERT_EQ(1, write(go[1], "", 1));
+	ASSERT_TRUE(gate_open(&go, 1));
 	EXPECT_EQ(0, child_status(pid));
+	gate_close(&go);
 	EXPECT_EQ(0, misnumbered(ptr, there + 8 * HUGE_PAGES));
 }
 
@@ -106,13 +101,13 @@ TEST_F(devmem, reclaim_beside_own_pages)
 #define FIGHT_CALLS	300
 
 /* One of two processes that fight for a page; returns the % of calls that failed. */
-static int fight(int nr, int go)
+static int fight(int nr, const struct gate *go)
 {
-	char *ptr = area_numbered(1, false), byte;
+	char *ptr = area_numbered(1, false);
 	int fd = device_open(nr), i, nothing = 0;
 	long ret;
 
-	if (read(go, &byte, 1) != 1)
+	if (!gate_wait(go))
 		return 101;
 	for (i = 0; i < FIGHT_CALLS; i++) {
 		ret = to_device(fd, ptr, 1);
@@ -134,23 +129,21 @@ TEST_F(devmem, fight_for_one_page)
 {
 	enum { NR = 2 };
 	pid_t pids[NR];
-	int go[2], i;
+	struct gate go;
+	int i;
 
 	if (variant->coherent)
 		return;
 	ASSERT_EQ(0, plug_as(self, PAGE, HMM_DEVMEM_TEST_RECLAIM |
 			     HMM_DEVMEM_TEST_ASYNC, 200));
 	ASSERT_EQ(1, device_stats(self->ctl).size);
-	ASSERT_EQ(0, pipe(go));
-	for (i = 0; i < NR; i++) {
-		pids[i] = fork();
-		ASSERT_LE(0, pids[i]);
-		if (!pids[i])
-			_exit(fight(variant->nr, go[0]));
-	}
-	ASSERT_EQ(NR, write(go[1], "go", NR));
+	gate_init(&go);
+	for (i = 0; i < NR; i++)
+		pids[i] = child_start(fight(variant->nr, &go));
+	ASSERT_TRUE(gate_open(&go, NR));
 	for (i = 0; i < NR; i++)
 		EXPECT_GT(20, child_status(pids[i]));
+	gate_close(&go);
 	EXPECT_LT(NR * FIGHT_CALLS * 8 / 10, SINCE(to_device));
 }
 
@@ -171,33 +164,42 @@ TEST_F(devmem, no_reclaim)
 	EXPECT_EQ(0, misnumbered(ptr, npages));
 }
 
+/* One of several processes that want half of the device. Returns 0 if all is right. */
+static int use_twice(int nr, unsigned long npages, bool thp)
+{
+	char *ptr = area_numbered(npages, thp);
+	int fd = device_open(nr), n;
+
+	for (n = 0; n < 2; n++) {
+		if (to_device(fd, ptr, npages) <= 0)
+			return 1;
+		if (misnumbered(ptr, npages))
+			return 2;
+	}
+	return 0;
+}
+
+static int use_huge_page(int nr, bool thp)
+{
+	char *ptr = area_numbered(HUGE_PAGES, thp);
+
+	return to_device(device_open(nr), ptr, HUGE_PAGES) != (long)HUGE_PAGES;
+}
+
 /* Verifies that a process gets room by eviction of others, which lose no data. */
 TEST_F(devmem, reclaim_from_others)
 {
 	enum { NR = 3 };
 	unsigned long npages;
 	pid_t pids[NR];
-	int i, n, fd;
 	char *ptr;
+	int i;
 
 	ASSERT_EQ(0, plug_as(self, variant->coherent ? 0 : SMALL,
 			     HMM_DEVMEM_TEST_RECLAIM, 0));
 	npages = device_stats(self->ctl).size / 2;
-	for (i = 0; i < NR; i++) {
-		pids[i] = fork();
-		ASSERT_LE(0, pids[i]);
-		if (pids[i])
-			continue;
-		fd = device_open(variant->nr);
-		ptr = area_numbered(npages, variant->thp);
-		for (n = 0; n < 2; n++) {
-			if (to_device(fd, ptr, npages) <= 0)
-				_exit(1);
-			if (misnumbered(ptr, npages))
-				_exit(2);
-		}
-		_exit(0);
-	}
+	for (i = 0; i < NR; i++)
+		pids[i] = child_start(use_twice(variant->nr, npages, variant->thp));
 	for (i = 0; i < NR; i++)
 		EXPECT_EQ(0, child_status(pids[i]));
 	EXPECT_EQ(0, SINCE(copy_errors));
@@ -208,14 +210,7 @@ TEST_F(devmem, reclaim_from_others)
 	/* Some pages of the range can be evicted to get a large folio */
 	ASSERT_LE(2 * npages - HUGE_PAGES,
 		  to_device(self->fd, ptr, 2 * npages));
-	pids[0] = fork();
-	ASSERT_LE(0, pids[0]);
-	if (!pids[0]) {
-		fd = device_open(variant->nr);
-		ptr = area_numbered(HUGE_PAGES, variant->thp);
-		_exit(to_device(fd, ptr, HUGE_PAGES) != (long)HUGE_PAGES);
-	}
-	EXPECT_EQ(0, child_status(pids[0]));
+	EXPECT_EQ(0, child_run(use_huge_page(variant->nr, variant->thp)));
 	EXPECT_LE(2 * npages - 3 * HUGE_PAGES,
 		  resident(self->fd, ptr, 2 * npages));
 	EXPECT_EQ(0, misnumbered(ptr, 2 * npages));
@@ -291,7 +286,6 @@ static int user(int nr, bool thp, unsigned int seed, const int *stop)
 	const unsigned long npages = HUGE_PAGES + 40;
 	int fd = device_open(nr), round, status;
 	char *ptr = area_filled(npages, thp, seed);
-	pid_t pid;
 	long ret;
 
 	for (round = 0; !__atomic_load_n(stop, __ATOMIC_RELAXED); round++) {
@@ -299,10 +293,7 @@ static int user(int nr, bool thp, unsigned int seed, const int *stop)
 		if (ret < 0 && ret != -ENODEV && ret != -EBUSY && ret != -EAGAIN)
 			return 1;
 		if (round % 4 == 3) {
-			pid = fork();
-			if (!pid)
-				_exit(wrong(ptr, seed, npages) ? 9 : 0);
-			status = child_status(pid);
+			status = child_run(wrong(ptr, seed, npages) ? 9 : 0);
 			if (status)
 				return status;
 		}
@@ -335,12 +326,8 @@ TEST_F(devmem, unplug_all_kinds_under_fire)
 		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, stop);
 	self->replug = true;
-	for (i = 0; i < NR; i++) {
-		pids[i] = fork();
-		ASSERT_LE(0, pids[i]);
-		if (!pids[i])
-			_exit(user(variant->nr, variant->thp, 1000 * i, stop));
-	}
+	for (i = 0; i < NR; i++)
+		pids[i] = child_start(user(variant->nr, variant->thp, 1000 * i, stop));
 	for (i = 0; i < ROUNDS; i++) {
 		start = now_ms();
 		EXPECT_EQ(0, device_unplug(self->ctl));

@@ -4,6 +4,7 @@
  * the same for the classic device, whose driver does all of that itself.
  */
 #include "fixture.h"
+#include "worker.h"
 
 #include <pthread.h>
 
@@ -58,34 +59,15 @@ TEST_F(devmem, evict_nothing)
 /* Verifies eviction of pages that only a child maps, with the file closed. */
 TEST_F(devmem, evict_of_child)
 {
-	char *ptr = area_filled(self->npages, variant->thp, 3);
-	int fd = device_open(variant->nr);
-	int start[2];
-	char byte = 0;
-	pid_t pid;
+	struct child heir;
 
-	ASSERT_LE(0, fd);
-	ASSERT_EQ(0, pipe(start));
-	ASSERT_EQ(self->npages, to_device(fd, ptr, self->npages));
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		close(fd);
-		if (read(start[0], &byte, 1) != 1)
-			_exit(1);
-		_exit(!!wrong(ptr, 3, self->npages));
-	}
-	ASSERT_EQ(0, munmap(ptr, self->npages * PAGE));
-	close(fd);
+	ASSERT_TRUE(heir_start(&heir, variant->nr, self->npages, variant->thp, 3));
 	EXPECT_EQ(0, device_evict_all(self->fd));
 	EXPECT_EQ(0, device_used(self->ctl));
 	EXPECT_EQ(self->npages, SINCE(evicted));
-	ASSERT_EQ(1, write(start[1], &byte, 1));
-	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, child_end(&heir));
 	/* Only now: the child may still have had the file open before. */
 	EXPECT_EQ(0, SINCE(contexts));
-	close(start[0]);
-	close(start[1]);
 }
 
 /* Verifies eviction after mremap(), that is, that it needs no user address. */
@@ -102,102 +84,27 @@ TEST_F(devmem, evict_after_mremap)
 	EXPECT_EQ(0, wrong(target, 4, self->npages));
 }
 
-struct worker {
-	pthread_t thread;
-	int fd;
-	char *ptr;
-	unsigned long npages;
-	unsigned int seed;
-	int stop;
-	int errors;
-	long moved;
-};
-
-/* Moves, touches and checks memory; a device that is unplugged is no error. */
-static void *work(void *arg)
+/* A device that is unplugged, or busy, is no error. */
+static long move_if_there(struct worker *worker)
 {
-	struct worker *worker = arg;
-	long ret;
+	const long ret = to_device(worker->fd, worker->ptr, worker->npages);
 
-	while (!__atomic_load_n(&worker->stop, __ATOMIC_RELAXED)) {
-		ret = to_device(worker->fd, worker->ptr, worker->npages);
-		if (ret > 0)
-			__atomic_add_fetch(&worker->moved, ret, __ATOMIC_RELAXED);
-		else if (ret < 0 && ret != -ENODEV && ret != -EBUSY)
-			worker->errors++;
-		if (wrong(worker->ptr, worker->seed, worker->npages))
-			worker->errors++;
-		worker->seed++;
-		fill(worker->ptr, worker->seed, worker->npages);
-	}
-	return NULL;
-}
-
-enum { WORKERS = 3, WORK_PAGES = HUGE_PAGES + 30 };
-
-static void workers_start(struct worker *workers, int fd, bool thp)
-{
-	int i;
-
-	for (i = 0; i < WORKERS; i++) {
-		workers[i] = (struct worker) {
-			.fd = fd,
-			.npages = WORK_PAGES,
-			.seed = 1000 * (i + 1),
-			.ptr = area_filled(WORK_PAGES, thp, 1000 * (i + 1)),
-		};
-		if (pthread_create(&workers[i].thread, NULL, work, &workers[i]))
-			abort();
-	}
-}
-
-static long moved_by_all(const struct worker *workers)
-{
-	long sum = 0;
-	int i;
-
-	for (i = 0; i < WORKERS; i++)
-		sum += __atomic_load_n(&workers[i].moved, __ATOMIC_RELAXED);
-	return sum;
-}
-
-/* Wait until one of the threads has moved something since this was called. */
-static bool workers_have_moved(const struct worker *workers)
-{
-	const long before = moved_by_all(workers);
-
-	return soon(moved_by_all(workers) > before);
-}
-
-static int workers_stop(struct worker *workers, long *moved)
-{
-	int i, errors = 0;
-
-	*moved = 0;
-	for (i = 0; i < WORKERS; i++)
-		__atomic_store_n(&workers[i].stop, 1, __ATOMIC_RELAXED);
-	for (i = 0; i < WORKERS; i++) {
-		pthread_join(workers[i].thread, NULL);
-		errors += workers[i].errors;
-		*moved += workers[i].moved;
-	}
-	return errors;
+	return ret == -ENODEV || ret == -EBUSY ? 0 : ret;
 }
 
 /* Verifies that eviction while threads use the device loses no data. */
 TEST_F(devmem, evict_under_fire)
 {
 	struct worker workers[WORKERS];
-	long moved;
 	int i;
 
-	workers_start(workers, self->fd, variant->thp);
+	workers_start(workers, move_if_there, self->fd, variant->thp);
 	for (i = 0; i < 40 || !SINCE(evicted); i++) {
 		EXPECT_LE(0, device_evict_all(self->ctl));
 		sleep_ms(3);
 	}
-	EXPECT_EQ(0, workers_stop(workers, &moved));
-	EXPECT_LT(0, moved);
+	EXPECT_EQ(0, workers_stop(workers));
+	EXPECT_LT(0, workers_moved(workers));
 	EXPECT_LT(0, SINCE(evicted));
 	EXPECT_EQ(0, device_evict_all(self->ctl));
 }
@@ -233,32 +140,13 @@ TEST_F(devmem, unplug)
 /* Verifies this when a child has the pages and the file is closed. */
 TEST_F(devmem, unplug_with_child)
 {
-	char *ptr = area_filled(self->npages, variant->thp, 6);
-	int fd = device_open(variant->nr);
-	int start[2];
-	char byte = 0;
-	pid_t pid;
+	struct child heir;
 
-	ASSERT_LE(0, fd);
-	ASSERT_EQ(0, pipe(start));
-	ASSERT_EQ(self->npages, to_device(fd, ptr, self->npages));
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		close(fd);
-		if (read(start[0], &byte, 1) != 1)
-			_exit(1);
-		_exit(!!wrong(ptr, 6, self->npages));
-	}
-	ASSERT_EQ(0, munmap(ptr, self->npages * PAGE));
-	close(fd);
+	ASSERT_TRUE(heir_start(&heir, variant->nr, self->npages, variant->thp, 6));
 	ASSERT_EQ(0, device_unplug(self->ctl));
 	EXPECT_EQ(0, SINCE(contexts));
-	ASSERT_EQ(1, write(start[1], &byte, 1));
-	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, child_end(&heir));
 	ASSERT_EQ(0, device_plug(self->ctl));
-	close(start[0]);
-	close(start[1]);
 }
 
 /* Number of processes in unplug_while_faults_wait */
@@ -280,12 +168,8 @@ TEST_F(devmem, unplug_while_faults_wait)
 	ASSERT_EQ(WAITING, to_device(self->fd, ptr, WAITING));
 	ASSERT_EQ(0, device_inject_error(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM,
 					 0, ALWAYS, EAGAIN));
-	for (i = 0; i < WAITING; i++) {
-		pids[i] = fork();
-		ASSERT_LE(0, pids[i]);
-		if (!pids[i])
-			_exit(!!wrong_from(ptr + i * PAGE, 8, i, 1));
-	}
+	for (i = 0; i < WAITING; i++)
+		pids[i] = child_start(!!wrong_from(ptr + i * PAGE, 8, i, 1));
 	ASSERT_EQ(0, munmap(ptr, WAITING * PAGE));
 	/* Wait until each process waits for the device */
 	while (SINCE(faults) < 10 * WAITING)
@@ -316,25 +200,33 @@ TEST_F(devmem, plug_many_times)
 	EXPECT_EQ(0, wrong(ptr, 7, 100));
 }
 
-/* Verifies that a device can be unplugged while threads use it. */
-TEST_F(devmem, unplug_under_fire)
+static void unplug_under_fire(struct __test_metadata *_metadata, int fd, int ctl,
+			      bool thp)
 {
+	const struct hmm_devmem_test_stats before = device_stats(ctl);
+	struct hmm_devmem_test_stats now;
 	struct worker workers[WORKERS];
-	long moved;
 	int i;
 
-	workers_start(workers, self->fd, variant->thp);
+	workers_start(workers, move_if_there, fd, thp);
 	for (i = 1; i <= 20; i++) {
 		if (i % 5 == 1)
 			ASSERT_TRUE(workers_have_moved(workers));
 		sleep_ms(5 + i);
-		ASSERT_EQ(0, device_unplug(self->ctl));
-		ASSERT_EQ(i, SINCE(kills));
-		ASSERT_EQ(i, SINCE(cleanups));
-		ASSERT_EQ(0, device_plug(self->ctl));
+		ASSERT_EQ(0, device_unplug(ctl));
+		now = device_stats(ctl);
+		ASSERT_EQ(i, now.kills - before.kills);
+		ASSERT_EQ(i, now.cleanups - before.cleanups);
+		ASSERT_EQ(0, device_plug(ctl));
 	}
-	EXPECT_EQ(0, workers_stop(workers, &moved));
-	EXPECT_LT(0, moved);
+	EXPECT_EQ(0, workers_stop(workers));
+	EXPECT_LT(0, workers_moved(workers));
+}
+
+/* Verifies that a device can be unplugged while threads use it. */
+TEST_F(devmem, unplug_under_fire)
+{
+	unplug_under_fire(_metadata, self->fd, self->ctl, variant->thp);
 }
 
 /* The classic device. */
@@ -441,18 +333,11 @@ TEST_F(classic, exit)
 {
 	unsigned long size = self->before.size;
 	char *ptr = area_map(size, false);
-	int i, fd;
-	pid_t pid;
+	int i;
 
-	for (i = 0; i < 3; i++) {
-		pid = fork();
-		ASSERT_LE(0, pid);
-		if (!pid) {
-			fd = device_open(CLASSIC);
-			_exit(to_device(fd, ptr, size) != (long)size);
-		}
-		EXPECT_EQ(0, child_status(pid));
-	}
+	for (i = 0; i < 3; i++)
+		EXPECT_EQ(0, child_run(to_device(device_open(CLASSIC), ptr,
+						 size) != (long)size));
 }
 
 /* Verifies that the driver brings its pages back when the device is removed. */
@@ -481,22 +366,7 @@ TEST_F(classic, not_managed)
 /* Verifies that the device can be removed while threads use it. */
 TEST_F(classic, unplug_under_fire)
 {
-	struct worker workers[WORKERS];
-	long moved;
-	int i;
-
-	workers_start(workers, self->fd, false);
-	for (i = 1; i <= 20; i++) {
-		if (i % 5 == 1)
-			ASSERT_TRUE(workers_have_moved(workers));
-		sleep_ms(5 + i);
-		ASSERT_EQ(0, device_unplug(self->ctl));
-		ASSERT_EQ(i, SINCE(kills));
-		ASSERT_EQ(i, SINCE(cleanups));
-		ASSERT_EQ(0, device_plug(self->ctl));
-	}
-	EXPECT_EQ(0, workers_stop(workers, &moved));
-	EXPECT_LT(0, moved);
+	unplug_under_fire(_metadata, self->fd, self->ctl, false);
 }
 
 TEST_HARNESS_MAIN

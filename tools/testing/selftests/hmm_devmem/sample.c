@@ -6,6 +6,7 @@
  */
 #include "harness.h"
 #include "test.h"
+#include "worker.h"
 
 #include <pthread.h>
 #include <stdarg.h>
@@ -417,16 +418,6 @@ TEST_F(sample, file_outlives_function)
 	EXPECT_EQ(0, plug());
 }
 
-struct worker {
-	pthread_t thread;
-	char *ptr;
-	unsigned long npages;
-	unsigned int seed;
-	int stop;
-	int errors;
-	long moved;
-};
-
 /* A device that is unbound, or about to be, is no error. */
 static long move_if_there(struct worker *worker)
 {
@@ -440,73 +431,15 @@ static long move_if_there(struct worker *worker)
 	return ret == -ENODEV ? 0 : ret;
 }
 
-static void *work(void *arg)
-{
-	struct worker *worker = arg;
-	long ret;
-
-	while (!__atomic_load_n(&worker->stop, __ATOMIC_RELAXED)) {
-		ret = move_if_there(worker);
-		if (ret < 0) {
-			printf("# a worker got %ld\n", ret);
-			worker->errors++;
-		} else {
-			__atomic_add_fetch(&worker->moved, ret, __ATOMIC_RELAXED);
-		}
-		worker->errors += wrong(worker->ptr, worker->seed, worker->npages);
-		fill(worker->ptr, ++worker->seed, worker->npages);
-	}
-	return NULL;
-}
-
-enum { WORKERS = 3, WORK_PAGES = HUGE_PAGES + 30 };
-
-static void workers_start(struct worker *workers, bool thp)
-{
-	int i;
-
-	for (i = 0; i < WORKERS; i++) {
-		workers[i] = (struct worker) {
-			.npages = WORK_PAGES,
-			.seed = 1000 * (i + 1),
-			.ptr = area_filled(WORK_PAGES, thp, 1000 * (i + 1)),
-		};
-		if (pthread_create(&workers[i].thread, NULL, work, &workers[i]))
-			abort();
-	}
-}
-
-/* Wait until threads use the device, so that it is removed meanwhile. */
-static void workers_wait(const struct worker *workers)
-{
-	const long before = __atomic_load_n(&workers[0].moved, __ATOMIC_RELAXED);
-
-	while (__atomic_load_n(&workers[0].moved, __ATOMIC_RELAXED) == before)
-		sleep_ms(10);
-}
-
-static int workers_stop(struct worker *workers)
-{
-	int i, errors = 0;
-
-	for (i = 0; i < WORKERS; i++)
-		__atomic_store_n(&workers[i].stop, 1, __ATOMIC_RELAXED);
-	for (i = 0; i < WORKERS; i++) {
-		pthread_join(workers[i].thread, NULL);
-		errors += workers[i].errors;
-	}
-	return errors;
-}
-
 /* Verifies that unbinding while threads use the device loses no data. */
 TEST_F(sample, unbind_under_fire)
 {
 	struct worker workers[WORKERS];
 	int i;
 
-	workers_start(workers, variant->thp);
+	workers_start(workers, move_if_there, -1, variant->thp);
 	for (i = 0; i < 5; i++) {
-		workers_wait(workers);
+		ASSERT_TRUE(workers_have_moved(workers));
 		sleep_ms(100);
 		EXPECT_EQ(0, unbind_driver());
 		EXPECT_EQ(0, bind_driver());
@@ -520,9 +453,9 @@ TEST_F(sample, unplug_under_fire)
 	struct worker workers[WORKERS];
 	int i;
 
-	workers_start(workers, variant->thp);
+	workers_start(workers, move_if_there, -1, variant->thp);
 	for (i = 0; i < 3; i++) {
-		workers_wait(workers);
+		ASSERT_TRUE(workers_have_moved(workers));
 		sleep_ms(100);
 		EXPECT_EQ(0, unplug());
 		EXPECT_EQ(0, plug());

@@ -13,22 +13,24 @@
 /* Words in a row that count; a single one can be a variable of this program. */
 #define MANY_WORDS	16
 
-/* Fill free system memory and the device with the secret, and free both. */
-static int leave_secret(int nr, unsigned long device_pages)
+/* Fill free system memory and the device with the secret; returns 0 if it is there. */
+static int fill_secret(int nr, unsigned long device_pages)
 {
 	unsigned long size = device_pages * PAGE, i;
-	pid_t pid = fork();
 	__u64 *ptr;
 
-	if (pid)
-		return child_status(pid);
 	if (size < SECRET_RAM)
 		size = SECRET_RAM;
 	ptr = (__u64 *)area_map(size / PAGE, false);
 	for (i = 0; i < size / sizeof(*ptr); i++)
 		ptr[i] = SECRET;
-	_exit(to_device(device_open(nr), ptr, device_pages) !=
-	      (long)device_pages);
+	return to_device(device_open(nr), ptr, device_pages) != (long)device_pages;
+}
+
+/* Leave the secret in memory that is free again. */
+static int leave_secret(int nr, unsigned long device_pages)
+{
+	return child_run(fill_secret(nr, device_pages));
 }
 
 static long count_runs(const char *start, const char *end, __u64 value)

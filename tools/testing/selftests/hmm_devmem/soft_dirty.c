@@ -107,8 +107,7 @@ TEST_F(devmem, fork)
 	pid_t child;
 
 	ASSERT_NE(NULL, ptr);
-	child = fork();
-	ASSERT_LE(0, child);
+	child = child_fork();
 	if (!child) {
 		if (!is_half_dirty(ptr, self->npages) || !clear_soft_dirty())
 			_exit(1);

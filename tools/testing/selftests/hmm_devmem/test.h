@@ -18,7 +18,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -535,32 +534,6 @@ static inline char *area_numbered(unsigned long npages, bool thp)
 
 	number(ptr, npages);
 	return ptr;
-}
-
-/* Child processes, which report by their exit status. */
-
-static inline int child_status(pid_t pid)
-{
-	int status;
-
-	if (pid < 0 || waitpid(pid, &status, 0) != pid)
-		return -1;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-/* Like child_status(), but -ETIMEDOUT if the child does not end in time. */
-static inline int child_status_within(pid_t pid, long ms)
-{
-	int status;
-	pid_t ret;
-
-	while (!(ret = waitpid(pid, &status, WNOHANG)) && ms-- > 0)
-		sleep_ms(1);
-	if (!ret)
-		return -ETIMEDOUT;
-	if (ret != pid)
-		return -1;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 /* Change of a counter since the test began. */

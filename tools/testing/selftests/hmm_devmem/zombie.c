@@ -65,17 +65,12 @@ static void expect_lost(struct __test_metadata *_metadata, char *ptr,
 			unsigned long npages)
 {
 	unsigned long i;
-	pid_t pid;
 
 	for (i = 0; i < npages; i += npages / 9) {
 		EXPECT_EQ(SIGBUS, access_signal(ptr + i * PAGE, false));
 		EXPECT_EQ(SIGBUS, access_signal(ptr + i * PAGE, true));
 	}
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid)
-		_exit(access_signal(ptr, false) != SIGBUS);
-	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, child_run(access_signal(ptr, false) != SIGBUS));
 }
 
 /* A worker unmaps coherent memory of a dead device, whose pages then become free. */
@@ -361,30 +356,12 @@ TEST_F(devmem, unload_with_zombies)
  */
 TEST_F(devmem, parent_is_dead)
 {
-	int way, fd, result[2], start[2], status;
-	char *ptr;
-	pid_t pid;
+	struct orphan orphan;
+	int way;
 
 	for (way = 0; way < 2; way++) {
-		ASSERT_EQ(0, pipe(result));
-		ASSERT_EQ(0, pipe(start));
-		pid = fork();
-		ASSERT_LE(0, pid);
-		if (!pid) {
-			fd = device_open(variant->nr);
-			ptr = area_filled(self->npages, variant->thp, 8);
-			if (to_device(fd, ptr, self->npages) !=
-			    (long)self->npages)
-				_exit(1);
-			if (fork())
-				_exit(0);
-			close(fd);
-			if (read(start[0], &status, sizeof(status)) < 0)
-				_exit(1);
-			status = wrong(ptr, 8, self->npages);
-			_exit(write(result[1], &status, sizeof(status)) < 0);
-		}
-		EXPECT_EQ(0, child_status(pid));
+		EXPECT_EQ(0, orphan_start(&orphan, variant->nr, self->npages,
+					  variant->thp, 8));
 		ASSERT_EQ(self->npages, device_used(self->ctl));
 		if (way) {
 			EXPECT_EQ(0, device_unplug(self->ctl));
@@ -394,16 +371,7 @@ TEST_F(devmem, parent_is_dead)
 			EXPECT_EQ(self->npages, SINCE(evicted));
 		}
 		EXPECT_EQ(0, device_used(self->ctl));
-		ASSERT_EQ(sizeof(status),
-			  write(start[1], &status, sizeof(status)));
-		close(result[1]);
-		status = -1;
-		ASSERT_EQ(sizeof(status),
-			  read(result[0], &status, sizeof(status)));
-		EXPECT_EQ(0, status);
-		close(result[0]);
-		close(start[0]);
-		close(start[1]);
+		EXPECT_EQ(0, orphan_end(&orphan));
 	}
 }
 

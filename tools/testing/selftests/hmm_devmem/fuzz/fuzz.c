@@ -136,17 +136,13 @@ static void check_permissions(void)
 {
 	struct stat st;
 	int node;
-	pid_t pid;
 
 	for (node = 0; node < NODES; node++)
 		if (stat(node_path(node), &st) || st.st_uid || st.st_gid ||
 		    st.st_mode != (S_IFCHR | 0600))
 			fail(FAILURE_PERMISSION, NULL, "%s has mode %#o of %u, %u",
 			     node_path(node), st.st_mode, st.st_uid, st.st_gid);
-	pid = fork();
-	if (!pid)
-		_exit(open_as_nobody());
-	node = child_status(pid);
+	node = child_run(open_as_nobody());
 	if (node)
 		fail(FAILURE_PERMISSION, NULL,
 		     "nobody has another error than EACCES: %d", node);
@@ -197,9 +193,7 @@ static void start_caller(int i)
 
 	memset(shared->calls[i], 0, sizeof(shared->calls[i]));
 	fflush(stdout);
-	pid = fork();
-	if (pid < 0)
-		abort();
+	pid = child_fork();
 	if (!pid)
 		exec_caller(i, number);
 	caller->pid = pid;
@@ -518,7 +512,7 @@ static void run(long seconds)
 
 	check_permissions();
 	fflush(stdout);
-	replugger = fork();
+	replugger = child_fork();
 	if (!replugger) {
 		replugger_run();
 		_exit(0);

@@ -7,7 +7,7 @@
 
 #include "kselftest.h"
 #include "../random.h"
-#include "../test.h"
+#include "../child.h"
 
 #include "ivshmem_devmem_uapi.h"
 

@@ -475,10 +475,8 @@ static void be_process(int nr)
 
 static void start_process(struct round *round, int nr)
 {
-	const pid_t pid = fork();
+	const pid_t pid = child_fork();
 
-	if (pid < 0)
-		abort();
 	if (!pid) {
 		int i;
 

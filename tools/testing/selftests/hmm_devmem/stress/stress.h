@@ -10,7 +10,7 @@
 
 #include "kselftest.h"
 #include "../random.h"
-#include "../test.h"
+#include "../child.h"
 
 /* Two private devices, two coherent ones, and the classic one */
 #define NODES		5

@@ -169,7 +169,7 @@ static bool reopen_nodes(struct slot *slot)
 }
 
 /* Runs in a child: check the memory as it was at the fork, then change it. */
-static bool child_run(struct turn *turn)
+static bool child_checks(struct turn *turn)
 {
 	struct owner *owner = &turn->thread->owner;
 	const struct span own = turn->own;
@@ -213,7 +213,7 @@ static long fork_child(struct turn *turn)
 	if (!must(turn, "fork", pid >= 0))
 		return 0;
 	if (!pid)
-		_exit(!child_run(turn));
+		_exit(!child_checks(turn));
 	thread->child = pid;
 	thread->killed = false;
 	return 1;
