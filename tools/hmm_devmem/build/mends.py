@@ -1,38 +1,38 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What graft mends in the kernel's own files, where they are wrong and ours cannot
-live with it. Each name is that of a patch of the series ('fix NAME'), which says
-why. A patch can consist of several places."""
+"""The fixes of core that graft makes, where a fault of core breaks the library. Each name
+is that of a patch of the series ('fix NAME'), which gives the reason. A patch can change
+several places."""
 
 from typing import NamedTuple
 
 
 class Mend(NamedTuple):
-    """One place. OLD is there exactly once, NEW takes its stead, and that of all that
-    follows OLD up to and with THROUGH."""
+    """One place. graft replaces OLD, which the function has exactly once, by NEW. With
+    THROUGH it also replaces the text from OLD to the end of THROUGH."""
 
-    # Of the patch
+    # The name of the patch
     name: str
     file: str
-    # The one whose definition has OLD
+    # The function in whose definition OLD is
     function: str
-    # As little as tells the place, as it is written there
+    # The shortest text that is only at this place
     old: str
-    # Not in the file before
+    # A text that the file does not have before
     new: str
-    # The file of ours that cannot do without
+    # The file of the library that needs the fix
     need: str
-    # A file of the kernel, and what stands in it where it needs no mend
+    # A file of the kernel, and a text in it that shows that the kernel has no such fault
     sound: tuple = ()
     through: str = ""
 
 
 MENDS = (
-    # A migration entry has no reference to the folio, whatever that is
+    # A migration entry has no reference to the folio, not even to one on a device
     Mend("zap", "mm/huge_memory.c", "zap_huge_pmd_folio",
          "is_device_private = folio_is_device_private(folio)",
          "is_device_private = pmd_is_device_private_entry(pmdval)",
          need="mm/hmm_devmem/evict.c"),
-    # A large entry that is not present is no hole: it is to be faulted in
+    # A PMD entry that is not present is no hole: a core dump must fault it in
     Mend("dump", "mm/gup.c", "follow_pmd_mask",
          "	if (!pmd_present(pmdval))\n",
          """	if (pmd_is_valid_softleaf(pmdval))
@@ -45,7 +45,8 @@ MENDS = (
          "		spin_unlock(ptl);\n"
          "		return !pmd_none(pmdval) ? NULL : no_page_table(",
          need="mm/hmm_devmem/migrate.c"),
-    # A large folio on the device has a mapcount to go by, and no bits of present entries
+    # smaps must use the mapcount of a large folio on the device; its entry has no
+    # young and dirty bits
     Mend("smaps", "fs/proc/task_mmu.c", "smaps_pmd_entry",
          "		if (softleaf_has_pfn(entry))\n",
          "		present = softleaf_is_device_private(entry);\n"
@@ -56,12 +57,12 @@ MENDS = (
          "pmd_present(*pmd) && pmd_young(*pmd),\n"
          "		      pmd_present(*pmd) && pmd_dirty(*pmd), locked",
          need="mm/hmm_devmem/migrate.c"),
-    # It is a huge page already
+    # MADV_COLLAPSE has nothing to do: the memory is a huge page already
     Mend("collapse", "mm/khugepaged.c", "check_pmd_state",
          "if (pmd_is_migration_entry(pmde))",
          "if (pmd_is_valid_softleaf(pmde))",
          need="mm/hmm_devmem/migrate.c"),
-    # Who is to be told of the next write must not have an entry that lets one through
+    # If PAGEMAP_SCAN is to report the next write, the entry must not allow writes
     Mend("track", "fs/proc/task_mmu.c", "clear_soft_dirty",
          "static inline void clear_soft_dirty(",
          """/* A write through a mapping that is not present here has to come back first. */
@@ -121,7 +122,7 @@ static inline void clear_soft_dirty(""",
 		pmd = pmd_swp_mkuffd(softleaf_pmd_wrprotect(pmd));
 """,
          need="mm/hmm_devmem/migrate.c"),
-    # The same for soft-dirty bits: cleared is write protected
+    # The same for soft-dirty bits: an entry whose bit is clear must not allow writes
     Mend("track-soft-dirty", "fs/proc/task_mmu.c", "clear_soft_dirty",
          "ptent = pte_swp_clear_soft_dirty(ptent);",
          "ptent = pte_swp_clear_soft_dirty(softleaf_pte_wrprotect(ptent));",
@@ -134,7 +135,7 @@ static inline void clear_soft_dirty(""",
 		pmd = pmd_swp_clear_soft_dirty(softleaf_pmd_wrprotect(pmd));
 """,
          need="mm/hmm_devmem/migrate.c"),
-    # An entry that becomes another one keeps its bit
+    # fork() and mprotect() must keep the bit when they make a new entry of an old one
     Mend("track-soft-dirty", "mm/memory.c", "copy_nonpresent_pte",
          "		/*\n		 * We do not preserve soft-dirty",
          "		/* COW: the next write, also the device's, is to be a fault */\n",
@@ -166,17 +167,18 @@ static inline void clear_soft_dirty(""",
 		if (pmd_swp_uffd(*pmd))
 """,
          need="mm/hmm_devmem/migrate.c"),
-    # What is at another address is to be noticed, wherever its page is
+    # mremap() must set the bit also if the page is on a device
     Mend("track-soft-dirty", "mm/huge_memory.c", "move_soft_dirty_pmd",
          "unlikely(pmd_is_migration_entry(pmd))",
          "unlikely(pmd_is_valid_softleaf(pmd))",
          need="mm/hmm_devmem/migrate.c"),
-    # On x86 the bit of an entry that is not present is the one that says writable
+    # On x86 the soft-dirty bit of an entry that is not present is the bit that makes a
+    # present entry writable
     Mend("track-soft-dirty", "mm/huge_memory.c", "remove_migration_pmd",
          "	VM_WARN_ON_ONCE(pmd_write(pmde) && ",
          "	VM_WARN_ON_ONCE(pmd_present(pmde) && pmd_write(pmde) &&\n			",
          need="mm/hmm_devmem/migrate.c"),
-    # A new page is written without a fault, as one that a fault has made writable
+    # The device can write to a new page without a fault, so set the bit at once
     Mend("track-soft-dirty", "mm/migrate_device.c", "migrate_vma_insert_huge_pmd_page",
          "		entry = softleaf_to_pmd(swp_entry);\n",
          """		entry = softleaf_to_pmd(swp_entry);

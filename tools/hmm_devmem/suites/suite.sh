@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# What the scripts that run test suites share. Source it after lib.sh. The
-# variables are for tests/check, which proves that red is red.
+# What the scripts that run test suites share. Source it after lib.sh. tests/check sets
+# the variables, to prove that a failure is reported as one.
 
 # shellcheck disable=SC2034 # used by those who source this
 GUEST=${HMM_DEVMEM_GUEST:-$TOOLS/guest/guest}
@@ -19,7 +19,7 @@ suite_name() {
 	fi
 }
 
-# test_programs: the programs that the Makefile of the selftests has for everybody
+# test_programs: the programs that kselftest runs
 test_programs() {
 	sed -n 's/^TEST_GEN_PROGS [:+]= *//p' "$SELFTESTS/Makefile"
 }

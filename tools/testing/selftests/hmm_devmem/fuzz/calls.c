@@ -467,7 +467,7 @@ static void judge(const struct call *call)
 		fail(FAILURE_REFUSAL, call, "it is to fail with '%s'",
 		     strerror(-required));
 	if (call->command >= 0 && !errno_is_known(call->ret))
-		fail(FAILURE_ERRNO, call, "nobody has told of that error");
+		fail(FAILURE_ERRNO, call, "an error that is not documented");
 }
 
 /*

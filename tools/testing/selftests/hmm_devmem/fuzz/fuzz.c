@@ -145,7 +145,7 @@ static void check_permissions(void)
 	node = child_run(open_as_nobody());
 	if (node)
 		fail(FAILURE_PERMISSION, NULL,
-		     "nobody has another error than EACCES: %d", node);
+		     "user nobody gets another error than EACCES: %d", node);
 }
 
 /*
@@ -526,7 +526,7 @@ static void usage(FILE *file)
 {
 	fprintf(file, "Usage: fuzz [--seed N] [--seconds N]\n"
 		"\n"
-		"--seed N     what all that is random follows from (default: another each time)\n"
+		"--seed N     the seed of all random numbers (default: another each time)\n"
 		"--seconds N  how long at least (default: 30)\n");
 }
 

@@ -175,7 +175,7 @@ static bool device_cannot_read(struct turn *turn)
 
 	if (ret >= 0)
 		fail(turn->thread->owner.slot, FAILURE_OPERATION,
-		     "the device has read what nobody may read");
+		     "the device has read memory that may not be read");
 	return ret < 0;
 }
 
@@ -195,7 +195,7 @@ static bool nothing_is_filled(struct turn *turn)
 		 pagemap_count(ptr, turn->own.npages, PAGEMAP_SWAP);
 	if (filled)
 		fail(turn->thread->owner.slot, FAILURE_OPERATION,
-		     "%ld of %lu pages were filled that nobody may touch", filled,
+		     "%ld of %lu pages were filled that may not be accessed", filled,
 		     turn->own.npages);
 	return !filled;
 }

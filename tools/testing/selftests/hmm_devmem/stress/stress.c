@@ -109,7 +109,7 @@ static const char * const failure_names[NR_FAILURES] = {
 	[FAILURE_COUNTERS] = "counters, bitmaps and processes agree on what is where",
 	[FAILURE_NOT_EMPTY] = "the devices are empty when all processes have ended",
 	[FAILURE_LEAK] = "the machine has its memory again in the end",
-	[FAILURE_HUNG] = "everybody comes to an end",
+	[FAILURE_HUNG] = "every process comes to an end",
 };
 
 /**
@@ -743,7 +743,7 @@ static void usage(FILE *file)
 {
 	fprintf(file, "Usage: stress [--seed N] [--seconds N] [--round N]\n"
 		"\n"
-		"--seed N     what all that is random follows from (default: another each time)\n"
+		"--seed N     the seed of all random numbers (default: another each time)\n"
 		"--seconds N  how long at least (default: 60)\n"
 		"--round N    with which round to begin (default: 0)\n");
 }
