@@ -47,12 +47,18 @@ run_suite() {
 		${HMM_DEVMEM_SUMMARY:+--summary "$HMM_DEVMEM_SUMMARY"} "$tap"
 }
 
-# built_kernel KERNEL: the folder of its build, which must be there
+# built_kernel KERNEL: the folder of its build, which must be there. Where this clone has
+# other sources than were built, they are built first; a folder is taken as it is.
 built_kernel() {
-	local dir=$1
+	local dir=$1 hash
 	[[ $dir == */* ]] || dir=$("$TOOLS/build/build" --dir "$1")
 	[[ -f $dir/arch/x86/boot/bzImage ]] ||
 		die "the $1 kernel is not built: run 'tools/hmm_devmem/build/build $1'"
+	if [[ $1 != */* ]]; then
+		hash=$("$TOOLS/build/build" --source-hash)
+		[[ $(cat "$dir/.built" 2>/dev/null) == "$hash" ]] ||
+			"$TOOLS/build/build" "$1" >/dev/null
+	fi
 	printf '%s\n' "$dir"
 }
 
