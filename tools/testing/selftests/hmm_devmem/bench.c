@@ -12,7 +12,7 @@
 
 #include "kselftest.h"
 #include "test.h"
-#include "test_hmm_devmem/bench_uapi.h"
+#include "test_hmm_devmem/bench/uapi.h"
 
 #define MIB		_BITUL(20)
 #define GIB		_BITUL(30)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Private to the benchmark's module, see bench_main.c.
+ * Private to the benchmark's module, see main.c.
  */
 #ifndef _LIB_TEST_HMM_DEVMEM_BENCH_H
 #define _LIB_TEST_HMM_DEVMEM_BENCH_H
@@ -8,7 +8,7 @@
 #include <linux/hmm_devmem.h>
 #include <linux/types.h>
 
-#include "bench_uapi.h"
+#include "uapi.h"
 
 struct device;
 struct folio;
@@ -30,19 +30,19 @@ struct bench_kind {
 			unsigned long end, enum hmm_devmem_dir dir);
 };
 
-/* bench_main.c */
+/* main.c */
 int bench_copy(u64 offset, struct page *ram, unsigned int nr,
 	       enum hmm_devmem_dir dir);
 
-/* bench_alloc.c */
+/* alloc.c */
 int bench_alloc(const struct bench_kind *kind,
 		struct hmm_devmem_bench_alloc *arg);
 
-/* bench_bare.c */
+/* bare.c */
 extern const struct bench_kind bench_bare;
 void bench_bare_set_window(unsigned int nr);
 
-/* bench_library.c */
+/* library.c */
 extern const struct bench_kind bench_eager;
 extern const struct bench_kind bench_lazy;
 long bench_library_evict(void);

@@ -27,7 +27,7 @@
 #include <linux/timekeeping.h>
 #include <linux/uaccess.h>
 
-#include "../test_hmm_devmem_uapi.h"
+#include "../../test_hmm_devmem_uapi.h"
 #include "bench.h"
 
 /* Device memory is kernel memory, allocated in pieces of this size at first use. */
