@@ -28,6 +28,7 @@
 #include <linux/slab.h>
 #include <linux/userfaultfd_k.h>
 
+#include "hw.h"
 #include "test_hmm_devmem.h"
 
 /* Pages that are migrated together. */
@@ -199,7 +200,7 @@ static struct page *classic_alloc(struct hmm_devmem *devmem)
 	if (bit < 0)
 		return NULL;
 	offset = (u64)bit << PAGE_SHIFT;
-	if (thd_vram_populate(tdev, offset, PAGE_SIZE)) {
+	if (thd_hw_populate(tdev->hw, offset, PAGE_SIZE)) {
 		classic_put(tdev->classic, bit);
 		return NULL;
 	}
@@ -208,7 +209,7 @@ static struct page *classic_alloc(struct hmm_devmem *devmem)
 	/* The CPU's page table will not tell that the device has written to it. */
 	folio_set_dirty(page_folio(page));
 	hmm_devmem_page_set_drvdata(page,
-				    (unsigned long)thd_vram_at(tdev, offset));
+				    (unsigned long)thd_hw_vram(tdev->hw, offset));
 	return page;
 }
 

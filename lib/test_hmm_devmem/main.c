@@ -44,8 +44,8 @@
  *       folio lock                (copy and map callbacks)
  *         MMU notifier            (invalidations)
  *           thd_mirror.lock       the device's page table and data
- *   thd_device.fail_lock,         innermost
- *   thd_classic.lock
+ *   thd_classic.lock,             innermost
+ *   the locks of the hardware
  *
  * Removal of device memory waits for CPU faults and for invalidations, with the
  * plug lock held for writing. So no callback of the library, no invalidation and
@@ -77,6 +77,7 @@
 #include <linux/uaccess.h>
 
 #include "../../mm/hmm_devmem/internal.h"
+#include "hw.h"
 #include "test_hmm_devmem.h"
 
 #define THD_NR_MANAGED	4
@@ -221,7 +222,7 @@ static int plug_locked(struct thd_device *tdev,
 	if (tdev->classic)
 		thd_classic_reset(tdev);
 	tdev->plug = *plug;
-	atomic_set(&tdev->max_in_flight, 0);
+	thd_copy_set_mode(tdev);
 	thd_power_enable(tdev);
 	devmem = thd_add(tdev);
 	if (IS_ERR(devmem)) {
@@ -405,6 +406,7 @@ static void get_devmem_stats(struct thd_device *tdev,
 static int ioctl_stats(struct thd_device *tdev, void __user *arg)
 {
 	struct hmm_devmem_test_stats stats = { };
+	struct thd_hw_stats hw;
 
 	if (down_read_killable(&tdev->plug_lock))
 		return -EINTR;
@@ -415,11 +417,12 @@ static int ioctl_stats(struct thd_device *tdev, void __user *arg)
 	stats.contexts = atomic_long_read(&tdev->contexts);
 	stats.kills = atomic_long_read(&tdev->kills);
 	stats.cleanups = atomic_long_read(&tdev->cleanups);
-	stats.in_flight = atomic_read(&tdev->max_in_flight);
+	thd_hw_get_stats(tdev->hw, &hw);
+	stats.in_flight = hw.max_in_flight;
+	stats.copying = hw.in_flight;
+	stats.copies = hw.copies;
 	stats.bad_power = atomic_long_read(&tdev->bad_power);
-	stats.copies = atomic_long_read(&tdev->copies);
 	stats.resumes = atomic_long_read(&tdev->resumes);
-	stats.copying = atomic_read(&tdev->in_flight);
 	stats.mm_locks = atomic_long_read(&tdev->mm_locks);
 	return copy_to_user(arg, &stats, sizeof(stats)) ? -EFAULT : 0;
 }
@@ -588,7 +591,7 @@ static int ioctl_inject(struct thd_device *tdev, void __user *arg)
 		return -EOPNOTSUPP;
 	if (copy_from_user(&fail, arg, sizeof(fail)))
 		return -EFAULT;
-	return thd_inject(tdev, &fail);
+	return thd_hw_inject(tdev->hw, &fail);
 }
 
 static bool range_is_valid(const struct hmm_devmem_test_cmd *cmd)
@@ -691,7 +694,7 @@ static void thd_release(struct device *dev)
 	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
 
 	thd_classic_destroy(tdev);
-	thd_vram_destroy(tdev);
+	thd_hw_destroy(tdev->hw);
 	put_device(tdev->dma_dev);
 	kfree(tdev);
 }
@@ -707,7 +710,6 @@ static struct thd_device *thd_alloc(const struct thd_kind *kind,
 		return NULL;
 	tdev->kind = kind;
 	init_rwsem(&tdev->plug_lock);
-	spin_lock_init(&tdev->fail_lock);
 	cdev_init(&tdev->cdev, &thd_fops);
 	tdev->cdev.owner = THIS_MODULE;
 	device_initialize(&tdev->dev);
@@ -768,8 +770,10 @@ static int thd_setup(struct thd_device *tdev, unsigned int id,
 		ret = thd_find_dma_device(tdev);
 	if (!ret)
 		ret = thd_set_size(tdev, size_mib, addr);
-	if (!ret && tdev->kind->page_data)
-		ret = thd_vram_create(tdev);
+	if (!ret)
+		tdev->hw = thd_hw_create(tdev->size, tdev->res.start);
+	if (!ret && !tdev->hw)
+		ret = -ENOMEM;
 	if (!ret && tdev->kind->classic)
 		ret = thd_classic_create(tdev);
 	if (!ret)
@@ -861,12 +865,9 @@ static int __init thd_init(void)
 				  "hmm_devmem_test");
 	if (ret)
 		return ret;
-	ret = thd_engine_create();
-	if (ret)
-		goto err_region;
 	ret = class_register(&thd_class);
 	if (ret)
-		goto err_engine;
+		goto err_region;
 	ret = thd_create_all();
 	if (!ret)
 		ret = thd_register_all();
@@ -877,8 +878,6 @@ static int __init thd_init(void)
 err_devices:
 	thd_destroy_all();
 	class_unregister(&thd_class);
-err_engine:
-	thd_engine_destroy();
 err_region:
 	unregister_chrdev_region(thd_devt, THD_NR_DEVICES);
 	return ret;
@@ -889,10 +888,10 @@ static void __exit thd_exit(void)
 {
 	thd_destroy_all();
 	class_unregister(&thd_class);
-	thd_engine_destroy();
 	unregister_chrdev_region(thd_devt, THD_NR_DEVICES);
 }
 module_exit(thd_exit);
 
 MODULE_DESCRIPTION("Software device on HMM device memory, for testing");
+MODULE_IMPORT_NS("TEST_HMM_DEVMEM");
 MODULE_LICENSE("GPL");

@@ -16,7 +16,6 @@
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
 #include <linux/rwsem.h>
-#include <linux/spinlock.h>
 #include <linux/types.h>
 #include <linux/xarray.h>
 
@@ -24,6 +23,7 @@
 
 struct thd_classic;
 struct thd_device;
+struct thd_hw;
 
 /**
  * struct thd_kind - what differs between the kinds of test devices
@@ -33,8 +33,7 @@ struct thd_device;
  * @classic: It does not copy for the library but migrates by itself.
  * @to_device: Moves a range of a process to the device, returns pages there.
  * @to_ram: Moves it back, returns pages moved.
- * @page_data: Where the CPU finds the data of a device page; NULL if the CPU
- *	can address device pages.
+ * @page_data: Where the CPU finds the data of a device page; only for private memory.
  */
 struct thd_kind {
 	const struct hmm_devmem_ops *ops;
@@ -54,6 +53,7 @@ struct thd_kind {
  * @dev: The device; its release frees this.
  * @cdev: Its device node.
  * @kind: The kind of the device.
+ * @hw: Its hardware, which lives as long as this.
  * @size: Bytes of device memory.
  * @res: Physical range of a coherent device.
  * @plug_lock: Held for writing to add or remove @devmem, for reading to use it.
@@ -63,17 +63,9 @@ struct thd_kind {
  * @auto_plug: Protected by @plug_lock: the next use adds @devmem again.
  * @plug: How @devmem was added.
  * @dma_dev: Device that DMA is mapped for, if @plug says so; NULL if it is @dev.
- * @in_flight: Copies that were started and not yet waited for.
- * @max_in_flight: The highest value that @in_flight had.
  * @bad_power: Copies while the device might have been suspended.
- * @copies: How often it was asked to copy.
  * @resumes: How often it was resumed at run time.
  * @mm_locks: Processes whose mmap lock is kept, see HMM_DEVMEM_TEST_LOCK_MM.
- * @vram: The content of the device's memory, in pieces of kernel memory that are
- *	allocated when they are first used; NULL for a coherent device.
- * @nr_vram: Length of @vram.
- * @fail_lock: Protects @fail.
- * @fail: Which copies shall fail.
  * @contexts: Number of struct thd_mirror.
  * @kills: How often the kill callback ran.
  * @cleanups: How often the cleanup callback ran.
@@ -83,6 +75,7 @@ struct thd_device {
 	struct device dev;
 	struct cdev cdev;
 	const struct thd_kind *kind;
+	struct thd_hw *hw;
 	unsigned long size;
 	struct resource res;
 
@@ -92,18 +85,9 @@ struct thd_device {
 	bool auto_plug;
 	struct hmm_devmem_test_plug plug;
 	struct device *dma_dev;
-	atomic_t in_flight;
-	atomic_t max_in_flight;
 	atomic_long_t bad_power;
-	atomic_long_t copies;
 	atomic_long_t resumes;
 	atomic_long_t mm_locks;
-
-	void **vram;
-	unsigned long nr_vram;
-
-	spinlock_t fail_lock; /* protects @fail */
-	struct hmm_devmem_test_inject fail;
 
 	atomic_long_t contexts;
 	atomic_long_t kills;
@@ -277,18 +261,11 @@ int thd_walk_some(struct thd_mirror *mirror, struct thd_walk *walk,
 /* access.c */
 const struct thd_cmd *thd_find_cmd(unsigned int nr);
 
-/* vram.c */
+/* copy.c */
 extern const struct thd_kind thd_private_kind;
 extern const struct thd_kind thd_coherent_kind;
 
-int thd_engine_create(void);
-void thd_engine_destroy(void);
-int thd_vram_create(struct thd_device *tdev);
-void thd_vram_destroy(struct thd_device *tdev);
-int thd_vram_populate(struct thd_device *tdev, u64 offset, u64 size);
-void *thd_vram_at(struct thd_device *tdev, u64 offset);
-int thd_inject(struct thd_device *tdev,
-	       const struct hmm_devmem_test_inject *fail);
+void thd_copy_set_mode(struct thd_device *tdev);
 
 /* classic.c */
 extern const struct thd_kind thd_classic_kind;
