@@ -14,6 +14,8 @@
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 
+#include "classic.h"
+#include "hw.h"
 #include "test_hmm_devmem.h"
 
 /* Pages that are accessed without dropping the lock in between. */
@@ -88,7 +90,8 @@ static int transfer_page(struct thd_mirror *mirror,
 	if (!may_access(mirror, transfer->access, thd_entry_tag(entry), page))
 		return -ENOENT;
 	if (is_device_private_page(page))
-		return transfer_data(transfer, tdev->kind->page_data(tdev, page));
+		return transfer_data(transfer, thd_hw_vram(tdev->hw,
+						   hmm_devmem_page_offset(page)));
 
 	data = kmap_local_page(page);
 	ret = transfer_data(transfer, data);
@@ -190,7 +193,7 @@ static int transfer_cmd(struct thd_mirror *mirror,
 static int cmd_read(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
 {
 	/* The classic device cannot take page faults. */
-	return transfer_cmd(mirror, cmd, mirror->tdev->kind->classic ?
+	return transfer_cmd(mirror, cmd, mirror->tdev->classic ?
 					 THD_READ_LOCAL : THD_READ);
 }
 
@@ -231,6 +234,7 @@ static int check_readable(struct mm_struct *mm, unsigned long addr,
 static int cmd_to_device_only(struct thd_mirror *mirror,
 			      struct hmm_devmem_test_cmd *cmd)
 {
+	struct mm_struct *mm = mirror->notifier.mm;
 	struct thd_device *tdev = mirror->tdev;
 	struct hmm_devmem *devmem;
 	long ret;
@@ -239,8 +243,11 @@ static int cmd_to_device_only(struct thd_mirror *mirror,
 	if (IS_ERR(devmem))
 		return PTR_ERR(devmem);
 	thd_mirror_begin_migration(mirror);
-	ret = tdev->kind->to_device(devmem, mirror->notifier.mm, cmd->addr,
-				    cmd_end(cmd), &mirror->context);
+	if (tdev->classic)
+		ret = thd_classic_to_device(devmem, mm, cmd->addr, cmd_end(cmd));
+	else
+		ret = hmm_devmem_migrate_to_device(devmem, mm, cmd->addr,
+						   cmd_end(cmd), &mirror->context);
 	thd_mirror_end_migration(mirror);
 	thd_leave(tdev);
 	if (ret < 0)
@@ -274,7 +281,10 @@ static int cmd_to_ram(struct thd_mirror *mirror,
 	devmem = thd_enter(tdev);
 	if (IS_ERR(devmem))
 		return PTR_ERR(devmem);
-	ret = tdev->kind->to_ram(devmem, mm, cmd->addr, cmd_end(cmd));
+	if (tdev->classic)
+		ret = thd_classic_to_ram(devmem, mm, cmd->addr, cmd_end(cmd));
+	else
+		ret = hmm_devmem_migrate_to_ram(devmem, mm, cmd->addr, cmd_end(cmd));
 	thd_leave(tdev);
 	if (ret < 0)
 		return ret;

@@ -1,35 +1,44 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A device in classic mode: it allocates and migrates by itself.
+ * A driver in classic mode: it allocates and migrates by itself.
  */
 
 /**
- * DOC: Classic device
+ * DOC: Classic driver
  *
  * The smallest driver with its own allocator, one bit a page, and its own
  * migration, one page at a time. The driver's data of a device page says where in
  * VRAM the page's content is. Since the library cannot move pages of such a driver,
  * the kill callback brings all of them back to system memory.
+ *
+ * The device node, and the ioctls that it has in common with the managed devices,
+ * are in lib/test_hmm_devmem.
  */
 
+#include <linux/atomic.h>
 #include <linux/bitmap.h>
 #include <linux/cleanup.h>
 #include <linux/delay.h>
+#include <linux/err.h>
 #include <linux/gfp.h>
 #include <linux/highmem.h>
+#include <linux/hmm_devmem.h>
 #include <linux/memcontrol.h>
 #include <linux/memremap.h>
 #include <linux/migrate.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
+#include <linux/module.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
 #include <linux/userfaultfd_k.h>
 
+#include "../test_hmm_devmem_uapi.h"
+#include "classic.h"
 #include "hw.h"
-#include "test_hmm_devmem.h"
 
 /* Pages that are migrated together. */
 #define THD_CLASSIC_BATCH	64
@@ -48,11 +57,14 @@ struct thd_classic_batch {
 };
 
 /**
- * struct thd_classic - allocator of a classic device
- * @lock: Protects all but @evict. Taken with interrupts off: the last reference
- *	to a page can be dropped anywhere.
+ * struct thd_classic - a classic device
+ * @hw: Its hardware.
+ * @nr_pages: Pages of device memory.
+ * @kills: How often the kill callback ran.
+ * @cleanups: How often the cleanup callback ran.
+ * @lock: Protects the fields below up to @used. Taken with interrupts off: the last
+ *	reference to a page can be dropped anywhere.
  * @killed: Nothing can be allocated any more.
- * @nr_pages: Pages of device memory; constant.
  * @next: Where to search for a free page first.
  * @allocated: Pages allocated since the device memory was added.
  * @freed: Pages freed.
@@ -60,9 +72,13 @@ struct thd_classic_batch {
  * @evict: For the kill callback, which must not depend on an allocation.
  */
 struct thd_classic {
-	spinlock_t lock; /* all but @evict */
-	bool killed;
+	struct thd_hw *hw;
 	unsigned long nr_pages;
+	atomic_long_t kills;
+	atomic_long_t cleanups;
+
+	spinlock_t lock; /* see above */
+	bool killed;
 	unsigned long next;
 	u64 allocated;
 	u64 freed;
@@ -70,91 +86,86 @@ struct thd_classic {
 	struct thd_classic_batch evict;
 };
 
-/* Allocates destinations for the pages that migrate_vma_setup() found, and copies. */
-typedef void (*classic_fill_fn)(struct hmm_devmem *devmem,
-				struct migrate_vma *args);
-
-static struct thd_classic *devmem_classic(struct hmm_devmem *devmem)
-{
-	return thd_from_devmem(devmem)->classic;
-}
-
 /**
- * thd_classic_create() - Set up the allocator of a device
- * @tdev: The device.
+ * thd_classic_create() - Set up a classic device
+ * @hw: Its hardware, which has VRAM that the CPU cannot address.
+ * @size: Bytes of VRAM.
  *
  * Context: Process context, may sleep.
- * Return: 0 or -ENOMEM.
+ * Return: The device, or NULL if there is not enough memory.
  */
-int thd_classic_create(struct thd_device *tdev)
+struct thd_classic *thd_classic_create(struct thd_hw *hw, u64 size)
 {
 	struct thd_classic *classic;
 
 	classic = kzalloc_obj(*classic);
 	if (!classic)
-		return -ENOMEM;
+		return NULL;
+	classic->hw = hw;
+	classic->nr_pages = size >> PAGE_SHIFT;
 	spin_lock_init(&classic->lock);
-	classic->nr_pages = tdev->size >> PAGE_SHIFT;
 	classic->used = bitmap_zalloc(classic->nr_pages,
 				      GFP_KERNEL | __GFP_NOWARN);
 	if (!classic->used) {
 		kfree(classic);
-		return -ENOMEM;
+		return NULL;
 	}
-	tdev->classic = classic;
-	return 0;
+	return classic;
 }
+EXPORT_SYMBOL_NS_GPL(thd_classic_create, "TEST_HMM_DEVMEM");
 
 /**
- * thd_classic_destroy() - Free the allocator of a device
- * @tdev: The device; may have none.
+ * thd_classic_destroy() - Free a classic device
+ * @classic: The device, without device memory; can be NULL.
  *
  * Context: Any context.
  */
-void thd_classic_destroy(struct thd_device *tdev)
+void thd_classic_destroy(struct thd_classic *classic)
 {
-	if (!tdev->classic)
+	if (!classic)
 		return;
-	bitmap_free(tdev->classic->used);
-	kfree(tdev->classic);
+	bitmap_free(classic->used);
+	kfree(classic);
 }
+EXPORT_SYMBOL_NS_GPL(thd_classic_destroy, "TEST_HMM_DEVMEM");
 
 /**
- * thd_classic_reset() - Make all pages free
- * @tdev: A classic device, unplugged.
+ * thd_classic_get_stats() - Get what the library does not count for a classic device
+ * @classic: The device.
+ * @stats: The fields that the library leaves 0 are filled in.
  *
- * Pages that could not be brought back to system memory when it was unplugged were
- * never freed, and are no longer its pages.
- *
- * Context: Process context.
+ * Context: Any context.
  */
-void thd_classic_reset(struct thd_device *tdev)
+void thd_classic_get_stats(struct thd_classic *classic,
+			   struct hmm_devmem_test_stats *stats)
 {
-	struct thd_classic *classic = tdev->classic;
+	stats->kills = atomic_long_read(&classic->kills);
+	stats->cleanups = atomic_long_read(&classic->cleanups);
 
+	guard(spinlock_irqsave)(&classic->lock);
+	if (!stats->plugged)
+		return;
+	stats->allocated = classic->allocated;
+	stats->freed = classic->freed;
+}
+EXPORT_SYMBOL_NS_GPL(thd_classic_get_stats, "TEST_HMM_DEVMEM");
+
+/*
+ * Allocator.
+ */
+
+/*
+ * Pages that could not be brought back to system memory when the device memory was
+ * removed were never freed, and are no longer pages of this device.
+ */
+static void classic_reset(struct thd_classic *classic)
+{
 	guard(spinlock_irqsave)(&classic->lock);
 	bitmap_zero(classic->used, classic->nr_pages);
 	classic->killed = false;
 	classic->next = 0;
 	classic->allocated = 0;
 	classic->freed = 0;
-}
-
-/**
- * thd_classic_get_stats() - Get what the library does not count for a classic device
- * @tdev: A classic device.
- * @stats: The fields that the library leaves 0 are filled in.
- *
- * Context: Any context.
- */
-void thd_classic_get_stats(struct thd_device *tdev,
-			   struct hmm_devmem_stats *stats)
-{
-	struct thd_classic *classic = tdev->classic;
-
-	guard(spinlock_irqsave)(&classic->lock);
-	stats->allocated = classic->allocated;
-	stats->freed = classic->freed;
 }
 
 static long classic_take(struct thd_classic *classic)
@@ -185,38 +196,41 @@ static void classic_put(struct thd_classic *classic, unsigned long bit)
 
 static void classic_free(struct hmm_devmem *devmem, struct page *page)
 {
-	classic_put(devmem_classic(devmem), page_to_pfn(page) - devmem->pfn_first);
+	classic_put(devmem->driver_data, page_to_pfn(page) - devmem->pfn_first);
 }
 
 /* Allocates a device page, which is locked and has one reference. */
 static struct page *classic_alloc(struct hmm_devmem *devmem)
 {
-	struct thd_device *tdev = thd_from_devmem(devmem);
+	struct thd_classic *classic = devmem->driver_data;
 	struct page *page;
 	long bit;
 	u64 offset;
 
-	bit = classic_take(tdev->classic);
+	bit = classic_take(classic);
 	if (bit < 0)
 		return NULL;
 	offset = (u64)bit << PAGE_SHIFT;
-	if (thd_hw_populate(tdev->hw, offset, PAGE_SIZE)) {
-		classic_put(tdev->classic, bit);
+	if (thd_hw_populate(classic->hw, offset, PAGE_SIZE)) {
+		classic_put(classic, bit);
 		return NULL;
 	}
 	page = pfn_to_page(devmem->pfn_first + bit);
 	zone_device_page_init(page, page_pgmap(page), 0);
 	/* The CPU's page table will not tell that the device has written to it. */
 	folio_set_dirty(page_folio(page));
-	hmm_devmem_page_set_drvdata(page,
-				    (unsigned long)thd_hw_vram(tdev->hw, offset));
+	hmm_devmem_page_set_drvdata(page, (unsigned long)
+				    thd_hw_vram(classic->hw, offset));
 	return page;
 }
 
-static void *classic_page_data(struct thd_device *tdev, const struct page *page)
-{
-	return (void *)hmm_devmem_page_get_drvdata(page);
-}
+/*
+ * Migration.
+ */
+
+/* Allocates destinations for the pages that migrate_vma_setup() found, and copies. */
+typedef void (*classic_fill_fn)(struct hmm_devmem *devmem,
+				struct migrate_vma *args);
 
 static void classic_copy_to_device(struct page *device, struct page *ram)
 {
@@ -352,21 +366,46 @@ static long classic_migrate(struct hmm_devmem *devmem, struct mm_struct *mm,
 	return classic_migrate_locked(devmem, mm, end, &args, fill);
 }
 
-static long classic_to_device(struct hmm_devmem *devmem, struct mm_struct *mm,
-			      unsigned long start, unsigned long end,
-			      struct hmm_devmem_context *ctx)
+/**
+ * thd_classic_to_device() - Move a range of a process to the device
+ * @devmem: The device memory.
+ * @mm: The address space of the process.
+ * @start: Start of the range, page-aligned.
+ * @end: End of the range, exclusive.
+ *
+ * Context: Process context, may sleep. Takes the mmap lock.
+ * Return:
+ * * the number of pages moved
+ * * %-EINVAL - a part of the range is not mapped, or cannot be read or migrated
+ * * %-EINTR - the process is being killed
+ * * %-ENOMEM - not enough memory for the call itself
+ */
+long thd_classic_to_device(struct hmm_devmem *devmem, struct mm_struct *mm,
+			   unsigned long start, unsigned long end)
 {
 	return classic_migrate(devmem, mm, start, end,
 			       MIGRATE_VMA_SELECT_SYSTEM, classic_fill_device);
 }
+EXPORT_SYMBOL_NS_GPL(thd_classic_to_device, "TEST_HMM_DEVMEM");
 
-static long classic_to_ram(struct hmm_devmem *devmem, struct mm_struct *mm,
-			   unsigned long start, unsigned long end)
+/**
+ * thd_classic_to_ram() - Move a range of a process back to system memory
+ * @devmem: The device memory.
+ * @mm: The address space of the process.
+ * @start: Start of the range, page-aligned.
+ * @end: End of the range, exclusive.
+ *
+ * Context: Process context, may sleep. Takes the mmap lock.
+ * Return: The number of pages moved, or an errno as thd_classic_to_device().
+ */
+long thd_classic_to_ram(struct hmm_devmem *devmem, struct mm_struct *mm,
+			unsigned long start, unsigned long end)
 {
 	return classic_migrate(devmem, mm, start, end,
 			       MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
 			       classic_fill_ram);
 }
+EXPORT_SYMBOL_NS_GPL(thd_classic_to_ram, "TEST_HMM_DEVMEM");
 
 static vm_fault_t classic_fault(struct hmm_devmem *devmem,
 				struct vm_area_struct *vma, unsigned long addr,
@@ -400,7 +439,7 @@ static vm_fault_t classic_fault(struct hmm_devmem *devmem,
 static unsigned int classic_find_used(struct hmm_devmem *devmem,
 				      unsigned long *bit)
 {
-	struct thd_classic *classic = devmem_classic(devmem);
+	struct thd_classic *classic = devmem->driver_data;
 	unsigned int nr = 0;
 
 	guard(spinlock_irqsave)(&classic->lock);
@@ -448,12 +487,13 @@ static void classic_evict_batch(struct thd_classic_batch *batch,
 /* Returns whether pages were found. */
 static bool classic_evict_pass(struct hmm_devmem *devmem)
 {
+	struct thd_classic *classic = devmem->driver_data;
 	unsigned long bit = 0;
 	unsigned int nr;
 	bool found = false;
 
 	while ((nr = classic_find_used(devmem, &bit))) {
-		classic_evict_batch(&devmem_classic(devmem)->evict, nr);
+		classic_evict_batch(&classic->evict, nr);
 		found = true;
 		cond_resched();
 	}
@@ -462,10 +502,10 @@ static bool classic_evict_pass(struct hmm_devmem *devmem)
 
 static void classic_kill(struct hmm_devmem *devmem)
 {
-	struct thd_classic *classic = devmem_classic(devmem);
+	struct thd_classic *classic = devmem->driver_data;
 	unsigned int tries;
 
-	thd_count_kill(devmem);
+	atomic_long_inc(&classic->kills);
 	scoped_guard(spinlock_irqsave, &classic->lock)
 		classic->killed = true;
 	for (tries = 0; tries < THD_CLASSIC_TRIES; tries++) {
@@ -477,18 +517,42 @@ static void classic_kill(struct hmm_devmem *devmem)
 	}
 }
 
+static void classic_cleanup(struct hmm_devmem *devmem)
+{
+	struct thd_classic *classic = devmem->driver_data;
+
+	atomic_long_inc(&classic->cleanups);
+}
+
 static const struct hmm_devmem_ops classic_ops = {
 	.free = classic_free,
 	.fault = classic_fault,
 	.kill = classic_kill,
-	.cleanup = thd_count_cleanup,
+	.cleanup = classic_cleanup,
 };
 
-const struct thd_kind thd_classic_kind = {
-	.ops = &classic_ops,
-	.type = MEMORY_DEVICE_PRIVATE,
-	.classic = true,
-	.to_device = classic_to_device,
-	.to_ram = classic_to_ram,
-	.page_data = classic_page_data,
-};
+/**
+ * thd_classic_add() - Add the device memory of a classic device
+ * @classic: The device, without device memory.
+ * @dev: Its struct device.
+ *
+ * Context: Process context, may sleep.
+ * Return: The device memory or an ERR_PTR(), see hmm_devmem_add().
+ */
+struct hmm_devmem *thd_classic_add(struct thd_classic *classic,
+				   struct device *dev)
+{
+	struct hmm_devmem *devmem;
+
+	classic_reset(classic);
+	devmem = hmm_devmem_add(&classic_ops, dev,
+				(u64)classic->nr_pages << PAGE_SHIFT);
+	if (!IS_ERR(devmem))
+		devmem->driver_data = classic;
+	return devmem;
+}
+EXPORT_SYMBOL_NS_GPL(thd_classic_add, "TEST_HMM_DEVMEM");
+
+MODULE_DESCRIPTION("Classic driver on HMM device memory, for testing");
+MODULE_IMPORT_NS("TEST_HMM_DEVMEM");
+MODULE_LICENSE("GPL");

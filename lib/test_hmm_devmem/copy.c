@@ -108,14 +108,19 @@ static int copy_wait(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
 	return thd_hw_wait(thd_from_devmem(devmem)->hw, &batch);
 }
 
-static void *copy_page_data(struct thd_device *tdev, const struct page *page)
+static void count_kill(struct hmm_devmem *devmem)
 {
-	return thd_hw_vram(tdev->hw, hmm_devmem_page_offset(page));
+	atomic_long_inc(&thd_from_devmem(devmem)->kills);
 }
 
-static const struct hmm_devmem_ops copy_ops = {
-	.kill = thd_count_kill,
-	.cleanup = thd_count_cleanup,
+static void count_cleanup(struct hmm_devmem *devmem)
+{
+	atomic_long_inc(&thd_from_devmem(devmem)->cleanups);
+}
+
+const struct hmm_devmem_ops thd_copy_ops = {
+	.kill = count_kill,
+	.cleanup = count_cleanup,
 	.copy_to_device = copy_to_device,
 	.copy_to_ram = copy_start,
 	.copy_wait = copy_wait,
@@ -123,27 +128,10 @@ static const struct hmm_devmem_ops copy_ops = {
 };
 
 /* Without copy_wait(), so never with a worker: the library would not wait for it. */
-static const struct hmm_devmem_ops copy_sync_ops = {
-	.kill = thd_count_kill,
-	.cleanup = thd_count_cleanup,
+const struct hmm_devmem_ops thd_copy_sync_ops = {
+	.kill = count_kill,
+	.cleanup = count_cleanup,
 	.copy_to_device = copy_to_device,
 	.copy_to_ram = copy_start,
 	.map = thd_mirror_map,
-};
-
-const struct thd_kind thd_private_kind = {
-	.ops = &copy_ops,
-	.sync_ops = &copy_sync_ops,
-	.type = MEMORY_DEVICE_PRIVATE,
-	.to_device = hmm_devmem_migrate_to_device,
-	.to_ram = hmm_devmem_migrate_to_ram,
-	.page_data = copy_page_data,
-};
-
-const struct thd_kind thd_coherent_kind = {
-	.ops = &copy_ops,
-	.sync_ops = &copy_sync_ops,
-	.type = MEMORY_DEVICE_COHERENT,
-	.to_device = hmm_devmem_migrate_to_device,
-	.to_ram = hmm_devmem_migrate_to_ram,
 };

@@ -77,11 +77,12 @@
 #include <linux/uaccess.h>
 
 #include "../../mm/hmm_devmem/internal.h"
+#include "classic.h"
 #include "hw.h"
 #include "test_hmm_devmem.h"
 
-#define THD_NR_MANAGED	4
-#define THD_NR_DEVICES	(THD_NR_MANAGED + 1)
+#define THD_CLASSIC	4	/* number of the classic device; the managed ones are below */
+#define THD_NR_DEVICES	(THD_CLASSIC + 1)
 
 /* Tests map a page or two; without a limit this would be a way to eat memory. */
 #define THD_MMAP_PAGES	512
@@ -140,28 +141,6 @@ static_assert(BIT(HMM_DEVMEM_NR_FAIL) - 1 == HMM_DEVMEM_TEST_FAIL_STEPS);
  * Plugging and unplugging.
  */
 
-/**
- * thd_count_kill() - Count calls of the kill callback
- * @devmem: The device memory.
- *
- * Context: Any context.
- */
-void thd_count_kill(struct hmm_devmem *devmem)
-{
-	atomic_long_inc(&thd_from_devmem(devmem)->kills);
-}
-
-/**
- * thd_count_cleanup() - Count calls of the cleanup callback
- * @devmem: The device memory.
- *
- * Context: Any context.
- */
-void thd_count_cleanup(struct hmm_devmem *devmem)
-{
-	atomic_long_inc(&thd_from_devmem(devmem)->cleanups);
-}
-
 static unsigned long desc_flags(const struct thd_device *tdev)
 {
 	const u32 flags = tdev->plug.flags;
@@ -189,14 +168,13 @@ static unsigned int nr_bad_pages(const struct thd_device *tdev)
 /* Add the memory without a descriptor if the plug has no properties of its own. */
 static struct hmm_devmem *thd_add(struct thd_device *tdev)
 {
-	const struct thd_kind *kind = tdev->kind;
-	const bool coherent = kind->type == MEMORY_DEVICE_COHERENT;
+	const bool coherent = tdev->type == MEMORY_DEVICE_COHERENT;
 	const struct hmm_devmem_desc desc = {
-		.ops = tdev->plug.flags & HMM_DEVMEM_TEST_SYNC ? kind->sync_ops :
-								 kind->ops,
+		.ops = tdev->plug.flags & HMM_DEVMEM_TEST_SYNC ?
+		       &thd_copy_sync_ops : &thd_copy_ops,
 		.size = tdev->plug.size ?: tdev->size,
 		.res = coherent ? &tdev->res : NULL,
-		.type = kind->type,
+		.type = tdev->type,
 		.flags = desc_flags(tdev),
 		.nid = NUMA_NO_NODE,
 		.owner = tdev->plug.flags & HMM_DEVMEM_TEST_COMMON ? thd_devices : NULL,
@@ -205,11 +183,14 @@ static struct hmm_devmem *thd_add(struct thd_device *tdev)
 		.nr_bad_pages = nr_bad_pages(tdev),
 	};
 
-	if (!kind->classic && (lazy || tdev->plug.flags || tdev->plug.size))
+	if (tdev->classic)
+		return thd_classic_add(tdev->classic, &tdev->dev);
+	if (lazy || tdev->plug.flags || tdev->plug.size)
 		return hmm_devmem_add_desc(&tdev->dev, &desc);
 	if (coherent)
-		return hmm_devmem_add_resource(kind->ops, &tdev->dev, &tdev->res);
-	return hmm_devmem_add(kind->ops, &tdev->dev, tdev->size);
+		return hmm_devmem_add_resource(&thd_copy_ops, &tdev->dev,
+					       &tdev->res);
+	return hmm_devmem_add(&thd_copy_ops, &tdev->dev, tdev->size);
 }
 
 static int plug_locked(struct thd_device *tdev,
@@ -219,8 +200,6 @@ static int plug_locked(struct thd_device *tdev,
 
 	lockdep_assert_held_write(&tdev->plug_lock);
 
-	if (tdev->classic)
-		thd_classic_reset(tdev);
 	tdev->plug = *plug;
 	thd_copy_set_mode(tdev);
 	thd_power_enable(tdev);
@@ -385,8 +364,6 @@ static void get_devmem_stats(struct thd_device *tdev,
 	lockdep_assert_held(&tdev->plug_lock);
 
 	hmm_devmem_get_stats(devmem, &s);
-	if (tdev->classic)
-		thd_classic_get_stats(tdev, &s);
 	*stats = (struct hmm_devmem_test_stats) {
 		.size = devmem->pfn_last - devmem->pfn_first,
 		.allocated = s.allocated,
@@ -417,6 +394,8 @@ static int ioctl_stats(struct thd_device *tdev, void __user *arg)
 	stats.contexts = atomic_long_read(&tdev->contexts);
 	stats.kills = atomic_long_read(&tdev->kills);
 	stats.cleanups = atomic_long_read(&tdev->cleanups);
+	if (tdev->classic)
+		thd_classic_get_stats(tdev->classic, &stats);
 	thd_hw_get_stats(tdev->hw, &hw);
 	stats.in_flight = hw.max_in_flight;
 	stats.copying = hw.in_flight;
@@ -460,7 +439,7 @@ static int ioctl_evict(struct thd_device *tdev, void __user *arg)
 	struct hmm_devmem *devmem;
 	int ret;
 
-	if (tdev->kind->classic)
+	if (tdev->classic)
 		return -EOPNOTSUPP;
 	if (copy_from_user(&evict, arg, sizeof(evict)))
 		return -EFAULT;
@@ -480,7 +459,7 @@ static int ioctl_lose(struct thd_device *tdev, void __user *arg)
 	struct hmm_devmem *devmem;
 	int ret = 0;
 
-	if (tdev->kind->classic)
+	if (tdev->classic)
 		return -EOPNOTSUPP;
 	if (copy_from_user(&range, arg, sizeof(range)))
 		return -EFAULT;
@@ -543,9 +522,9 @@ static int ioctl_plug_as(struct thd_device *tdev, void __user *arg)
 	if (flags & ~HMM_DEVMEM_TEST_PLUG_FLAGS || plug.size > tdev->size ||
 	    !PAGE_ALIGNED(plug.size) || plug.delay_us > USEC_PER_SEC ||
 	    (flags & HMM_DEVMEM_TEST_SYNC && flags & HMM_DEVMEM_TEST_ASYNC) ||
-	    (tdev->kind->type == MEMORY_DEVICE_COHERENT && plug.size))
+	    (tdev->type == MEMORY_DEVICE_COHERENT && plug.size))
 		return -EINVAL;
-	if (tdev->kind->classic && (flags || plug.size))
+	if (tdev->classic && (flags || plug.size))
 		return -EOPNOTSUPP;
 	return thd_plug_as(tdev, &plug);
 }
@@ -564,7 +543,7 @@ int thd_fail_next(struct thd_device *tdev, u32 steps)
 
 	if (steps & ~HMM_DEVMEM_TEST_FAIL_STEPS)
 		return -EINVAL;
-	if (tdev->kind->classic)
+	if (tdev->classic)
 		return -EOPNOTSUPP;
 	devmem = thd_enter(tdev);
 	if (IS_ERR(devmem))
@@ -587,7 +566,7 @@ static int ioctl_inject(struct thd_device *tdev, void __user *arg)
 {
 	struct hmm_devmem_test_inject fail;
 
-	if (tdev->kind->classic)
+	if (tdev->classic)
 		return -EOPNOTSUPP;
 	if (copy_from_user(&fail, arg, sizeof(fail)))
 		return -EFAULT;
@@ -693,22 +672,21 @@ static void thd_release(struct device *dev)
 {
 	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
 
-	thd_classic_destroy(tdev);
+	thd_classic_destroy(tdev->classic);
 	thd_hw_destroy(tdev->hw);
 	put_device(tdev->dma_dev);
 	kfree(tdev);
 }
 
 /* The caller gives it back with put_device(), also when a later step fails. */
-static struct thd_device *thd_alloc(const struct thd_kind *kind,
-				    unsigned int id)
+static struct thd_device *thd_alloc(enum memory_type type, unsigned int id)
 {
 	struct thd_device *tdev;
 
 	tdev = kzalloc_obj(*tdev);
 	if (!tdev)
 		return NULL;
-	tdev->kind = kind;
+	tdev->type = type;
 	init_rwsem(&tdev->plug_lock);
 	cdev_init(&tdev->cdev, &thd_fops);
 	tdev->cdev.owner = THIS_MODULE;
@@ -723,7 +701,7 @@ static struct thd_device *thd_alloc(const struct thd_kind *kind,
 
 static int thd_set_name(struct thd_device *tdev, unsigned int id)
 {
-	if (tdev->kind->classic)
+	if (id == THD_CLASSIC)
 		return dev_set_name(&tdev->dev, "hmm_devmem_classic");
 	return dev_set_name(&tdev->dev, "%s%u",
 			    compat ? "hmm_dmirror" : "hmm_devmem_test", id);
@@ -774,20 +752,23 @@ static int thd_setup(struct thd_device *tdev, unsigned int id,
 		tdev->hw = thd_hw_create(tdev->size, tdev->res.start);
 	if (!ret && !tdev->hw)
 		ret = -ENOMEM;
-	if (!ret && tdev->kind->classic)
-		ret = thd_classic_create(tdev);
+	if (!ret && id == THD_CLASSIC) {
+		tdev->classic = thd_classic_create(tdev->hw, tdev->size);
+		ret = tdev->classic ? 0 : -ENOMEM;
+	}
 	if (!ret)
 		ret = thd_plug_as(tdev, &thd_plug_default);
 	return ret;
 }
 
-static int __init thd_create(const struct thd_kind *kind, unsigned int id,
-			     unsigned long size_mib, unsigned long addr)
+static int __init thd_create(unsigned int id, unsigned long size_mib,
+			     unsigned long addr)
 {
 	struct thd_device *tdev;
 	int ret;
 
-	tdev = thd_alloc(kind, id);
+	tdev = thd_alloc(addr ? MEMORY_DEVICE_COHERENT : MEMORY_DEVICE_PRIVATE,
+			 id);
 	if (!tdev)
 		return -ENOMEM;
 	ret = thd_setup(tdev, id, size_mib, addr);
@@ -805,16 +786,15 @@ static int __init thd_create_all(void)
 {
 	int ret;
 
-	ret = thd_create(&thd_private_kind, 0, size_mb, 0);
+	ret = thd_create(0, size_mb, 0);
 	if (!ret)
-		ret = thd_create(&thd_private_kind, 1, size_mb, 0);
+		ret = thd_create(1, size_mb, 0);
 	if (!ret && spm_addr0 && spm_addr1)
-		ret = thd_create(&thd_coherent_kind, 2, spm_mb, spm_addr0);
+		ret = thd_create(2, spm_mb, spm_addr0);
 	if (!ret && spm_addr0 && spm_addr1)
-		ret = thd_create(&thd_coherent_kind, 3, spm_mb, spm_addr1);
+		ret = thd_create(3, spm_mb, spm_addr1);
 	if (!ret)
-		ret = thd_create(&thd_classic_kind, THD_NR_MANAGED, classic_mb,
-				 0);
+		ret = thd_create(THD_CLASSIC, classic_mb, 0);
 	return ret;
 }
 

@@ -54,7 +54,7 @@ static int thd_suspend(struct device *dev)
 	int ret;
 
 	guard(rwsem_read)(&tdev->plug_lock);
-	if (!tdev->devmem || tdev->kind->classic)
+	if (!tdev->devmem || tdev->classic)
 		return 0;
 	ret = hmm_devmem_suspend(tdev->devmem);
 	/* A device that is gone must not keep the system awake. */
@@ -70,7 +70,7 @@ static int thd_resume(struct device *dev)
 	if (tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM &&
 	    pm_runtime_status_suspended(dev))
 		return 0;
-	if (tdev->devmem && !tdev->kind->classic)
+	if (tdev->devmem && !tdev->classic)
 		hmm_devmem_resume(tdev->devmem);
 	return 0;
 }

@@ -26,34 +26,13 @@ struct thd_device;
 struct thd_hw;
 
 /**
- * struct thd_kind - what differs between the kinds of test devices
- * @ops: The callbacks for the library.
- * @sync_ops: The same without copy_wait().
- * @type: Type of the device memory.
- * @classic: It does not copy for the library but migrates by itself.
- * @to_device: Moves a range of a process to the device, returns pages there.
- * @to_ram: Moves it back, returns pages moved.
- * @page_data: Where the CPU finds the data of a device page; only for private memory.
- */
-struct thd_kind {
-	const struct hmm_devmem_ops *ops;
-	const struct hmm_devmem_ops *sync_ops;
-	enum memory_type type;
-	bool classic;
-	long (*to_device)(struct hmm_devmem *devmem, struct mm_struct *mm,
-			  unsigned long start, unsigned long end,
-			  struct hmm_devmem_context *ctx);
-	long (*to_ram)(struct hmm_devmem *devmem, struct mm_struct *mm,
-		       unsigned long start, unsigned long end);
-	void *(*page_data)(struct thd_device *tdev, const struct page *page);
-};
-
-/**
  * struct thd_device - one test device
  * @dev: The device; its release frees this.
  * @cdev: Its device node.
- * @kind: The kind of the device.
+ * @type: Type of the device memory.
  * @hw: Its hardware, which lives as long as this.
+ * @classic: What the classic driver knows of a classic device; NULL for a managed one,
+ *	for which the library allocates and migrates.
  * @size: Bytes of device memory.
  * @res: Physical range of a coherent device.
  * @plug_lock: Held for writing to add or remove @devmem, for reading to use it.
@@ -67,15 +46,15 @@ struct thd_kind {
  * @resumes: How often it was resumed at run time.
  * @mm_locks: Processes whose mmap lock is kept, see HMM_DEVMEM_TEST_LOCK_MM.
  * @contexts: Number of struct thd_mirror.
- * @kills: How often the kill callback ran.
- * @cleanups: How often the cleanup callback ran.
- * @classic: Allocator of a classic device.
+ * @kills: How often the kill callback of a managed device ran.
+ * @cleanups: How often its cleanup callback ran.
  */
 struct thd_device {
 	struct device dev;
 	struct cdev cdev;
-	const struct thd_kind *kind;
+	enum memory_type type;
 	struct thd_hw *hw;
+	struct thd_classic *classic;
 	unsigned long size;
 	struct resource res;
 
@@ -92,8 +71,6 @@ struct thd_device {
 	atomic_long_t contexts;
 	atomic_long_t kills;
 	atomic_long_t cleanups;
-
-	struct thd_classic *classic;
 };
 
 static inline struct thd_device *thd_from_devmem(struct hmm_devmem *devmem)
@@ -235,8 +212,6 @@ struct thd_cmd {
 struct hmm_devmem *thd_enter(struct thd_device *tdev);
 void thd_leave(struct thd_device *tdev);
 int thd_unplug(struct thd_device *tdev, bool auto_plug);
-void thd_count_kill(struct hmm_devmem *devmem);
-void thd_count_cleanup(struct hmm_devmem *devmem);
 int thd_fail_next(struct thd_device *tdev, u32 steps);
 
 /* mirror.c */
@@ -262,19 +237,10 @@ int thd_walk_some(struct thd_mirror *mirror, struct thd_walk *walk,
 const struct thd_cmd *thd_find_cmd(unsigned int nr);
 
 /* copy.c */
-extern const struct thd_kind thd_private_kind;
-extern const struct thd_kind thd_coherent_kind;
+extern const struct hmm_devmem_ops thd_copy_ops;
+extern const struct hmm_devmem_ops thd_copy_sync_ops;
 
 void thd_copy_set_mode(struct thd_device *tdev);
-
-/* classic.c */
-extern const struct thd_kind thd_classic_kind;
-
-int thd_classic_create(struct thd_device *tdev);
-void thd_classic_destroy(struct thd_device *tdev);
-void thd_classic_reset(struct thd_device *tdev);
-void thd_classic_get_stats(struct thd_device *tdev,
-			   struct hmm_devmem_stats *stats);
 
 /* power.c */
 extern const struct dev_pm_ops thd_pm_ops;
