@@ -2,6 +2,20 @@
 /*
  * Interface between lib/test_hmm_devmem.c and the programs that test it.
  * Private to the two: it can change with every version.
+ *
+ * The first ten ioctls are those of lib/test_hmm.c. What is different:
+ *
+ * - Data on the device stays there when a file is closed.
+ * - A read or write that fails in the middle has done what it reached before.
+ * - TO_DEVICE reads back only what really is on the device: -ENOENT if a page is
+ *   not. TO_DEVICE and TO_RAM refuse a range that is not all mapped and readable
+ *   with -EINVAL before they move anything; TO_DEVICE_ONLY one that is not mapped
+ *   at all.
+ * - An ioctl that does not exist is -ENOTTY.
+ * - RELEASE removes the device memory, and its next use adds it again; after
+ *   UNPLUG only PLUG does, and until then what needs it fails with -ENODEV.
+ * - READ on the classic device, which takes no page faults, reads what is on the
+ *   device and fails with -ENOENT elsewhere; EVICT and INJECT are -EOPNOTSUPP.
  */
 #ifndef _LIB_TEST_HMM_DEVMEM_UAPI_H
 #define _LIB_TEST_HMM_DEVMEM_UAPI_H

@@ -5,12 +5,16 @@
 
 #include <linux/cleanup.h>
 #include <linux/errno.h>
+#include <linux/fs.h>
+#include <linux/gfp.h>
 #include <linux/highmem.h>
 #include <linux/jiffies.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
+#include <linux/overflow.h>
 #include <linux/pagemap.h>
 #include <linux/rmap.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 
@@ -18,6 +22,8 @@
 #include "hw.h"
 #include "test_hmm_devmem.h"
 
+/* Tests map a page or two; without a limit this would be a way to eat memory. */
+#define THD_MMAP_PAGES		512
 /* Pages that are accessed without dropping the lock in between. */
 #define THD_TRANSFER_PAGES	64
 
@@ -449,50 +455,33 @@ static int cmd_check_exclusive(struct thd_mirror *mirror,
 }
 
 /*
- * The rest of the commands.
+ * Files.
  */
-
-static int cmd_release(struct thd_mirror *mirror,
-		       struct hmm_devmem_test_cmd *cmd)
-{
-	int ret;
-
-	ret = thd_unplug(mirror->tdev, true);
-	return ret == -ENODEV ? 0 : ret;
-}
-
-static int cmd_flags(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
-{
-	const u32 steps = HMM_DEVMEM_TEST_NO_DEVICE_LARGE |
-			  HMM_DEVMEM_TEST_NO_RAM_LARGE;
-
-	if (cmd->npages & ~HMM_DEVMEM_TEST_FLAG_FAIL_ALLOC)
-		return -EINVAL;
-	return thd_fail_next(mirror->tdev, cmd->npages ? steps : 0);
-}
-
-static const struct thd_cmd mirror_cmds[] = {
-	{ HMM_DEVMEM_TEST_READ, cmd_read, true },
-	{ HMM_DEVMEM_TEST_WRITE, cmd_write, true },
-	{ HMM_DEVMEM_TEST_TO_DEVICE, cmd_to_device, true },
-	{ HMM_DEVMEM_TEST_TO_RAM, cmd_to_ram, true },
-	{ HMM_DEVMEM_TEST_SNAPSHOT, cmd_snapshot, true },
-	{ HMM_DEVMEM_TEST_EXCLUSIVE, cmd_exclusive, true },
-	{ HMM_DEVMEM_TEST_CHECK_EXCLUSIVE, cmd_check_exclusive, true },
-	{ HMM_DEVMEM_TEST_RELEASE, cmd_release, false },
-	{ HMM_DEVMEM_TEST_FLAGS, cmd_flags, false },
-	{ HMM_DEVMEM_TEST_READ_UNLOCKED, cmd_read_unlocked, true },
-	{ HMM_DEVMEM_TEST_TO_DEVICE_ONLY, cmd_to_device_only, true },
-};
 
 /**
- * thd_find_cmd() - Look an ioctl up
+ * struct thd_cmd - an ioctl with a range of user addresses
  * @nr: The ioctl.
- *
- * Context: Any context.
- * Return: The command, or NULL if the ioctl takes no struct hmm_devmem_test_cmd.
+ * @run: Does it. The range is valid, and the address space of the process still
+ *	exists. cpages and faults are 0 on entry.
  */
-const struct thd_cmd *thd_find_cmd(unsigned int nr)
+struct thd_cmd {
+	unsigned int nr;
+	int (*run)(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd);
+};
+
+static const struct thd_cmd mirror_cmds[] = {
+	{ HMM_DEVMEM_TEST_READ, cmd_read },
+	{ HMM_DEVMEM_TEST_WRITE, cmd_write },
+	{ HMM_DEVMEM_TEST_TO_DEVICE, cmd_to_device },
+	{ HMM_DEVMEM_TEST_TO_RAM, cmd_to_ram },
+	{ HMM_DEVMEM_TEST_SNAPSHOT, cmd_snapshot },
+	{ HMM_DEVMEM_TEST_EXCLUSIVE, cmd_exclusive },
+	{ HMM_DEVMEM_TEST_CHECK_EXCLUSIVE, cmd_check_exclusive },
+	{ HMM_DEVMEM_TEST_READ_UNLOCKED, cmd_read_unlocked },
+	{ HMM_DEVMEM_TEST_TO_DEVICE_ONLY, cmd_to_device_only },
+};
+
+static const struct thd_cmd *find_cmd(unsigned int nr)
 {
 	unsigned int i;
 
@@ -500,4 +489,155 @@ const struct thd_cmd *thd_find_cmd(unsigned int nr)
 		if (mirror_cmds[i].nr == nr)
 			return &mirror_cmds[i];
 	return NULL;
+}
+
+static bool range_is_valid(const struct hmm_devmem_test_cmd *cmd)
+{
+	u64 size, end;
+
+	return PAGE_ALIGNED(cmd->addr) && cmd->npages &&
+	       !check_mul_overflow(cmd->npages, (u64)PAGE_SIZE, &size) &&
+	       !check_add_overflow(cmd->addr, size, &end) && end <= ULONG_MAX;
+}
+
+static int run_cmd(struct thd_mirror *mirror, const struct thd_cmd *op,
+		   struct hmm_devmem_test_cmd *cmd)
+{
+	struct mm_struct *mm = mirror->notifier.mm;
+	int ret;
+
+	/* A child can use the file after the process that opened it has exited. */
+	if (!range_is_valid(cmd) || !mmget_not_zero(mm))
+		return -EINVAL;
+	ret = op->run(mirror, cmd);
+	mmput(mm);
+	return ret;
+}
+
+/**
+ * thd_file_access() - Do an ioctl that is about a range of user addresses
+ * @mirror: The mirror.
+ * @nr: The ioctl.
+ * @arg: Its argument, a struct hmm_devmem_test_cmd.
+ *
+ * Context: Process context, may sleep.
+ * Return:
+ * * %0 - done
+ * * %-ENOTTY - it is not such an ioctl
+ * * %-EFAULT - the argument is not mapped
+ * * %-EINVAL - the range is not valid, or its process has exited
+ * * others - from the command
+ */
+int thd_file_access(struct thd_mirror *mirror, unsigned int nr,
+		    void __user *arg)
+{
+	const struct thd_cmd *op = find_cmd(nr);
+	struct hmm_devmem_test_cmd cmd;
+	int ret;
+
+	if (!op)
+		return -ENOTTY;
+	if (copy_from_user(&cmd, arg, sizeof(cmd)))
+		return -EFAULT;
+	cmd.cpages = 0;
+	cmd.faults = 0;
+	ret = run_cmd(mirror, op, &cmd);
+	if (ret)
+		return ret;
+	return copy_to_user(arg, &cmd, sizeof(cmd)) ? -EFAULT : 0;
+}
+
+/**
+ * thd_file_open() - Mirror the process that opens a device node
+ * @inode: The device node.
+ * @file: The file.
+ *
+ * Context: The open callback of a device node.
+ * Return: 0 or an errno.
+ */
+int thd_file_open(struct inode *inode, struct file *file)
+{
+	struct thd_device *tdev = container_of(inode->i_cdev, struct thd_device,
+					       cdev);
+	struct thd_mirror *mirror;
+
+	mirror = thd_mirror_open(tdev, current->mm);
+	if (IS_ERR(mirror))
+		return PTR_ERR(mirror);
+	file->private_data = mirror;
+	return 0;
+}
+
+/**
+ * thd_file_close() - Undo thd_file_open()
+ * @inode: The device node.
+ * @file: The file.
+ *
+ * Context: The release callback of a device node.
+ * Return: 0.
+ */
+int thd_file_close(struct inode *inode, struct file *file)
+{
+	thd_mirror_close(file->private_data);
+	return 0;
+}
+
+static int map_zero_page(struct vm_area_struct *vma, unsigned long addr)
+{
+	struct page *page;
+	int ret;
+
+	page = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	if (!page)
+		return -ENOMEM;
+	ret = vm_insert_page(vma, addr, page);
+	put_page(page);
+	return ret;
+}
+
+/**
+ * thd_file_mmap() - Map pages that are neither anonymous nor of a file
+ * @file: The file.
+ * @vma: Where to map them; for tests of snapshots.
+ *
+ * Context: The mmap callback of a device node.
+ * Return: 0, -EINVAL if that is too much, or -ENOMEM.
+ */
+int thd_file_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	unsigned long addr;
+	int ret = 0;
+
+	if (vma_pages(vma) > THD_MMAP_PAGES)
+		return -EINVAL;
+	for (addr = vma->vm_start; !ret && addr < vma->vm_end; addr += PAGE_SIZE)
+		ret = map_zero_page(vma, addr);
+	return ret;
+}
+
+/**
+ * thd_file_lock_mm() - Keep the mmap lock of the caller until it is killed
+ * @mirror: The mirror.
+ * @pid: The process id of the caller.
+ *
+ * Like a page fault that another process has to serve, and never does.
+ *
+ * Context: Process context.
+ * Return: -EINTR, or -EINVAL if @pid is wrong.
+ */
+int thd_file_lock_mm(struct thd_mirror *mirror, unsigned long pid)
+{
+	struct thd_device *tdev = mirror->tdev;
+	struct mm_struct *mm = current->mm;
+
+	if (pid != task_tgid_vnr(current))
+		return -EINVAL;
+	if (mmap_write_lock_killable(mm))
+		return -EINTR;
+	atomic_long_inc(&tdev->mm_locks);
+	while (!fatal_signal_pending(current))
+		schedule_timeout_killable(MAX_SCHEDULE_TIMEOUT);
+	atomic_long_dec(&tdev->mm_locks);
+	mmap_write_unlock(mm);
+	return -EINTR;
 }

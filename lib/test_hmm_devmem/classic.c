@@ -12,7 +12,7 @@
  * the kill callback brings all of them back to system memory.
  *
  * The device node, and the ioctls that it has in common with the managed devices,
- * are in lib/test_hmm_devmem.
+ * are in lib/test_hmm_devmem.c.
  */
 
 #include <linux/atomic.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Private to the test device, see main.c. "thd" is for test HMM device.
+ * Private to the test device, see lib/test_hmm_devmem.c. "thd" is for test HMM device.
  */
 #ifndef _LIB_TEST_HMM_DEVMEM_H
 #define _LIB_TEST_HMM_DEVMEM_H
@@ -22,8 +22,28 @@
 #include "../test_hmm_devmem_uapi.h"
 
 struct thd_classic;
-struct thd_device;
 struct thd_hw;
+
+/**
+ * DOC: Test device locking
+ *
+ * The order is, outermost first::
+ *
+ *   thd_device.plug_lock          while device memory is used, or comes and goes
+ *     mmap lock
+ *       folio lock                (copy and map callbacks)
+ *         MMU notifier            (invalidations)
+ *           thd_mirror.lock       the device's page table and data
+ *   thd_classic.lock,             innermost
+ *   the locks of the hardware
+ *
+ * Removal of device memory waits for CPU faults and for invalidations, with the
+ * plug lock held for writing. So no callback of the library, no invalidation and
+ * no access of the device takes the plug lock, and no task that waits for it holds
+ * another of these locks. What an access needs stays without the plug lock: VRAM
+ * exists as long as the device, pages as long as the device's page table has entries
+ * for them, and &thd_device.devmem is only compared with.
+ */
 
 /**
  * struct thd_device - one test device
@@ -195,24 +215,19 @@ static inline unsigned int thd_walk_nr(const struct thd_walk *walk)
 	return (walk->range.end - walk->range.start) >> PAGE_SHIFT;
 }
 
-/**
- * struct thd_cmd - an ioctl with a struct hmm_devmem_test_cmd
- * @nr: The ioctl.
- * @run: Does it. If it is about a range, the range is valid, and the address space
- *	of the process still exists. cpages and faults are 0 on entry.
- * @has_range: The ioctl is about a range of user addresses.
- */
-struct thd_cmd {
-	unsigned int nr;
-	int (*run)(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd);
-	bool has_range;
-};
-
-/* main.c */
+/* lib/test_hmm_devmem.c */
 struct hmm_devmem *thd_enter(struct thd_device *tdev);
-void thd_leave(struct thd_device *tdev);
-int thd_unplug(struct thd_device *tdev, bool auto_plug);
-int thd_fail_next(struct thd_device *tdev, u32 steps);
+
+/**
+ * thd_leave() - End what thd_enter() has started
+ * @tdev: The device.
+ *
+ * Context: Process context.
+ */
+static inline void thd_leave(struct thd_device *tdev)
+{
+	up_read(&tdev->plug_lock);
+}
 
 /* mirror.c */
 struct thd_mirror *thd_mirror_open(struct thd_device *tdev,
@@ -234,18 +249,11 @@ int thd_walk_some(struct thd_mirror *mirror, struct thd_walk *walk,
 		  unsigned long addr, unsigned long end);
 
 /* access.c */
-const struct thd_cmd *thd_find_cmd(unsigned int nr);
-
-/* copy.c */
-extern const struct hmm_devmem_ops thd_copy_ops;
-extern const struct hmm_devmem_ops thd_copy_sync_ops;
-
-void thd_copy_set_mode(struct thd_device *tdev);
-
-/* power.c */
-extern const struct dev_pm_ops thd_pm_ops;
-
-void thd_power_enable(struct thd_device *tdev);
-void thd_power_disable(struct thd_device *tdev);
+int thd_file_open(struct inode *inode, struct file *file);
+int thd_file_close(struct inode *inode, struct file *file);
+int thd_file_mmap(struct file *file, struct vm_area_struct *vma);
+int thd_file_access(struct thd_mirror *mirror, unsigned int nr,
+		    void __user *arg);
+int thd_file_lock_mm(struct thd_mirror *mirror, unsigned long pid);
 
 #endif /* _LIB_TEST_HMM_DEVMEM_H */

@@ -151,6 +151,12 @@ our_code() {
 	done
 }
 
+# our_sources TREE: the C files of those that TREE has
+our_sources() {
+	(cd "$1" && our_paths | grep -Ev '^(tools|Documentation)/' |
+		xargs -I@ find @ -name '*.c' 2>/dev/null)
+}
+
 kernel_version() {
 	awk -F ' *= *' '
 		/^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *=/ { v[$1] = $2 }

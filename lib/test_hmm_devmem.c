@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A device without hardware, for tests of HMM device memory.
+ * A driver for emulated hardware, for tests of HMM device memory.
  */
 
 /**
@@ -16,43 +16,13 @@
  * Mode 0600 is all there is of permissions: a process that is handed an open file
  * may call everything, always for the memory of the process that opened the file.
  *
- * The ioctls are those of lib/test_hmm.c and some more; what they do and which
- * structures they take is in lib/test_hmm_devmem_uapi.h. With compat=1 the first
- * four are /dev/hmm_dmirror0 to 3, and tools/testing/selftests/mm/hmm-tests takes
- * them for that driver's, which must not be loaded then. What is different:
+ * The ioctls, and in what they differ from those of lib/test_hmm.c, are in
+ * lib/test_hmm_devmem_uapi.h. With compat=1 the first four nodes are
+ * /dev/hmm_dmirror0 to 3, and tools/testing/selftests/mm/hmm-tests takes them for
+ * that driver's, which must not be loaded then.
  *
- * - Data on the device stays there when a file is closed.
- * - A read or write that fails in the middle has done what it reached before.
- * - TO_DEVICE reads back only what really is on the device: -ENOENT if a page is
- *   not. TO_DEVICE and TO_RAM refuse a range that is not all mapped and readable
- *   with -EINVAL before they move anything; TO_DEVICE_ONLY one that is not mapped
- *   at all.
- * - An ioctl that does not exist is -ENOTTY.
- * - RELEASE removes the device memory, and its next use adds it again; after
- *   UNPLUG only PLUG does, and until then what needs it fails with -ENODEV.
- * - READ on the classic device, which takes no page faults, reads what is on the
- *   device and fails with -ENOENT elsewhere; EVICT and INJECT are -EOPNOTSUPP.
- */
-
-/**
- * DOC: Test device locking
- *
- * The order is, outermost first::
- *
- *   thd_device.plug_lock          while device memory is used, or comes and goes
- *     mmap lock
- *       folio lock                (copy and map callbacks)
- *         MMU notifier            (invalidations)
- *           thd_mirror.lock       the device's page table and data
- *   thd_classic.lock,             innermost
- *   the locks of the hardware
- *
- * Removal of device memory waits for CPU faults and for invalidations, with the
- * plug lock held for writing. So no callback of the library, no invalidation and
- * no access of the device takes the plug lock, and no task that waits for it holds
- * another of these locks. What an access needs stays without the plug lock: VRAM
- * exists as long as the device, pages as long as the device's page table has entries
- * for them, and &thd_device.devmem is only compared with.
+ * This file is the driver, without what the device does with the memory of processes:
+ * test_hmm_devmem/mirror.c and access.c. Its hardware is test_hmm_devmem/hw.c.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -61,31 +31,27 @@
 #include <linux/device/class.h>
 #include <linux/dma-mapping.h>
 #include <linux/err.h>
-#include <linux/gfp.h>
 #include <linux/kdev_t.h>
 #include <linux/mm.h>
-#include <linux/mmap_lock.h>
 #include <linux/module.h>
 #include <linux/overflow.h>
 #include <linux/pci.h>
 #include <linux/pm.h>
-#include <linux/sched.h>
-#include <linux/sched/mm.h>
-#include <linux/sched/signal.h>
+#include <linux/pm_runtime.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "../../mm/hmm_devmem/internal.h"
-#include "classic.h"
-#include "hw.h"
-#include "test_hmm_devmem.h"
+#include "../mm/hmm_devmem/internal.h"
+#include "test_hmm_devmem/classic.h"
+#include "test_hmm_devmem/hw.h"
+#include "test_hmm_devmem/test_hmm_devmem.h"
 
 #define THD_CLASSIC	4	/* number of the classic device; the managed ones are below */
 #define THD_NR_DEVICES	(THD_CLASSIC + 1)
 
-/* Tests map a page or two; without a limit this would be a way to eat memory. */
-#define THD_MMAP_PAGES	512
+/* Short, so that tests need not wait long for a suspend. */
+#define THD_AUTOSUSPEND_MS	20
 
 static unsigned long size_mb = 512;
 module_param(size_mb, ulong, 0444);
@@ -138,6 +104,114 @@ CHECK_STEP(DMA);
 static_assert(BIT(HMM_DEVMEM_NR_FAIL) - 1 == HMM_DEVMEM_TEST_FAIL_STEPS);
 
 /*
+ * Copies.
+ */
+
+/* The commands of a copy: one for each run. */
+static void copy_commands(struct thd_hw *hw, void *data, int error)
+{
+	struct hmm_devmem_copy *copy = data;
+	struct hmm_devmem_run *run = copy->runs;
+
+	for (; run < copy->runs + copy->nr_runs; run++) {
+		const struct thd_hw_cmd cmd = {
+			.offset = run->offset,
+			.ram = run->ram,
+			.dma_addr = run->dma_addr,
+			.nr_pages = run->nr_pages,
+			.to_vram = copy->dir == HMM_DEVMEM_TO_DEVICE,
+		};
+
+		run->error = thd_hw_exec(hw, &cmd, error);
+	}
+}
+
+static struct thd_hw_batch copy_batch(struct hmm_devmem_copy *copy)
+{
+	return (struct thd_hw_batch) {
+		.commands = copy_commands,
+		.data = copy,
+		.to_vram = copy->dir == HMM_DEVMEM_TO_DEVICE,
+		.job = copy->driver_private,
+	};
+}
+
+/* Is the device on, and kept on by a reference of the library or of the PM core? */
+static bool has_power(struct thd_device *tdev)
+{
+#ifdef CONFIG_PM
+	if (tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM)
+		return pm_runtime_active(&tdev->dev) &&
+		       atomic_read(&tdev->dev.power.usage_count) > 0;
+#endif
+	return true;
+}
+
+static int copy_start(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
+{
+	struct thd_device *tdev = thd_from_devmem(devmem);
+	struct thd_hw_batch batch = copy_batch(copy);
+	int ret;
+
+	if (!has_power(tdev))
+		atomic_long_inc(&tdev->bad_power);
+	ret = thd_hw_start(tdev->hw, &batch);
+	copy->driver_private = batch.job;
+	return ret;
+}
+
+static int copy_to_device(struct hmm_devmem *devmem,
+			  struct hmm_devmem_copy *copy)
+{
+	struct thd_device *tdev = thd_from_devmem(devmem);
+	const struct hmm_devmem_run *run = copy->runs;
+	int ret;
+
+	for (; run < copy->runs + copy->nr_runs; run++) {
+		ret = thd_hw_populate(tdev->hw, run->offset,
+				      (u64)run->nr_pages << PAGE_SHIFT);
+		if (ret)
+			return ret;
+	}
+	return copy_start(devmem, copy);
+}
+
+static int copy_wait(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
+{
+	const struct thd_hw_batch batch = copy_batch(copy);
+
+	return thd_hw_wait(thd_from_devmem(devmem)->hw, &batch);
+}
+
+static void count_kill(struct hmm_devmem *devmem)
+{
+	atomic_long_inc(&thd_from_devmem(devmem)->kills);
+}
+
+static void count_cleanup(struct hmm_devmem *devmem)
+{
+	atomic_long_inc(&thd_from_devmem(devmem)->cleanups);
+}
+
+static const struct hmm_devmem_ops thd_ops = {
+	.kill = count_kill,
+	.cleanup = count_cleanup,
+	.copy_to_device = copy_to_device,
+	.copy_to_ram = copy_start,
+	.copy_wait = copy_wait,
+	.map = thd_mirror_map,
+};
+
+/* Without copy_wait(), so never with a worker: the library would not wait for it. */
+static const struct hmm_devmem_ops thd_sync_ops = {
+	.kill = count_kill,
+	.cleanup = count_cleanup,
+	.copy_to_device = copy_to_device,
+	.copy_to_ram = copy_start,
+	.map = thd_mirror_map,
+};
+
+/*
  * Plugging and unplugging.
  */
 
@@ -154,43 +228,52 @@ static unsigned long desc_flags(const struct thd_device *tdev)
 /* Offsets, bytes; all are in the first segment, whether the device is lazy or not. */
 static const u64 thd_bad_pages[] = { 0, SZ_2M };
 
-static unsigned int nr_bad_pages(const struct thd_device *tdev)
-{
-	const u64 size = tdev->plug.size ?: tdev->size;
-	unsigned int nr = 0;
-
-	if (tdev->plug.flags & HMM_DEVMEM_TEST_BAD)
-		while (nr < ARRAY_SIZE(thd_bad_pages) && thd_bad_pages[nr] < size)
-			nr++;
-	return nr;
-}
-
 /* Add the memory without a descriptor if the plug has no properties of its own. */
 static struct hmm_devmem *thd_add(struct thd_device *tdev)
 {
 	const bool coherent = tdev->type == MEMORY_DEVICE_COHERENT;
+	const u64 size = tdev->plug.size ?: tdev->size;
+	const u32 flags = tdev->plug.flags;
 	const struct hmm_devmem_desc desc = {
-		.ops = tdev->plug.flags & HMM_DEVMEM_TEST_SYNC ?
-		       &thd_copy_sync_ops : &thd_copy_ops,
-		.size = tdev->plug.size ?: tdev->size,
+		.ops = flags & HMM_DEVMEM_TEST_SYNC ? &thd_sync_ops : &thd_ops,
+		.size = size,
 		.res = coherent ? &tdev->res : NULL,
 		.type = tdev->type,
 		.flags = desc_flags(tdev),
 		.nid = NUMA_NO_NODE,
-		.owner = tdev->plug.flags & HMM_DEVMEM_TEST_COMMON ? thd_devices : NULL,
+		.owner = flags & HMM_DEVMEM_TEST_COMMON ? thd_devices : NULL,
 		.dma_device = tdev->dma_dev,
 		.bad_pages = thd_bad_pages,
-		.nr_bad_pages = nr_bad_pages(tdev),
+		.nr_bad_pages = !(flags & HMM_DEVMEM_TEST_BAD) ? 0 :
+				size > thd_bad_pages[1] ? 2 : 1,
 	};
 
 	if (tdev->classic)
 		return thd_classic_add(tdev->classic, &tdev->dev);
-	if (lazy || tdev->plug.flags || tdev->plug.size)
+	if (lazy || flags || tdev->plug.size)
 		return hmm_devmem_add_desc(&tdev->dev, &desc);
 	if (coherent)
-		return hmm_devmem_add_resource(&thd_copy_ops, &tdev->dev,
+		return hmm_devmem_add_resource(&thd_ops, &tdev->dev,
 					       &tdev->res);
-	return hmm_devmem_add(&thd_copy_ops, &tdev->dev, tdev->size);
+	return hmm_devmem_add(&thd_ops, &tdev->dev, tdev->size);
+}
+
+static void power_enable(struct thd_device *tdev)
+{
+	if (!(tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM))
+		return;
+	pm_runtime_set_active(&tdev->dev);
+	pm_runtime_set_autosuspend_delay(&tdev->dev, THD_AUTOSUSPEND_MS);
+	pm_runtime_use_autosuspend(&tdev->dev);
+	pm_runtime_enable(&tdev->dev);
+}
+
+static void power_disable(struct thd_device *tdev)
+{
+	if (!(tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM))
+		return;
+	pm_runtime_dont_use_autosuspend(&tdev->dev);
+	pm_runtime_disable(&tdev->dev);
 }
 
 static int plug_locked(struct thd_device *tdev,
@@ -201,11 +284,17 @@ static int plug_locked(struct thd_device *tdev,
 	lockdep_assert_held_write(&tdev->plug_lock);
 
 	tdev->plug = *plug;
-	thd_copy_set_mode(tdev);
-	thd_power_enable(tdev);
+	thd_hw_set_mode(tdev->hw, &(struct thd_hw_mode) {
+		.dma_dev = plug->flags & HMM_DEVMEM_TEST_DMA ?
+			   tdev->dma_dev ?: &tdev->dev : NULL,
+		.async = plug->flags & HMM_DEVMEM_TEST_ASYNC,
+		.sync = plug->flags & HMM_DEVMEM_TEST_SYNC,
+		.delay_us = plug->delay_us,
+	});
+	power_enable(tdev);
 	devmem = thd_add(tdev);
 	if (IS_ERR(devmem)) {
-		thd_power_disable(tdev);
+		power_disable(tdev);
 		return PTR_ERR(devmem);
 	}
 	WRITE_ONCE(tdev->owner, devmem->owner);
@@ -243,18 +332,8 @@ static struct hmm_devmem *forget_devmem(struct thd_device *tdev)
 	return devmem;
 }
 
-/**
- * thd_unplug() - Remove the device memory of a device
- * @tdev: The device.
- * @auto_plug: Add it again when it is needed.
- *
- * Context: Process context, may sleep.
- * Return:
- * * %0 - done
- * * %-ENODEV - it was unplugged already
- * * %-EINTR - the process is being killed, nothing is changed
- */
-int thd_unplug(struct thd_device *tdev, bool auto_plug)
+/* With @auto_plug, the next use of the device memory adds it again. */
+static int thd_unplug(struct thd_device *tdev, bool auto_plug)
 {
 	ACQUIRE(rwsem_write_kill, lock)(&tdev->plug_lock);
 	if (ACQUIRE_ERR(rwsem_write_kill, &lock))
@@ -263,7 +342,7 @@ int thd_unplug(struct thd_device *tdev, bool auto_plug)
 		return -ENODEV;
 	if (tdev->devmem) {
 		hmm_devmem_remove(forget_devmem(tdev));
-		thd_power_disable(tdev);
+		power_disable(tdev);
 	}
 	tdev->auto_plug = auto_plug;
 	return 0;
@@ -295,65 +374,74 @@ struct hmm_devmem *thd_enter(struct thd_device *tdev)
 	}
 }
 
-/**
- * thd_leave() - End what thd_enter() has started
- * @tdev: The device.
- *
- * Context: Process context.
- */
-void thd_leave(struct thd_device *tdev)
-{
-	up_read(&tdev->plug_lock);
-}
-
 /*
- * Files.
+ * Power management: system sleep for all managed devices, runtime PM for those that
+ * were plugged in with it.
  */
 
-static int thd_open(struct inode *inode, struct file *file)
+/* Processes are frozen, so no device is plugged or unplugged meanwhile. */
+static int thd_suspend(struct device *dev)
 {
-	struct thd_device *tdev = container_of(inode->i_cdev, struct thd_device,
-					       cdev);
-	struct thd_mirror *mirror;
-
-	mirror = thd_mirror_open(tdev, current->mm);
-	if (IS_ERR(mirror))
-		return PTR_ERR(mirror);
-	file->private_data = mirror;
-	return 0;
-}
-
-static int thd_close(struct inode *inode, struct file *file)
-{
-	thd_mirror_close(file->private_data);
-	return 0;
-}
-
-static int map_zero_page(struct vm_area_struct *vma, unsigned long addr)
-{
-	struct page *page;
+	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
 	int ret;
 
-	page = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
-	if (!page)
-		return -ENOMEM;
-	ret = vm_insert_page(vma, addr, page);
-	put_page(page);
-	return ret;
+	guard(rwsem_read)(&tdev->plug_lock);
+	if (!tdev->devmem || tdev->classic)
+		return 0;
+	ret = hmm_devmem_suspend(tdev->devmem);
+	/* A device that is gone must not keep the system awake. */
+	return ret == -ENODEV ? 0 : ret;
 }
 
-/* Pages that are neither anonymous nor of a file, for tests of snapshots. */
-static int thd_mmap(struct file *file, struct vm_area_struct *vma)
+static int thd_resume(struct device *dev)
 {
-	unsigned long addr;
+	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
+
+	guard(rwsem_read)(&tdev->plug_lock);
+	/* A device that runtime PM had suspended before the system slept stays off. */
+	if (tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM &&
+	    pm_runtime_status_suspended(dev))
+		return 0;
+	if (tdev->devmem && !tdev->classic)
+		hmm_devmem_resume(tdev->devmem);
+	return 0;
+}
+
+/* The holder of the lock, a migration that resumes the device, can wait for this. */
+static int thd_runtime_suspend(struct device *dev)
+{
+	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
 	int ret = 0;
 
-	if (vma_pages(vma) > THD_MMAP_PAGES)
-		return -EINVAL;
-	for (addr = vma->vm_start; !ret && addr < vma->vm_end; addr += PAGE_SIZE)
-		ret = map_zero_page(vma, addr);
-	return ret;
+	if (!down_read_trylock(&tdev->plug_lock))
+		return -EBUSY;
+	if (tdev->devmem)
+		ret = hmm_devmem_suspend(tdev->devmem);
+	up_read(&tdev->plug_lock);
+	/* The PM core would remember any other errno, and never suspend again. */
+	return ret ? -EBUSY : 0;
 }
+
+/* Takes no lock: a migration, whose caller holds the lock for reading, may call it. */
+static int thd_runtime_resume(struct device *dev)
+{
+	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
+	struct hmm_devmem *devmem = READ_ONCE(tdev->devmem);
+
+	atomic_long_inc(&tdev->resumes);
+	if (devmem)
+		hmm_devmem_resume(devmem);
+	return 0;
+}
+
+static const struct dev_pm_ops thd_pm_ops = {
+	SYSTEM_SLEEP_PM_OPS(thd_suspend, thd_resume)
+	RUNTIME_PM_OPS(thd_runtime_suspend, thd_runtime_resume, NULL)
+};
+
+/*
+ * Ioctls.
+ */
 
 static void get_devmem_stats(struct thd_device *tdev,
 			     struct hmm_devmem_test_stats *stats)
@@ -414,8 +502,8 @@ static bool range_is_on_device(const struct hmm_devmem *devmem, u64 first,
 	return npages && first < size && npages <= size - first;
 }
 
-static long evict_range(struct hmm_devmem *devmem,
-			struct hmm_devmem_test_evict *evict)
+static int evict_range(struct hmm_devmem *devmem,
+		       struct hmm_devmem_test_evict *evict)
 {
 	struct hmm_devmem_left left;
 	long ret;
@@ -433,82 +521,106 @@ static long evict_range(struct hmm_devmem *devmem,
 	return 0;
 }
 
-static int ioctl_evict(struct thd_device *tdev, void __user *arg)
+static int lose_range(struct hmm_devmem *devmem,
+		      const struct hmm_devmem_test_range *range)
 {
+	if (!range_is_on_device(devmem, range->first, range->npages))
+		return -EINVAL;
+	hmm_devmem_poison(devmem, devmem->pfn_first + range->first,
+			  range->npages);
+	return 0;
+}
+
+/* The argument of an ioctl of ioctl_devmem(). */
+union thd_arg {
+	struct hmm_devmem_test_inject inject;
 	struct hmm_devmem_test_evict evict;
+	struct hmm_devmem_test_range range;
+};
+
+static int use_devmem(struct hmm_devmem *devmem, unsigned int nr,
+		      union thd_arg *arg)
+{
+	switch (nr) {
+	case HMM_DEVMEM_TEST_EVICT:
+		return evict_range(devmem, &arg->evict);
+	case HMM_DEVMEM_TEST_LOSE:
+		return lose_range(devmem, &arg->range);
+	case HMM_DEVMEM_TEST_SUSPEND:
+		return hmm_devmem_suspend(devmem);
+	case HMM_DEVMEM_TEST_RESUME:
+		hmm_devmem_resume(devmem);
+		return 0;
+	default:
+		hmm_devmem_mark_dead(devmem);
+		return 0;
+	}
+}
+
+/* Of these, the classic device has only those about power, which take no argument. */
+static int ioctl_devmem(struct thd_device *tdev, unsigned int nr,
+			void __user *uarg)
+{
+	const size_t size = _IOC_SIZE(nr);
 	struct hmm_devmem *devmem;
+	union thd_arg arg;
 	int ret;
 
-	if (tdev->classic)
+	if (tdev->classic && size)
 		return -EOPNOTSUPP;
-	if (copy_from_user(&evict, arg, sizeof(evict)))
+	if (size && copy_from_user(&arg, uarg, size))
 		return -EFAULT;
+	if (nr == HMM_DEVMEM_TEST_INJECT)
+		return thd_hw_inject(tdev->hw, &arg.inject);
 	devmem = thd_enter(tdev);
 	if (IS_ERR(devmem))
 		return PTR_ERR(devmem);
-	ret = evict_range(devmem, &evict);
+	ret = use_devmem(devmem, nr, &arg);
 	thd_leave(tdev);
-	if (ret)
+	if (ret || !(_IOC_DIR(nr) & _IOC_READ))
 		return ret;
-	return copy_to_user(arg, &evict, sizeof(evict)) ? -EFAULT : 0;
+	return copy_to_user(uarg, &arg, size) ? -EFAULT : 0;
 }
 
-static int ioctl_lose(struct thd_device *tdev, void __user *arg)
+static int fail_next(struct thd_device *tdev, u32 steps)
 {
-	struct hmm_devmem_test_range range;
 	struct hmm_devmem *devmem;
-	int ret = 0;
 
+	if (steps & ~HMM_DEVMEM_TEST_FAIL_STEPS)
+		return -EINVAL;
 	if (tdev->classic)
 		return -EOPNOTSUPP;
-	if (copy_from_user(&range, arg, sizeof(range)))
+	devmem = thd_enter(tdev);
+	if (IS_ERR(devmem))
+		return PTR_ERR(devmem);
+	hmm_devmem_fail_next(devmem, steps);
+	thd_leave(tdev);
+	return 0;
+}
+
+static int ioctl_flags(struct thd_device *tdev,
+		       struct hmm_devmem_test_cmd __user *cmd)
+{
+	u64 flags;
+
+	if (get_user(flags, &cmd->npages) || put_user(0, &cmd->cpages) ||
+	    put_user(0, &cmd->faults))
 		return -EFAULT;
-	devmem = thd_enter(tdev);
-	if (IS_ERR(devmem))
-		return PTR_ERR(devmem);
-	if (range_is_on_device(devmem, range.first, range.npages))
-		hmm_devmem_poison(devmem, devmem->pfn_first + range.first,
-				  range.npages);
-	else
-		ret = -EINVAL;
-	thd_leave(tdev);
-	return ret;
-}
-
-/* The ioctls about power, which take no argument. */
-static int ioctl_power(struct thd_device *tdev, unsigned int nr)
-{
-	struct hmm_devmem *devmem;
-	int ret = 0;
-
-	devmem = thd_enter(tdev);
-	if (IS_ERR(devmem))
-		return PTR_ERR(devmem);
-	if (nr == HMM_DEVMEM_TEST_SUSPEND)
-		ret = hmm_devmem_suspend(devmem);
-	else if (nr == HMM_DEVMEM_TEST_RESUME)
-		hmm_devmem_resume(devmem);
-	else
-		hmm_devmem_mark_dead(devmem);
-	thd_leave(tdev);
-	return ret;
-}
-
-/* Like a page fault that another process has to serve, and never does. */
-static int ioctl_lock_mm(struct thd_device *tdev, unsigned long pid)
-{
-	struct mm_struct *mm = current->mm;
-
-	if (pid != task_tgid_vnr(current))
+	if (flags & ~HMM_DEVMEM_TEST_FLAG_FAIL_ALLOC)
 		return -EINVAL;
-	if (mmap_write_lock_killable(mm))
-		return -EINTR;
-	atomic_long_inc(&tdev->mm_locks);
-	while (!fatal_signal_pending(current))
-		schedule_timeout_killable(MAX_SCHEDULE_TIMEOUT);
-	atomic_long_dec(&tdev->mm_locks);
-	mmap_write_unlock(mm);
-	return -EINTR;
+	return fail_next(tdev, flags ? HMM_DEVMEM_TEST_NO_DEVICE_LARGE |
+				       HMM_DEVMEM_TEST_NO_RAM_LARGE : 0);
+}
+
+static int ioctl_release(struct thd_device *tdev,
+			 struct hmm_devmem_test_cmd __user *cmd)
+{
+	int ret;
+
+	if (put_user(0, &cmd->cpages) || put_user(0, &cmd->faults))
+		return -EFAULT;
+	ret = thd_unplug(tdev, true);
+	return ret == -ENODEV ? 0 : ret;
 }
 
 static int ioctl_plug_as(struct thd_device *tdev, void __user *arg)
@@ -529,132 +641,47 @@ static int ioctl_plug_as(struct thd_device *tdev, void __user *arg)
 	return thd_plug_as(tdev, &plug);
 }
 
-/**
- * thd_fail_next() - Let a step of the library fail
- * @tdev: The device.
- * @steps: HMM_DEVMEM_TEST_NO_*: the first of these to be tried fails.
- *
- * Context: Process context, may sleep.
- * Return: 0 or an errno.
- */
-int thd_fail_next(struct thd_device *tdev, u32 steps)
-{
-	struct hmm_devmem *devmem;
-
-	if (steps & ~HMM_DEVMEM_TEST_FAIL_STEPS)
-		return -EINVAL;
-	if (tdev->classic)
-		return -EOPNOTSUPP;
-	devmem = thd_enter(tdev);
-	if (IS_ERR(devmem))
-		return PTR_ERR(devmem);
-	hmm_devmem_fail_next(devmem, steps);
-	thd_leave(tdev);
-	return 0;
-}
-
-static int ioctl_fail_next(struct thd_device *tdev, void __user *arg)
-{
-	u32 steps;
-
-	if (copy_from_user(&steps, arg, sizeof(steps)))
-		return -EFAULT;
-	return thd_fail_next(tdev, steps);
-}
-
-static int ioctl_inject(struct thd_device *tdev, void __user *arg)
-{
-	struct hmm_devmem_test_inject fail;
-
-	if (tdev->classic)
-		return -EOPNOTSUPP;
-	if (copy_from_user(&fail, arg, sizeof(fail)))
-		return -EFAULT;
-	return thd_hw_inject(tdev->hw, &fail);
-}
-
-static bool range_is_valid(const struct hmm_devmem_test_cmd *cmd)
-{
-	u64 size, end;
-
-	return PAGE_ALIGNED(cmd->addr) && cmd->npages &&
-	       !check_mul_overflow(cmd->npages, (u64)PAGE_SIZE, &size) &&
-	       !check_add_overflow(cmd->addr, size, &end) && end <= ULONG_MAX;
-}
-
-static int run_cmd(struct thd_mirror *mirror, const struct thd_cmd *op,
-		   struct hmm_devmem_test_cmd *cmd)
-{
-	struct mm_struct *mm = mirror->notifier.mm;
-	int ret;
-
-	if (!op->has_range)
-		return op->run(mirror, cmd);
-	/* A child can use the file after the process that opened it has exited. */
-	if (!range_is_valid(cmd) || !mmget_not_zero(mm))
-		return -EINVAL;
-	ret = op->run(mirror, cmd);
-	mmput(mm);
-	return ret;
-}
-
-static int ioctl_cmd(struct thd_mirror *mirror, unsigned int nr,
-		     void __user *arg)
-{
-	const struct thd_cmd *op = thd_find_cmd(nr);
-	struct hmm_devmem_test_cmd cmd;
-	int ret;
-
-	if (!op)
-		return -ENOTTY;
-	if (copy_from_user(&cmd, arg, sizeof(cmd)))
-		return -EFAULT;
-	cmd.cpages = 0;
-	cmd.faults = 0;
-	ret = run_cmd(mirror, op, &cmd);
-	if (ret)
-		return ret;
-	return copy_to_user(arg, &cmd, sizeof(cmd)) ? -EFAULT : 0;
-}
-
 static long thd_ioctl(struct file *file, unsigned int nr, unsigned long arg)
 {
 	struct thd_mirror *mirror = file->private_data;
 	void __user *uarg = (void __user *)arg;
+	u32 steps;
 
 	switch (nr) {
 	case HMM_DEVMEM_TEST_STATS:
 		return ioctl_stats(mirror->tdev, uarg);
-	case HMM_DEVMEM_TEST_EVICT:
-		return ioctl_evict(mirror->tdev, uarg);
-	case HMM_DEVMEM_TEST_INJECT:
-		return ioctl_inject(mirror->tdev, uarg);
 	case HMM_DEVMEM_TEST_UNPLUG:
 		return thd_unplug(mirror->tdev, false);
 	case HMM_DEVMEM_TEST_PLUG:
 		return thd_plug_as(mirror->tdev, &thd_plug_default);
 	case HMM_DEVMEM_TEST_PLUG_AS:
 		return ioctl_plug_as(mirror->tdev, uarg);
+	case HMM_DEVMEM_TEST_RELEASE:
+		return ioctl_release(mirror->tdev, uarg);
+	case HMM_DEVMEM_TEST_FLAGS:
+		return ioctl_flags(mirror->tdev, uarg);
+	case HMM_DEVMEM_TEST_FAIL_NEXT:
+		return get_user(steps, (u32 __user *)uarg) ? -EFAULT :
+		       fail_next(mirror->tdev, steps);
+	case HMM_DEVMEM_TEST_INJECT:
+	case HMM_DEVMEM_TEST_EVICT:
+	case HMM_DEVMEM_TEST_LOSE:
 	case HMM_DEVMEM_TEST_SUSPEND:
 	case HMM_DEVMEM_TEST_RESUME:
 	case HMM_DEVMEM_TEST_MARK_DEAD:
-		return ioctl_power(mirror->tdev, nr);
-	case HMM_DEVMEM_TEST_LOSE:
-		return ioctl_lose(mirror->tdev, uarg);
-	case HMM_DEVMEM_TEST_FAIL_NEXT:
-		return ioctl_fail_next(mirror->tdev, uarg);
+		return ioctl_devmem(mirror->tdev, nr, uarg);
 	case HMM_DEVMEM_TEST_LOCK_MM:
-		return ioctl_lock_mm(mirror->tdev, arg);
+		return thd_file_lock_mm(mirror, arg);
 	default:
-		return ioctl_cmd(mirror, nr, uarg);
+		return thd_file_access(mirror, nr, uarg);
 	}
 }
 
 static const struct file_operations thd_fops = {
 	.owner = THIS_MODULE,
-	.open = thd_open,
-	.release = thd_close,
-	.mmap = thd_mmap,
+	.open = thd_file_open,
+	.release = thd_file_close,
+	.mmap = thd_file_mmap,
 	.unlocked_ioctl = thd_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 };
@@ -721,21 +748,14 @@ static int thd_set_size(struct thd_device *tdev, unsigned long size_mib,
 	return 0;
 }
 
-static struct device *find_pci_device(const char *name)
-{
-#ifdef CONFIG_PCI
-	return bus_find_device_by_name(&pci_bus_type, NULL, name);
-#else
-	return NULL;
-#endif
-}
-
 static int thd_find_dma_device(struct thd_device *tdev)
 {
-	if (!dma_device)
-		return 0;
-	tdev->dma_dev = find_pci_device(dma_device);
-	return tdev->dma_dev ? 0 : -ENODEV;
+#ifdef CONFIG_PCI
+	if (dma_device)
+		tdev->dma_dev = bus_find_device_by_name(&pci_bus_type, NULL,
+							dma_device);
+#endif
+	return dma_device && !tdev->dma_dev ? -ENODEV : 0;
 }
 
 static int thd_setup(struct thd_device *tdev, unsigned int id,
@@ -819,7 +839,7 @@ static void thd_destroy(struct thd_device *tdev)
 {
 	if (tdev->devmem) {
 		hmm_devmem_remove(forget_devmem(tdev));
-		thd_power_disable(tdev);
+		power_disable(tdev);
 	}
 	if (device_is_registered(&tdev->dev))
 		cdev_device_del(&tdev->cdev, &tdev->dev);
