@@ -16,53 +16,102 @@
 
 #include <trace/events/hmm_devmem.h>
 
+#include "../internal.h"
 #include "internal.h"
+#include "stream.h"
 
 /* After how long a CPU fault looks again at a page that is locked or referenced. */
 #define HMM_DEVMEM_FAULT_DELAY_US	100
 /* And after how long it asks again for a copy that the device could not do. */
 #define HMM_DEVMEM_COPY_DELAY_US	1000
 
-/*
- * Where this CPU's last fault ended. A process whose next fault is there reads in
- * sequence and gets a larger window each time; any other fault gets one page,
- * because to bring a page back that the CPU does not touch costs as much as a fault.
- * Only the size of a window depends on this, so it need not be exact.
- */
-struct fault_hint {
-	const struct mm_struct *mm;
-	unsigned long next;
-	unsigned int nr;
-};
+/* Only the size of a window depends on this: it may be read and written at any time. */
+static DEFINE_PER_CPU(struct hmm_devmem_streams, fault_streams) =
+	HMM_DEVMEM_STREAMS_INIT;
 
-static DEFINE_PER_CPU(struct fault_hint, fault_hint);
-
-/* Windows grow by this factor up to the largest: 1, 4, 16, 64, 256, 512 pages. */
-#define HMM_DEVMEM_FAULT_GROWTH		4
-
-static unsigned long fault_window_end(const struct vm_area_struct *vma,
-				      unsigned long addr)
+/* What may be in the window of a fault on @page. */
+static struct hmm_devmem_window fault_bounds(const struct vm_area_struct *vma,
+					     unsigned long page)
 {
-	/* Racy, see above. */
-	struct fault_hint hint = data_race(*raw_cpu_ptr(&fault_hint));
 	const unsigned long max = hmm_devmem_window_nr();
-	const unsigned long size = max << PAGE_SHIFT;
-	unsigned long nr = 1;
+	const unsigned long start = ALIGN_DOWN(page, max);
 
-	if (hint.mm == vma->vm_mm && hint.next == addr)
-		nr = min(hint.nr * HMM_DEVMEM_FAULT_GROWTH, max);
-	return min3(addr + (nr << PAGE_SHIFT), vma->vm_end,
-		    ALIGN_DOWN(addr, size) + size);
+	return (struct hmm_devmem_window) {
+		.first = max(start, vma->vm_start >> PAGE_SHIFT),
+		.end = min(start + max, vma->vm_end >> PAGE_SHIFT),
+	};
 }
 
-static void fault_window_done(const struct vm_area_struct *vma,
-			      unsigned long start, unsigned long end)
+/*
+ * Has the process touched a page since it came back? Core maps a page that it moves
+ * as not accessed. If the page is not there any more, or not mapped alone, or if it is
+ * another mapping's, that is not known: then expect the best.
+ */
+static bool page_was_touched(const struct vm_area_struct *vma,
+			     unsigned long page)
 {
-	struct fault_hint *hint = raw_cpu_ptr(&fault_hint);
+	const unsigned long addr = page << PAGE_SHIFT;
+	pmd_t *pmdp = NULL;
+	pte_t *ptep = NULL;
+	pte_t pte;
 
-	WRITE_ONCE(hint->mm, vma->vm_mm);
-	WRITE_ONCE(hint->next, end);
-	WRITE_ONCE(hint->nr, (end - start) >> PAGE_SHIFT);
+	if (addr >= vma->vm_start && addr < vma->vm_end)
+		pmdp = mm_find_pmd(vma->vm_mm, addr);
+	if (pmdp)
+		ptep = pte_offset_map(pmdp, addr);
+	if (!ptep)
+		return true;
+	pte = ptep_get(ptep);
+	pte_unmap(ptep);
+	return !pte_present(pte) || pte_young(pte);
+}
+
+/*
+ * The next window of a stream. A walk with a stride that is a power of two can meet the
+ * end of each window although it touches few of its pages, so look at the page that
+ * a walk page by page has touched just before. The kernel's own accesses to memory of
+ * the process need not leave a trace there.
+ */
+static noinline struct hmm_devmem_window
+fault_continue(const struct vm_area_struct *vma,
+	       struct hmm_devmem_stream *stream, unsigned long page,
+	       unsigned int flags)
+{
+	struct hmm_devmem_window window;
+
+	window = hmm_devmem_stream_continue(stream, page,
+					    fault_bounds(vma, page));
+	if (hmm_devmem_window_pages(window) > 1 && flags & FAULT_FLAG_USER &&
+	    !page_was_touched(vma, window.first == page ? page - 1 : page + 1))
+		return hmm_devmem_stream_drop(stream, page);
+	return window;
+}
+
+/* Which pages to bring back, where PTEs map them. */
+static struct hmm_devmem_window fault_pages(const struct vm_area_struct *vma,
+					    unsigned long page,
+					    unsigned int flags)
+{
+	struct hmm_devmem_stream *stream;
+
+	stream = hmm_devmem_streams_find(raw_cpu_ptr(&fault_streams), vma->vm_mm,
+					 page);
+	return stream ? fault_continue(vma, stream, page, flags) :
+			hmm_devmem_window_one(page);
+}
+
+/* All pages of the block, which a PMD maps. */
+static struct hmm_devmem_window fault_block(const struct vm_area_struct *vma,
+					    unsigned long page)
+{
+	const unsigned long first = ALIGN_DOWN(page, HMM_DEVMEM_BLOCK_NR);
+	const struct hmm_devmem_window window = {
+		.first = first,
+		.end = first + HMM_DEVMEM_BLOCK_NR,
+	};
+
+	hmm_devmem_streams_pass(raw_cpu_ptr(&fault_streams), vma->vm_mm, window);
+	return window;
 }
 
 /*
@@ -260,7 +309,7 @@ static bool page_is_lost(struct hmm_devmem *devmem, unsigned long addr,
  * This serves the faults of a managed driver without a fault callback. A folio that
  * is mapped as a whole comes back as a whole, unless it is larger than a window:
  * then it is split. Else the number of pages that come back depends on whether the
- * process goes through its memory in sequence.
+ * process goes through its memory page by page, upward or downward.
  *
  * Context: Process context, may sleep. Core holds the mmap lock for reading and
  * the lock of @page's folio.
@@ -271,7 +320,9 @@ vm_fault_t hmm_devmem_default_fault(struct hmm_devmem *devmem,
 				    unsigned long addr, const struct page *page,
 				    unsigned int flags, pmd_t *pmdp)
 {
-	const bool whole = pmd_is_device_private_entry(pmdp_get_lockless(pmdp));
+	const bool large = pmd_is_device_private_entry(pmdp_get_lockless(pmdp));
+	const bool whole = large && hmm_devmem_moves_blocks();
+	struct hmm_devmem_window window;
 	unsigned long start, end;
 	vm_fault_t ret;
 
@@ -279,35 +330,28 @@ vm_fault_t hmm_devmem_default_fault(struct hmm_devmem *devmem,
 	if (!hmm_devmem_managed(devmem))
 		return VM_FAULT_SIGBUS;
 	addr = PAGE_ALIGN_DOWN(addr);
-	start = addr;
-	if (whole) {
-		start = ALIGN_DOWN(addr, HMM_DEVMEM_BLOCK_SIZE);
-		end = start + HMM_DEVMEM_BLOCK_SIZE;
-	} else {
-		end = fault_window_end(vma, addr);
-	}
-	if (page_is_lost(devmem, addr, page, whole))
+	if (page_is_lost(devmem, addr, page, large))
 		return VM_FAULT_HWPOISON;
 
 	/*
 	 * Else core splits the folio when it collects, and goes on as if it still
-	 * had the lock of the page that the fault is about.
+	 * had the lock of the page that the fault is about. After this @page is a
+	 * folio of its own, so a window can reach below it.
 	 */
 	if (!whole && !split_faulting_folio(page))
 		return fault_result(VM_FAULT_NOPAGE, vma, page);
+	window = whole ? fault_block(vma, addr >> PAGE_SHIFT) :
+			 fault_pages(vma, addr >> PAGE_SHIFT, flags);
+	start = window.first << PAGE_SHIFT;
+	end = window.end << PAGE_SHIFT;
 	if (end - start == PAGE_SIZE) {
 		ret = fault_one(devmem, vma, addr, page);
 	} else {
-		ret = VM_FAULT_RETRY;
-		if (!whole || hmm_devmem_moves_blocks())
-			ret = fault_many(devmem, vma, addr, page, start, end,
-					 whole ? MIGRATE_VMA_SELECT_COMPOUND : 0);
-		if (ret & (VM_FAULT_ERROR | VM_FAULT_RETRY)) {
-			end = addr + PAGE_SIZE;
+		ret = fault_many(devmem, vma, addr, page, start, end,
+				 whole ? MIGRATE_VMA_SELECT_COMPOUND : 0);
+		if (ret & (VM_FAULT_ERROR | VM_FAULT_RETRY))
 			ret = fault_alone(devmem, vma, addr, page);
-		}
 	}
-	fault_window_done(vma, addr, end);
 	return fault_result(ret, vma, page);
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_default_fault);
