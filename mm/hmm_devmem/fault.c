@@ -19,6 +19,7 @@
 #include "../internal.h"
 #include "internal.h"
 #include "stream.h"
+#include "turns.h"
 
 /* After how long a CPU fault looks again at a page that is locked or referenced. */
 #define HMM_DEVMEM_FAULT_DELAY_US	100
@@ -28,6 +29,9 @@
 /* Only the size of a window depends on this: it may be read and written at any time. */
 static DEFINE_PER_CPU(struct hmm_devmem_streams, fault_streams) =
 	HMM_DEVMEM_STREAMS_INIT;
+
+/* The same is true for whether a folio is split. */
+static struct hmm_devmem_turns fault_turns;
 
 /* What may be in the window of a fault on @page. */
 static struct hmm_devmem_window fault_bounds(const struct vm_area_struct *vma,
@@ -92,12 +96,17 @@ static struct hmm_devmem_window fault_pages(const struct vm_area_struct *vma,
 					    unsigned long page,
 					    unsigned int flags)
 {
+	struct hmm_devmem_window window = hmm_devmem_window_one(page);
 	struct hmm_devmem_stream *stream;
 
 	stream = hmm_devmem_streams_find(raw_cpu_ptr(&fault_streams), vma->vm_mm,
 					 page);
-	return stream ? fault_continue(vma, stream, page, flags) :
-			hmm_devmem_window_one(page);
+	if (stream)
+		window = fault_continue(vma, stream, page, flags);
+	hmm_devmem_turns_count(&fault_turns, vma->vm_mm,
+			       page >> HMM_DEVMEM_BLOCK_ORDER,
+			       hmm_devmem_window_pages(window));
+	return window;
 }
 
 /* All pages of the block, which a PMD maps. */
@@ -112,6 +121,14 @@ static struct hmm_devmem_window fault_block(const struct vm_area_struct *vma,
 
 	hmm_devmem_streams_pass(raw_cpu_ptr(&fault_streams), vma->vm_mm, window);
 	return window;
+}
+
+/* Does a folio that a PMD maps come back as a whole? Else it is split. */
+static bool fault_is_whole(const struct vm_area_struct *vma, unsigned long page)
+{
+	return hmm_devmem_moves_blocks() &&
+	       !hmm_devmem_turns_split(&fault_turns, vma->vm_mm, page,
+				       HMM_DEVMEM_BLOCK_ORDER);
 }
 
 /*
@@ -307,9 +324,10 @@ static bool page_is_lost(struct hmm_devmem *devmem, unsigned long addr,
  * @pmdp: The PMD entry.
  *
  * This serves the faults of a managed driver without a fault callback. A folio that
- * is mapped as a whole comes back as a whole, unless it is larger than a window:
- * then it is split. Else the number of pages that come back depends on whether the
- * process goes through its memory page by page, upward or downward.
+ * is mapped as a whole comes back as a whole. It is split if it is larger than a window,
+ * or if the CPU and the device seem to use few of its pages by turns. Else the number of
+ * pages that come back depends on whether the process goes through its memory page by
+ * page, upward or downward.
  *
  * Context: Process context, may sleep. Core holds the mmap lock for reading and
  * the lock of @page's folio.
@@ -321,7 +339,7 @@ vm_fault_t hmm_devmem_default_fault(struct hmm_devmem *devmem,
 				    unsigned int flags, pmd_t *pmdp)
 {
 	const bool large = pmd_is_device_private_entry(pmdp_get_lockless(pmdp));
-	const bool whole = large && hmm_devmem_moves_blocks();
+	const bool whole = large && fault_is_whole(vma, addr >> PAGE_SHIFT);
 	struct hmm_devmem_window window;
 	unsigned long start, end;
 	vm_fault_t ret;

@@ -31,6 +31,7 @@
 #include <linux/bits.h>
 #include <linux/bitops.h>
 #include <linux/compiler.h>
+#include <linux/export.h>
 #include <linux/minmax.h>
 #include <linux/unroll.h>
 
