@@ -260,4 +260,51 @@ TEST_F(devmem, two_threads_on_one_cpu)
 	EXPECT_EQ(self->npages, SINCE(fault_pages));
 }
 
+/* Pages that move when the CPU writes one page, and the device then takes all. */
+static long one_turn(struct _test_data_devmem *self, char *ptr, unsigned long page,
+		     __u64 value)
+{
+	self->before = device_stats(self->ctl);
+	write_word(ptr + page * PAGE, value);
+	to_device(self->fd, ptr, self->npages);
+	return SINCE(fault_pages) + SINCE(to_device);
+}
+
+/*
+ * Verifies that a huge page stops moving as a whole when the CPU and the device use one
+ * page of it by turns.
+ */
+TEST_F(devmem, one_page_by_turns)
+{
+	const unsigned long page = HUGE_PAGES + HUGE_PAGES / 3;
+	char *ptr = area_on_device(self, variant->thp, 10);
+	int round;
+
+	ASSERT_NE(NULL, ptr);
+	for (round = 0; round < 4; round++)
+		one_turn(self, ptr, page, round);
+	for (; round < 20; round++)
+		EXPECT_EQ(2, one_turn(self, ptr, page, round));
+	EXPECT_EQ(round - 1, read_word(ptr + page * PAGE));
+	fill_from(ptr + page * PAGE, 10, page, 1);
+	EXPECT_EQ(0, check_pages(ptr, 10, 0, self->npages));
+}
+
+/* Verifies that a huge page of which the CPU uses all stays one. */
+TEST_F(devmem, all_pages_by_turns)
+{
+	char *ptr = area_on_device(self, variant->thp, 11);
+	int round;
+
+	ASSERT_NE(NULL, ptr);
+	if (!variant->thp)
+		return;
+	for (round = 0; round < 6; round++) {
+		EXPECT_EQ(0, check_pages(ptr, 11, 0, self->npages));
+		EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	}
+	EXPECT_EQ(2 * HUGE_PAGES, count_states(self->fd, ptr, 2 * HUGE_PAGES,
+					       HMM_DEVMEM_TEST_PROT_PMD));
+}
+
 TEST_HARNESS_MAIN
