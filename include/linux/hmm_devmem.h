@@ -271,9 +271,10 @@ struct hmm_devmem_ops {
  * migrated to it.
  *
  * %HMM_DEVMEM_RECLAIM: when there is not enough device memory for a migration to the
- * device, the library evicts other pages, block by block in turn, but none of the
- * range that is migrated. Pages for which there is still no device memory stay in
- * system memory, as do all such pages without this flag.
+ * device, the library evicts other pages, but none of the range that is migrated. It
+ * evicts the pages of 2 MiB of device memory at a time. hmm_devmem_mark_used() helps it
+ * to choose those that the device does not need. Pages for which there is still no
+ * device memory stay in system memory, as do all such pages without this flag.
  *
  * %HMM_DEVMEM_RUNTIME_PM: hmm_devmem_migrate_to_device() resumes the device before it
  * takes any lock. From then on the library keeps the device from being runtime
@@ -432,7 +433,8 @@ struct hmm_devmem {
 	gfp_t ram_gfp;
 	unsigned long flags;
 	unsigned long fail_next;
-	unsigned long reclaim_hand;
+	struct hmm_devmem_hold *hold; /* NULL without HMM_DEVMEM_RECLAIM */
+	u32 reclaim_hand;
 	struct mutex suspend_lock; /* held by suspend and resume */
 	unsigned int max_run;
 	bool gone; /* no callback but cleanup is called any more */
@@ -482,6 +484,8 @@ long hmm_devmem_evict(struct hmm_devmem *devmem, unsigned long pfn_first,
 		      unsigned long nr_pages);
 long hmm_devmem_evict_why(struct hmm_devmem *devmem, unsigned long pfn_first,
 			  unsigned long nr_pages, struct hmm_devmem_left *left);
+void hmm_devmem_mark_used(struct hmm_devmem *devmem, unsigned long pfn,
+			  unsigned long nr);
 int hmm_devmem_suspend(struct hmm_devmem *devmem);
 void hmm_devmem_resume(struct hmm_devmem *devmem);
 void hmm_devmem_mark_dead(struct hmm_devmem *devmem);
@@ -616,6 +620,11 @@ hmm_devmem_evict_why(struct hmm_devmem *devmem, unsigned long pfn_first,
 		     unsigned long nr_pages, struct hmm_devmem_left *left)
 {
 	return -EOPNOTSUPP;
+}
+
+static inline void hmm_devmem_mark_used(struct hmm_devmem *devmem,
+					unsigned long pfn, unsigned long nr)
+{
 }
 
 static inline int hmm_devmem_suspend(struct hmm_devmem *devmem)

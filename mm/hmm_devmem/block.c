@@ -631,3 +631,26 @@ int hmm_devmem_alloc_block_used(struct hmm_devmem_alloc *alloc,
 
 	return area ? READ_ONCE(pfn_block(alloc, area, pfn)->nr_used) : -ENOENT;
 }
+
+/**
+ * hmm_devmem_alloc_block_has_only() - Is there nothing else in a block?
+ * @alloc: The allocator.
+ * @pfn: A page of the block.
+ * @nr: Number of pages.
+ *
+ * Context: Any context.
+ * Return: True if no more than @nr pages of the block are in use or cached.
+ */
+bool hmm_devmem_alloc_block_has_only(struct hmm_devmem_alloc *alloc,
+				     unsigned long pfn, unsigned int nr)
+{
+	struct hmm_devmem_block *block;
+	struct hmm_devmem_area *area;
+
+	guard(spinlock_irqsave)(&alloc->lock);
+	area = pfn_area(alloc, pfn);
+	if (!area)
+		return true;
+	block = pfn_block(alloc, area, pfn);
+	return block->nr_used - block->nr_lost <= nr;
+}

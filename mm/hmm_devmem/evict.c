@@ -40,6 +40,7 @@
 #include <trace/events/hmm_devmem.h>
 
 #include "internal.h"
+#include "reclaim.h"
 
 /*
  * Pages that a CPU fault or the kernel works with can move a moment later: removal and
@@ -204,6 +205,7 @@ static void evict_finish(struct hmm_devmem_txn *txn,
 	if (collected && !txn->must_split)
 		effort_note(effort, txn->wanted, copied, err,
 			    txn->ns + hmm_devmem_evict_ns() - start);
+	hmm_devmem_use_leaving(txn);
 	hmm_devmem_count(txn->devmem, HMM_DEVMEM_EVICTED, hmm_devmem_txn_commit(txn));
 }
 
@@ -714,42 +716,120 @@ static bool keeps_all(const struct hmm_devmem *devmem, const unsigned long *keep
 	return find_next_zero_bit(keep, nr, pfn - devmem->pfn_first) >= nr;
 }
 
-/* Make room by evicting the next block of which a page can be evicted. */
-static int reclaim_next(struct hmm_devmem *devmem, const unsigned long *keep,
-			struct evict_effort *effort)
+/* How many blocks that the policy has chosen are tried, before all are, in turn. */
+#define HMM_DEVMEM_RECLAIM_CHOICES	4
+
+/**
+ * struct reclaim - an eviction that makes room
+ * @devmem: The device memory.
+ * @keep: A bit for each page, set if it is not to be evicted.
+ * @effort: What was done in vain so far.
+ */
+struct reclaim {
+	struct hmm_devmem *devmem;
+	const unsigned long *keep;
+	struct evict_effort effort;
+};
+
+/* First page of a block; of the block after the last, where the device ends. */
+static unsigned long block_pfn(const struct hmm_devmem *devmem, u32 block)
 {
-	unsigned long from, pfn, end, start;
+	return clamp(hmm_devmem_segments_base(devmem) +
+		     ((unsigned long)block << HMM_DEVMEM_BLOCK_ORDER),
+		     devmem->pfn_first, devmem->pfn_last);
+}
+
+static bool reclaim_may_go(void *arg, u32 block)
+{
+	const struct reclaim *reclaim = arg;
+
+	return !keeps_all(reclaim->devmem, reclaim->keep,
+			  block_pfn(reclaim->devmem, block),
+			  block_pfn(reclaim->devmem, block + 1));
+}
+
+/* Removal and suspend wait for the caller. */
+static bool reclaim_is_over(const struct reclaim *reclaim)
+{
+	return effort_is_over(&reclaim->effort) ||
+	       hmm_devmem_alloc_refused(reclaim->devmem->alloc);
+}
+
+static int reclaim_try(struct reclaim *reclaim, u32 block)
+{
+	struct hmm_devmem *devmem = reclaim->devmem;
+	int ret;
+
+	if (!reclaim_may_go(reclaim, block))
+		return -ENOMEM;
+	ret = reclaim_block(devmem, block_pfn(devmem, block),
+			    block_pfn(devmem, block + 1), reclaim->keep,
+			    &reclaim->effort);
+	if (!ret)
+		hmm_devmem_hold_evicted(devmem->hold, block);
+	return ret;
+}
+
+/* Evict a block that the policy chooses for @data. */
+static int reclaim_chosen(struct reclaim *reclaim,
+			  const struct hmm_devmem_hold_data *data)
+{
+	struct hmm_devmem_hold *hold = reclaim->devmem->hold;
+	unsigned int tries = HMM_DEVMEM_RECLAIM_CHOICES;
+	u32 block;
+
+	while (tries-- && !reclaim_is_over(reclaim)) {
+		block = hmm_devmem_hold_victim(hold, data, reclaim_may_go, reclaim);
+		if (block == HMM_DEVMEM_HOLD_NONE)
+			break;
+		if (!reclaim_try(reclaim, block))
+			return 0;
+		hmm_devmem_hold_skip(hold, block);
+	}
+	return -ENOMEM;
+}
+
+/* Evict the next block that can be; the one that was brought in last only at last. */
+static int reclaim_in_turn(struct reclaim *reclaim)
+{
+	struct hmm_devmem *devmem = reclaim->devmem;
+	const u32 nr = hmm_devmem_nr_blocks(devmem), last = READ_ONCE(devmem->hold->last);
+	u32 block, tries = nr;
 	int ret = -ENOMEM, err;
 
-	/* Racy, but it only decides which block is next. */
-	from = clamp(READ_ONCE(devmem->reclaim_hand), devmem->pfn_first,
-		     devmem->pfn_last - 1);
-	start = from;
-	do {
-		pfn = from;
-		end = min(ALIGN(pfn + 1, HMM_DEVMEM_BLOCK_NR), devmem->pfn_last);
-		from = end < devmem->pfn_last ? end : devmem->pfn_first;
-		WRITE_ONCE(devmem->reclaim_hand, from);
-		if (keeps_all(devmem, keep, pfn, end))
-			continue;
-		err = reclaim_block(devmem, pfn, end, keep, effort);
+	while (tries-- && !reclaim_is_over(reclaim)) {
+		/* Racy, but it only decides which block is next. */
+		block = READ_ONCE(devmem->reclaim_hand) % nr;
+		WRITE_ONCE(devmem->reclaim_hand, block + 1);
+		err = block == last ? -ENOMEM : reclaim_try(reclaim, block);
 		if (!err)
 			return 0;
 		if (err == -EBUSY)
 			ret = err;
-		/* Stop for removal and suspend, which wait for the caller. */
-	} while (from != start && !effort_is_over(effort) &&
-		 !hmm_devmem_alloc_refused(devmem->alloc));
-	return effort_is_over(effort) ? -ENOMEM : ret;
+	}
+	if (last < nr && !reclaim_is_over(reclaim)) {
+		err = reclaim_try(reclaim, last);
+		if (!err || err == -EBUSY)
+			ret = err;
+	}
+	return effort_is_over(&reclaim->effort) ? -ENOMEM : ret;
+}
+
+static int reclaim_once(struct reclaim *reclaim,
+			const struct hmm_devmem_hold_data *data)
+{
+	return reclaim_chosen(reclaim, data) ? reclaim_in_turn(reclaim) : 0;
 }
 
 /**
  * hmm_devmem_reclaim() - Make room on the device
- * @devmem: The device memory.
+ * @devmem: The device memory; it has %HMM_DEVMEM_RECLAIM.
+ * @data: What data room is needed for.
  * @keep: A bit for each page, set if it is not to be evicted.
  * @drain: Empty core's batches for mlock before pages are reported as busy.
  *
- * Evicts the other pages of one block, of another one each time.
+ * Evicts the other pages of one block. The policy chooses it; if none of its choices
+ * can be evicted, blocks are tried in turn.
  *
  * Context: Process context, may sleep. Takes folio locks.
  * Return:
@@ -757,14 +837,19 @@ static int reclaim_next(struct hmm_devmem *devmem, const unsigned long *keep,
  * * %-EBUSY - there are only pages that are locked or referenced at the moment
  * * %-ENOMEM - there is no page that can be evicted
  */
-int hmm_devmem_reclaim(struct hmm_devmem *devmem, const unsigned long *keep,
-		       bool drain)
+int hmm_devmem_reclaim(struct hmm_devmem *devmem,
+		       const struct hmm_devmem_hold_data *data,
+		       const unsigned long *keep, bool drain)
 {
-	struct evict_effort effort = { .killable = true };
+	struct reclaim reclaim = {
+		.devmem = devmem,
+		.keep = keep,
+		.effort = { .killable = true },
+	};
 	unsigned long used;
 	int ret;
 
-	ret = reclaim_next(devmem, keep, &effort);
+	ret = reclaim_once(&reclaim, data);
 	if (ret != -EBUSY || !drain)
 		return ret;
 	/* Core's batches can have the last references, as for evict_and_count(). */
@@ -772,5 +857,5 @@ int hmm_devmem_reclaim(struct hmm_devmem *devmem, const unsigned long *keep,
 	hmm_devmem_drain_batches();
 	if (hmm_devmem_alloc_used(devmem->alloc) < used)
 		return 0;
-	return reclaim_next(devmem, keep, &effort);
+	return reclaim_once(&reclaim, data);
 }

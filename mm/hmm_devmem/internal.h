@@ -206,6 +206,8 @@ unsigned long hmm_devmem_alloc_area_used(struct hmm_devmem_alloc *alloc,
 					 unsigned int idx);
 int hmm_devmem_alloc_block_used(struct hmm_devmem_alloc *alloc,
 				unsigned long pfn);
+bool hmm_devmem_alloc_block_has_only(struct hmm_devmem_alloc *alloc,
+				     unsigned long pfn, unsigned int nr);
 bool hmm_devmem_alloc_has_block(struct hmm_devmem_alloc *alloc);
 bool hmm_devmem_alloc_has_page(struct hmm_devmem_alloc *alloc);
 int hmm_devmem_alloc_init(void);
@@ -304,6 +306,11 @@ hmm_devmem_block_index(const struct hmm_devmem *devmem, unsigned long pfn)
 {
 	return (pfn >> HMM_DEVMEM_BLOCK_ORDER) -
 	       (devmem->pfn_first >> HMM_DEVMEM_BLOCK_ORDER);
+}
+
+static inline u32 hmm_devmem_nr_blocks(const struct hmm_devmem *devmem)
+{
+	return hmm_devmem_block_index(devmem, devmem->pfn_last - 1) + 1;
 }
 
 /* Note a folio in a bitmap that has a bit for each page of @devmem. */
@@ -725,7 +732,15 @@ bool hmm_devmem_vma_is_suitable(const struct vm_area_struct *vma);
 unsigned long hmm_devmem_count_resident(struct hmm_devmem *devmem,
 					struct mm_struct *mm,
 					unsigned long start, unsigned long end,
-					unsigned long *pages);
+					bool used, unsigned long *pages);
+
+/* use.c */
+
+struct hmm_devmem_hold_data;
+struct hmm_devmem_hold_data hmm_devmem_use_data(const struct vm_area_struct *vma,
+						unsigned long addr);
+void hmm_devmem_use_brought(const struct hmm_devmem_txn *txn);
+void hmm_devmem_use_leaving(const struct hmm_devmem_txn *txn);
 
 /* evict.c */
 
@@ -748,8 +763,9 @@ void hmm_devmem_drain_batches(void);
 #endif
 unsigned long hmm_devmem_evict_all(struct hmm_devmem *devmem, bool killable,
 				   struct hmm_devmem_left *left);
-int hmm_devmem_reclaim(struct hmm_devmem *devmem, const unsigned long *keep,
-		       bool drain);
+int hmm_devmem_reclaim(struct hmm_devmem *devmem,
+		       const struct hmm_devmem_hold_data *data,
+		       const unsigned long *keep, bool drain);
 
 /* place.c */
 

@@ -28,6 +28,7 @@
 #include <linux/slab.h>
 
 #include "internal.h"
+#include "reclaim.h"
 
 /* Undo hmm_devmem_range_reserve(). */
 static void release_range(struct hmm_devmem *devmem)
@@ -47,6 +48,7 @@ static void free_devmem(struct kref *kref)
 {
 	struct hmm_devmem *devmem = container_of(kref, struct hmm_devmem, handles);
 
+	hmm_devmem_hold_destroy(devmem->hold);
 	hmm_devmem_alloc_destroy(devmem->alloc);
 	free_percpu(devmem->stats);
 	percpu_free_rwsem(&devmem->handout);

@@ -18,6 +18,7 @@
 #include <trace/events/hmm_devmem.h>
 
 #include "internal.h"
+#include "reclaim.h"
 
 /* With @split, core splits large folios before it unmaps them. */
 static int window_start_to_device(struct hmm_devmem_txn *txn, unsigned long end,
@@ -77,10 +78,12 @@ static unsigned long window_finish(struct hmm_devmem_txn *txn, unsigned long *ow
 	moved = hmm_devmem_txn_commit(txn);
 	if (own)
 		hmm_devmem_txn_note_pages(txn, own);
-	if (txn->copy.dir == HMM_DEVMEM_TO_DEVICE)
+	if (txn->copy.dir == HMM_DEVMEM_TO_DEVICE) {
+		hmm_devmem_use_brought(txn);
 		trace_hmm_devmem_to_device(devmem, txn->start, txn->mig.end, moved);
-	else
+	} else {
 		trace_hmm_devmem_to_ram(devmem, txn->start, txn->mig.end, moved);
+	}
 	return moved;
 }
 
@@ -110,6 +113,7 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
  * @split: The present window is collected as single pages.
  * @full: An errno if no more device memory can be had.
  * @stunted: There was no memory for more struct pages.
+ * @data: The data that device memory is needed for.
  * @own: Not NULL once other pages had to be evicted: a bit for each page of the
  *	device, set if it is, or was, of the range. Such pages are not evicted.
  * @recount: @done may be wrong: pages of the range can have been evicted, or have
@@ -132,6 +136,7 @@ struct range_walk {
 	bool split;
 	int full;
 	bool stunted;
+	struct hmm_devmem_hold_data data;
 	unsigned long *own;
 	bool recount;
 	unsigned long moved;
@@ -154,7 +159,7 @@ static unsigned long count_resident(const struct range_walk *walk,
 				    unsigned long start, unsigned long end)
 {
 	return hmm_devmem_count_resident(walk->devmem, walk->mm, start, end,
-					 walk->own);
+					 walk->dir == HMM_DEVMEM_TO_DEVICE, walk->own);
 }
 
 /* The number of pages to return for a window of which @moved have just moved. */
@@ -287,6 +292,7 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 	wants_split = txn->must_split && !walk->split;
 	if (wants_memory || txn->must_split) {
 		walk->split |= txn->must_split;
+		walk->data = hmm_devmem_use_data(vma, start);
 		/* These pages are counted when the window is tried again. */
 		moved = window_finish(txn, walk->own);
 		walk->moved += moved;
@@ -330,7 +336,7 @@ static int range_reclaim(struct range_walk *walk)
 		return -ENOMEM;
 	walk->recount = true;
 	for (;;) {
-		ret = hmm_devmem_reclaim(walk->devmem, walk->own, !tries);
+		ret = hmm_devmem_reclaim(walk->devmem, &walk->data, walk->own, !tries);
 		if (!ret || hmm_devmem_alloc_has_page(alloc))
 			return 0;
 		if (ret != -EBUSY || !tries--)

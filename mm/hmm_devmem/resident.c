@@ -32,6 +32,7 @@ struct resident_walk {
 	struct hmm_devmem *devmem;
 	unsigned long *pages;
 	unsigned long nr;
+	bool used;
 };
 
 static void note_resident(struct resident_walk *resident, const struct page *page,
@@ -43,6 +44,8 @@ static void note_resident(struct resident_walk *resident, const struct page *pag
 	if (hmm_devmem_from_page(page) != devmem)
 		return;
 	resident->nr += nr;
+	if (resident->used)
+		hmm_devmem_mark_used(devmem, page_to_pfn(page), nr);
 	/* All of the folio, which moves as a whole even if a part is in the range. */
 	if (resident->pages)
 		hmm_devmem_note_pages(devmem, resident->pages, folio_pfn(folio),
@@ -109,6 +112,7 @@ static const struct mm_walk_ops resident_walk_ops = {
  * @mm: The process.
  * @start: User virtual address, page aligned, inclusive.
  * @end: The same, exclusive.
+ * @used: The device is about to use the range.
  * @pages: Bitmap in which the folios of those pages are set; or NULL.
  *
  * Context: The mmap lock of @mm is held.
@@ -117,9 +121,13 @@ static const struct mm_walk_ops resident_walk_ops = {
 unsigned long hmm_devmem_count_resident(struct hmm_devmem *devmem,
 					struct mm_struct *mm,
 					unsigned long start, unsigned long end,
-					unsigned long *pages)
+					bool used, unsigned long *pages)
 {
-	struct resident_walk resident = { .devmem = devmem, .pages = pages };
+	struct resident_walk resident = {
+		.devmem = devmem,
+		.used = used,
+		.pages = pages,
+	};
 
 	mmap_assert_locked(mm);
 

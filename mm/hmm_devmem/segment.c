@@ -60,6 +60,7 @@
 #include <trace/events/hmm_devmem.h>
 
 #include "internal.h"
+#include "reclaim.h"
 
 /*
  * How many segments can end at the same time, which is how many workers are needed:
@@ -790,7 +791,12 @@ static int create_alloc(struct hmm_devmem *devmem)
 						devmem->pfn_last - devmem->pfn_first,
 						HMM_DEVMEM_BLOCK_ORDER,
 						devmem->segment_shift);
-	return devmem->alloc ? 0 : -ENOMEM;
+	if (!devmem->alloc)
+		return -ENOMEM;
+	if (!(devmem->flags & HMM_DEVMEM_RECLAIM))
+		return 0;
+	devmem->hold = hmm_devmem_hold_create(hmm_devmem_nr_blocks(devmem));
+	return devmem->hold ? 0 : -ENOMEM;
 }
 
 /**
