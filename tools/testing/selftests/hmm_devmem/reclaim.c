@@ -100,7 +100,12 @@ TEST_F(devmem, reclaim_beside_own_pages)
 
 #define FIGHT_CALLS	300
 
-/* One of two processes that fight for a page; returns the % of calls that failed. */
+/*
+ * One of two processes that fight for a page; returns the % of calls that failed. Each
+ * call is for a new page: core does not migrate one that has just come back until the
+ * process that evicted it has dropped its reference, which takes as long as that process
+ * waits for a CPU.
+ */
 static int fight(int nr, const struct gate *go)
 {
 	char *ptr = area_numbered(1, false);
@@ -116,6 +121,9 @@ static int fight(int nr, const struct gate *go)
 		nothing += !ret;
 		if (read_word(ptr) != 1)
 			return 103;
+		if (madvise(ptr, PAGE, MADV_DONTNEED))
+			return 104;
+		write_word(ptr, 1);
 	}
 	return nothing * 100 / FIGHT_CALLS;
 }
