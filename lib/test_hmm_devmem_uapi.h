@@ -239,4 +239,46 @@ struct hmm_devmem_test_inject {
  */
 #define HMM_DEVMEM_TEST_LOCK_MM		_IO('H', 0x2c)
 
+/**
+ * struct hmm_devmem_test_access - one of many accesses
+ * @first: Number of the first page, counted from &hmm_devmem_test_replay.addr.
+ * @nr: How many pages.
+ * @op: Whether the device or the CPU accesses them.
+ */
+struct hmm_devmem_test_access {
+	__u64 first;
+	__u32 nr;
+	__u32 op;
+#define HMM_DEVMEM_TEST_ACCESS_DEVICE	0
+#define HMM_DEVMEM_TEST_ACCESS_CPU	1
+};
+
+/**
+ * struct hmm_devmem_test_replay - argument of HMM_DEVMEM_TEST_REPLAY
+ * @addr: (in) Start of memory of the caller, a multiple of the page size.
+ * @npages: (in) Its size.
+ * @accesses: (in) Pointer to an array of struct hmm_devmem_test_access.
+ * @nr: (in) Its length.
+ * @flags: (in) HMM_DEVMEM_TEST_REPLAY_* flags.
+ * @faults: (out) Number of page faults of the device.
+ *
+ * The device accesses memory on the device only: if a page is not there, it takes a
+ * page fault, for which the driver migrates a window of pages.
+ */
+struct hmm_devmem_test_replay {
+	__u64 addr;
+	__u64 npages;
+	__u64 accesses;
+	__u32 nr;
+	__u32 flags;
+	__u64 faults;
+};
+
+/* The driver says which pages the device uses. */
+#define HMM_DEVMEM_TEST_REPLAY_HINTS	0x1
+/* A fault brings a whole block. */
+#define HMM_DEVMEM_TEST_REPLAY_BLOCKS	0x2
+
+#define HMM_DEVMEM_TEST_REPLAY		_IOWR('H', 0x2d, struct hmm_devmem_test_replay)
+
 #endif /* _LIB_TEST_HMM_DEVMEM_UAPI_H */

@@ -518,7 +518,7 @@ static int run_cmd(struct thd_mirror *mirror, const struct thd_cmd *op,
  * thd_file_access() - Do an ioctl that is about a range of user addresses
  * @mirror: The mirror.
  * @nr: The ioctl.
- * @arg: Its argument, a struct hmm_devmem_test_cmd.
+ * @arg: Its argument, a struct hmm_devmem_test_cmd or hmm_devmem_test_replay.
  *
  * Context: Process context, may sleep.
  * Return:
@@ -526,7 +526,7 @@ static int run_cmd(struct thd_mirror *mirror, const struct thd_cmd *op,
  * * %-ENOTTY - it is not such an ioctl
  * * %-EFAULT - the argument is not mapped
  * * %-EINVAL - the range is not valid, or its process has exited
- * * others - from the command
+ * * others - from the command or thd_replay()
  */
 int thd_file_access(struct thd_mirror *mirror, unsigned int nr,
 		    void __user *arg)
@@ -535,6 +535,8 @@ int thd_file_access(struct thd_mirror *mirror, unsigned int nr,
 	struct hmm_devmem_test_cmd cmd;
 	int ret;
 
+	if (nr == HMM_DEVMEM_TEST_REPLAY)
+		return thd_replay(mirror, arg);
 	if (!op)
 		return -ENOTTY;
 	if (copy_from_user(&cmd, arg, sizeof(cmd)))

@@ -256,4 +256,7 @@ int thd_file_access(struct thd_mirror *mirror, unsigned int nr,
 		    void __user *arg);
 int thd_file_lock_mm(struct thd_mirror *mirror, unsigned long pid);
 
+/* replay.c */
+int thd_replay(struct thd_mirror *mirror, void __user *arg);
+
 #endif /* _LIB_TEST_HMM_DEVMEM_H */
