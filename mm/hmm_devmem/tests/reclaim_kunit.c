@@ -87,7 +87,7 @@ static void use_all(struct hmm_devmem_hold *hold)
 		hmm_devmem_hold_mark(hold, block);
 }
 
-/* Let time pass: bring data into the oldest block of the FIFO, and evict it, @nr times. */
+/* Let time pass: bring data into the oldest block of the FIFO, and evict it. */
 static void pass_time(struct kunit *test, struct hmm_devmem_hold *hold, unsigned int nr)
 {
 	unsigned long data = 1000;
@@ -463,4 +463,5 @@ static struct kunit_suite reclaim_suite = {
 	.init = fixture_init,
 	.test_cases = reclaim_cases,
 };
+
 kunit_test_suite(reclaim_suite);

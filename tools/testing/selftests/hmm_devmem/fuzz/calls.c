@@ -201,6 +201,7 @@ const struct command commands[] = {
 	COMMAND(LOSE, struct hmm_devmem_test_range, 1),
 	COMMAND_NONE(MARK_DEAD, 1),
 	COMMAND(FAIL_NEXT, __u32, 3),
+	COMMAND(REPLAY, struct hmm_devmem_test_replay, 3),
 	COMMAND_SAMPLE(TO_DEVICE, 100),
 	COMMAND_SAMPLE(TO_RAM, 100),
 };

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Which pages stay on a device that is smaller than the memory that it works on. What
+ * is compared are numbers of pages that move, which no other process changes.
+ */
+#include "fixture.h"
+#include "policy.h"
+
+#define BLOCKS		16
+#define DEVICE		(BLOCKS * HUGE_PAGES)
+#define SWEEPS		5
+
+/* A device of BLOCKS blocks that evicts. */
+static bool plug_small(struct _test_data_devmem *self)
+{
+	return !plug_as(self, DEVICE * PAGE, HMM_DEVMEM_TEST_RECLAIM, 0) &&
+	       device_stats(self->ctl).size == DEVICE;
+}
+
+static char *block_of(char *ptr, unsigned long nr)
+{
+	return ptr + nr * HUGE_PAGES * PAGE;
+}
+
+/* Verifies that pages that are asked for again and again stay, whatever else moves. */
+TEST_F(devmem, hot_set_stays)
+{
+	const unsigned long hot_pages = DEVICE / 2, others = 2 * BLOCKS;
+	char *hot, *cold;
+	unsigned long i;
+
+	/* The size of a coherent device is fixed. */
+	if (variant->coherent)
+		return;
+	ASSERT_TRUE(plug_small(self));
+	hot = area_filled(hot_pages, variant->thp, 1);
+	cold = area_filled(others * HUGE_PAGES, variant->thp, 2);
+	for (i = 0; i < others; i++) {
+		ASSERT_EQ(hot_pages, to_device(self->fd, hot, hot_pages));
+		ASSERT_EQ(HUGE_PAGES, to_device(self->fd, block_of(cold, i), HUGE_PAGES));
+		ASSERT_EQ(hot_pages, resident(self->fd, hot, hot_pages));
+	}
+	EXPECT_EQ(hot_pages + others * HUGE_PAGES, SINCE(to_device));
+	EXPECT_EQ(hot_pages + others * HUGE_PAGES - DEVICE, SINCE(evicted));
+	EXPECT_EQ(0, wrong(hot, 1, hot_pages));
+	EXPECT_EQ(0, wrong(cold, 2, others * HUGE_PAGES));
+}
+
+/* Verifies that pages that nobody asks for any more are evicted. */
+TEST_F(devmem, forgotten_set_goes)
+{
+	const unsigned long set = DEVICE * 6 / 10 / HUGE_PAGES * HUGE_PAGES;
+	char *before, *after;
+	unsigned long i, moved;
+	int round;
+
+	/* The size of a coherent device is fixed. */
+	if (variant->coherent)
+		return;
+	ASSERT_TRUE(plug_small(self));
+	before = area_filled(set, variant->thp, 3);
+	after = area_filled(set, variant->thp, 4);
+	ASSERT_EQ(set, to_device(self->fd, before, set));
+	for (round = 0; round < SWEEPS; round++) {
+		moved = SINCE(to_device);
+		for (i = 0; i < set / HUGE_PAGES; i++)
+			ASSERT_EQ(HUGE_PAGES, to_device(self->fd, block_of(after, i),
+							HUGE_PAGES));
+	}
+	/* In the last round all was there. */
+	EXPECT_EQ(moved, SINCE(to_device));
+	EXPECT_EQ(set, resident(self->fd, after, set));
+	EXPECT_EQ(0, wrong(before, 3, set));
+	EXPECT_EQ(0, wrong(after, 4, set));
+}
+
+/*
+ * Verifies that most of a set larger than the device stays when it is swept. If what was
+ * used longest ago went, all of it would move in each sweep.
+ */
+TEST_F(devmem, part_of_a_sweep_stays)
+{
+	const unsigned long blocks = BLOCKS * 3 / 2;
+	unsigned long i, all;
+	char *ptr;
+	int sweep;
+
+	/* The size of a coherent device is fixed. */
+	if (variant->coherent)
+		return;
+	ASSERT_TRUE(plug_small(self));
+	ptr = area_filled(blocks * HUGE_PAGES, variant->thp, 5);
+	for (sweep = 0; sweep < SWEEPS; sweep++)
+		for (i = 0; i < blocks; i++)
+			ASSERT_EQ(HUGE_PAGES, to_device(self->fd, block_of(ptr, i),
+							HUGE_PAGES));
+	all = SWEEPS * blocks * HUGE_PAGES;
+	/* In each sweep a third of the set cannot be there, and much more need not be. */
+	EXPECT_LE(all / 2, SINCE(to_device));
+	EXPECT_GE(all * 3 / 4, SINCE(to_device));
+	EXPECT_EQ(0, wrong(ptr, 5, blocks * HUGE_PAGES));
+}
+
+static int replay(int fd, char *ptr, unsigned long npages,
+		  const struct policy_trace *trace, unsigned int flags, __u64 *faults)
+{
+	struct hmm_devmem_test_replay replay = {
+		.addr = (uintptr_t)ptr,
+		.npages = npages,
+		.accesses = (uintptr_t)trace->accesses,
+		.nr = trace->nr,
+		.flags = flags,
+	};
+	int ret = device_ioctl(fd, HMM_DEVMEM_TEST_REPLAY, &replay);
+
+	*faults = replay.faults;
+	return ret;
+}
+
+/* Verifies every byte after the accesses of each of the programs of make bench-policy. */
+TEST_F(devmem, accesses_of_programs)
+{
+	struct policy_trace trace;
+	__u64 faults;
+	unsigned int i;
+	char *ptr;
+
+	/* The size of a coherent device is fixed. */
+	if (variant->coherent)
+		return;
+	ASSERT_TRUE(plug_small(self));
+	for (i = 0; i < POLICY_NR_PROGRAMS; i++) {
+		trace = trace_make(&policy_programs[i], DEVICE / 4, 150, 1);
+		ptr = area_filled(trace.pages, variant->thp, i);
+		ASSERT_EQ(0, plug_as(self, DEVICE / 4 * PAGE, HMM_DEVMEM_TEST_RECLAIM, 0));
+		EXPECT_EQ(0, replay(self->fd, ptr, trace.pages, &trace,
+				    HMM_DEVMEM_TEST_REPLAY_HINTS, &faults));
+		EXPECT_LT(0, faults);
+		EXPECT_LT(0, SINCE(to_device));
+		EXPECT_EQ(0, SINCE(copy_errors));
+		EXPECT_EQ(0, wrong(ptr, i, trace.pages));
+		trace_free(&trace);
+		munmap(ptr, trace.pages * PAGE);
+	}
+}
+
+/*
+ * Verifies that hints keep a set that the device accesses: without, the library sees no
+ * access to it, since it is on the device.
+ */
+TEST_F(devmem, hints_keep_a_hot_set)
+{
+	const unsigned long hot_pages = DEVICE / 2, others = BLOCKS;
+	const unsigned long npages = hot_pages + others * HUGE_PAGES;
+	struct policy_trace trace = { };
+	long moved[2];
+	__u64 faults;
+	unsigned int i;
+	char *ptr;
+
+	/* The size of a coherent device is fixed. */
+	if (variant->coherent)
+		return;
+	ASSERT_TRUE(plug_small(self));
+	for (i = 0; i < others; i++) {
+		trace_device_range(&trace, 0, hot_pages);
+		trace_device_range(&trace, hot_pages + i * HUGE_PAGES,
+				   hot_pages + (i + 1) * HUGE_PAGES);
+	}
+	ptr = area_filled(npages, variant->thp, 6);
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, plug_as(self, DEVICE * PAGE, HMM_DEVMEM_TEST_RECLAIM, 0));
+		EXPECT_EQ(0, replay(self->fd, ptr, npages, &trace,
+				    HMM_DEVMEM_TEST_REPLAY_BLOCKS |
+				    (i ? HMM_DEVMEM_TEST_REPLAY_HINTS : 0), &faults));
+		moved[i] = SINCE(to_device);
+		EXPECT_EQ(0, wrong(ptr, 6, npages));
+	}
+	EXPECT_LT(npages, moved[0]);
+	EXPECT_EQ(npages, moved[1]);
+	trace_free(&trace);
+}
+
+TEST_HARNESS_MAIN
