@@ -7,7 +7,8 @@ TOOLS := tools/hmm_devmem
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check check-tools check-debug check-kcsan check-ci coverage deps kernel build kunit selftests sample \
-	stress fuzz upstream bench bench-contention matrix lint docs picture patches shell graft clean clean-cache
+	stress fuzz upstream bench bench-contention bench-policy \
+	matrix lint docs picture patches shell graft clean clean-cache
 
 help:		## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -69,6 +70,10 @@ bench: build	## measure: instructions per page, next to upstream's driver and ba
 bench-contention: build ## measure: locks that 8 virtual CPUs wait for (builds a kernel)
 	@$(TOOLS)/build/build lockstat
 	@$(TOOLS)/bench/bench --contention
+
+bench-policy:	## MIB=N SEED=N: compare what policies of eviction move, relative to the optimum
+	@$(TOOLS)/build/deps bench
+	@$(TOOLS)/bench/policy $(if $(MIB),--mib $(MIB)) $(if $(SEED),--seed $(SEED))
 
 coverage: build	## which lines and branches the suites execute
 	@$(TOOLS)/build/deps coverage
