@@ -89,11 +89,14 @@ struct hmm_devmem_run {
 };
 
 /**
- * struct hmm_devmem_map_entry - a device folio that a process has mapped now
- * @addr: User virtual address of the folio's first page.
- * @pfn: First pfn of the folio.
- * @order: Order of the folio: its size is PAGE_SIZE << @order bytes.
- * @writable: False if the folio is read-only in the CPU's page table.
+ * struct hmm_devmem_map_entry - pages that a process has mapped, for the device's use
+ * @addr: User virtual address of the first page, a multiple of the size.
+ * @pfn: First pfn.
+ * @order: The size is PAGE_SIZE << @order bytes.
+ * @writable: False if the pages are read-only in the CPU's page table.
+ *
+ * In &hmm_devmem_ops.map a device folio; in &hmm_devmem_mirror_ops.map pages of the
+ * device or of system memory.
  */
 struct hmm_devmem_map_entry {
 	unsigned long addr;
@@ -242,7 +245,8 @@ struct hmm_devmem_ops {
 	 * table. The same locks are held as for @copy_to_device. Cannot fail: for a
 	 * folio that the driver does not enter, the device takes a page fault
 	 * later. Not called for a mapping that the process may not read
-	 * (PROT_NONE). Optional.
+	 * (PROT_NONE), nor in hmm_devmem_mirror_migrate() and
+	 * hmm_devmem_mirror_fault(), which call &hmm_devmem_mirror_ops.map. Optional.
 	 *
 	 * The process can have unmapped a page since the migration began, because
 	 * MADV_DONTNEED does not wait for a migration. Such a page will be freed
@@ -506,7 +510,8 @@ void hmm_devmem_get_stats(struct hmm_devmem *devmem,
  * hmm_devmem_migrate_to_device() moves pages of system memory only. If this function
  * returns true, the driver may keep the entries in the device's page table for pages
  * that are on @devmem already, and must remove all other entries of the range. If it
- * returns false, the driver must remove all entries of the range.
+ * returns false, the driver must remove all entries of the range. This function is for
+ * drivers with an MMU notifier of their own; others use struct hmm_devmem_mirror.
  *
  * Context: Any.
  * Return: True for an invalidation by hmm_devmem_migrate_to_device(@devmem).

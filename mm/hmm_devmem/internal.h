@@ -626,6 +626,7 @@ static inline bool hmm_devmem_dma_reaches(struct hmm_devmem *devmem,
  * struct hmm_devmem_txn - one transaction
  * @devmem: The device memory whose pages move.
  * @vma: The mapping of the pages; NULL in an eviction.
+ * @window: Of the mirror that the migration was asked for through; or NULL.
  * @start: Address of the first entry, if there is a @vma.
  * @nr: Number of entries, one for each page.
  * @max: Number of entries in the arrays.
@@ -650,6 +651,7 @@ static inline bool hmm_devmem_dma_reaches(struct hmm_devmem *devmem,
 struct hmm_devmem_txn {
 	struct hmm_devmem *devmem;
 	struct vm_area_struct *vma;
+	struct hmm_devmem_mirror_window *window;
 	unsigned long start;
 	unsigned int nr;
 	unsigned int max;

@@ -16,6 +16,7 @@
 #include <linux/sched/mm.h>
 
 #include "internal.h"
+#include "mirror.h"
 
 /* Any pfn will do: the devmem gets no struct pages. */
 #define LOCKDEP_PFN	HMM_DEVMEM_BLOCK_NR
@@ -49,6 +50,19 @@ err_put:
 	return NULL;
 }
 
+/* The lock of a mirror, which notifiers take: no allocation under it may wait. */
+static void __init take_mirror_lock(void)
+{
+#ifdef CONFIG_HMM_DEVMEM_MIRROR
+	struct hmm_devmem_mirror m;
+
+	hmm_devmem_mirror_init_lock(&m);
+	mutex_lock(&m.lock);
+	mutex_unlock(&m.lock);
+	mutex_destroy(&m.lock);
+#endif
+}
+
 /* All locks that are held around a migration, and what it may wait for. */
 static void __init take_in_order(struct hmm_devmem *devmem, struct mm_struct *mm)
 {
@@ -64,6 +78,7 @@ static void __init take_in_order(struct hmm_devmem *devmem, struct mm_struct *mm
 	lock_map_acquire(&__mmu_notifier_invalidate_range_start_map);
 	/* ... and both free pages. This allocation fails: there are no pages. */
 	WARN_ON_ONCE(!hmm_devmem_alloc_get(devmem->alloc, 0, &pfn));
+	take_mirror_lock();
 	lock_map_release(&__mmu_notifier_invalidate_range_start_map);
 	fs_reclaim_release(GFP_KERNEL);
 

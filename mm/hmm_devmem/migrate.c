@@ -18,6 +18,7 @@
 #include <trace/events/hmm_devmem.h>
 
 #include "internal.h"
+#include "mirror.h"
 #include "reclaim.h"
 
 /* With @split, core splits large folios before it unmaps them. */
@@ -104,6 +105,7 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
  * @devmem: The device memory.
  * @mm: The process.
  * @ctx: The context that device folios get.
+ * @mirror: How the migration maps what has moved; NULL if not through a mirror.
  * @dir: To the device or back.
  * @start: User virtual address, inclusive.
  * @end: The same, exclusive.
@@ -127,6 +129,7 @@ struct range_walk {
 	struct hmm_devmem *devmem;
 	struct mm_struct *mm;
 	struct hmm_devmem_context *ctx;
+	struct hmm_devmem_mirror_migration *mirror;
 	enum hmm_devmem_dir dir;
 	unsigned long start;
 	unsigned long end;
@@ -206,6 +209,29 @@ static struct hmm_devmem_txn *range_get_txn(struct range_walk *walk,
 	return hmm_devmem_txn_get(walk->devmem, nr);
 }
 
+/*
+ * Have the mirror note what is invalidated from now on. If it has to wait for that, first
+ * finish the window that is in flight, whose folios are locked.
+ */
+static int range_open_window(struct range_walk *walk, struct hmm_devmem_txn *txn,
+			     unsigned long end)
+{
+	int ret;
+
+	if (!walk->mirror)
+		return 0;
+	txn->window = hmm_devmem_mirror_open(walk->mirror, txn->start, end,
+					     walk->in_flight ?
+					     walk->in_flight->window : NULL,
+					     false);
+	if (txn->window)
+		return 0;
+	ret = range_drain(walk);
+	txn->window = hmm_devmem_mirror_open(walk->mirror, txn->start, end, NULL,
+					     true);
+	return ret;
+}
+
 /* Can more device memory be had, by more struct pages or by eviction? */
 static bool can_get_more(const struct range_walk *walk)
 {
@@ -268,13 +294,14 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 		return WINDOW_DONE;
 	}
 	txn = range_get_txn(walk, (end - start) >> PAGE_SHIFT, &ret);
+	txn->vma = vma;
+	txn->start = start;
+	txn->copy.context = walk->ctx;
+	ret = ret ?: range_open_window(walk, txn, end);
 	if (ret) {
 		hmm_devmem_txn_put(txn);
 		return ret;
 	}
-	txn->vma = vma;
-	txn->start = start;
-	txn->copy.context = walk->ctx;
 	started = walk->dir == HMM_DEVMEM_TO_DEVICE ?
 		  window_start_to_device(txn, end, walk->split) :
 		  window_start_to_ram(txn, end, walk->split);
@@ -556,6 +583,49 @@ static long range_migrate(struct range_walk *walk)
 }
 
 /**
+ * hmm_devmem_migrate_through() - hmm_devmem_migrate_to_device(), through a mirror
+ * @devmem: A managed devmem.
+ * @mm: The process.
+ * @start: User virtual address, page aligned, inclusive.
+ * @end: The same, exclusive.
+ * @ctx: Context for the device folios, or NULL.
+ * @mirror: How the mirror maps what has moved; or NULL.
+ *
+ * Context: As hmm_devmem_migrate_to_device().
+ * Return: As hmm_devmem_migrate_to_device().
+ */
+long hmm_devmem_migrate_through(struct hmm_devmem *devmem, struct mm_struct *mm,
+				unsigned long start, unsigned long end,
+				struct hmm_devmem_context *ctx,
+				struct hmm_devmem_mirror_migration *mirror)
+{
+	struct range_walk walk = {
+		.devmem = devmem,
+		.mm = mm,
+		.ctx = ctx,
+		.mirror = mirror,
+		.dir = HMM_DEVMEM_TO_DEVICE,
+		.start = start,
+		.end = end,
+	};
+	long ret;
+
+	if (!hmm_devmem_managed(devmem))
+		return -EOPNOTSUPP;
+	/* @devmem may be removed, and its driver detached, while the caller waits. */
+	hmm_devmem_get(devmem);
+	/* Not only for copies: the driver may have suspended @devmem to power off. */
+	ret = hmm_devmem_power_get(devmem);
+	if (!ret) {
+		ret = range_migrate(&walk);
+		vfree(walk.own);
+		hmm_devmem_power_put(devmem);
+	}
+	hmm_devmem_put(devmem);
+	return ret;
+}
+
+/**
  * hmm_devmem_migrate_to_device() - Move memory of a process to the device
  * @devmem: A managed devmem.
  * @mm: The process; the caller has at least mmgrab()bed it.
@@ -602,29 +672,7 @@ long hmm_devmem_migrate_to_device(struct hmm_devmem *devmem,
 				  unsigned long start, unsigned long end,
 				  struct hmm_devmem_context *ctx)
 {
-	struct range_walk walk = {
-		.devmem = devmem,
-		.mm = mm,
-		.ctx = ctx,
-		.dir = HMM_DEVMEM_TO_DEVICE,
-		.start = start,
-		.end = end,
-	};
-	long ret;
-
-	if (!hmm_devmem_managed(devmem))
-		return -EOPNOTSUPP;
-	/* @devmem may be removed, and its driver detached, while the caller waits. */
-	hmm_devmem_get(devmem);
-	/* Not only for copies: the driver may have suspended @devmem to power off. */
-	ret = hmm_devmem_power_get(devmem);
-	if (!ret) {
-		ret = range_migrate(&walk);
-		vfree(walk.own);
-		hmm_devmem_power_put(devmem);
-	}
-	hmm_devmem_put(devmem);
-	return ret;
+	return hmm_devmem_migrate_through(devmem, mm, start, end, ctx, NULL);
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_migrate_to_device);
 

@@ -16,6 +16,7 @@
 #include <trace/events/hmm_devmem.h>
 
 #include "internal.h"
+#include "mirror.h"
 
 static struct hmm_devmem_segment *folio_segment(const struct folio *folio)
 {
@@ -43,6 +44,7 @@ static __always_inline void free_pages_of(struct hmm_devmem *devmem,
 	const unsigned long pfn = folio_pfn(folio);
 
 	trace_hmm_devmem_free(pfn, order);
+	hmm_devmem_mirror_debug_free(pfn, order);
 	hmm_devmem_page_drop_context(&folio->page);
 	hmm_devmem_count(devmem, HMM_DEVMEM_FREED, 1UL << order);
 	if (order)

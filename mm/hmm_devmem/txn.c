@@ -35,6 +35,7 @@
 #include <linux/userfaultfd_k.h>
 
 #include "internal.h"
+#include "mirror.h"
 
 /*
  * Transactions come in two sizes, so that most CPU faults do with one page of
@@ -81,6 +82,7 @@ static struct hmm_devmem_txn *txn_start(struct hmm_devmem_txn *txn,
 {
 	txn->devmem = devmem;
 	txn->vma = NULL;
+	txn->window = NULL;
 	txn->start = 0;
 	txn->nr = nr;
 	txn->short_of_memory = false;
@@ -498,7 +500,7 @@ static unsigned long txn_nr_committed(const struct hmm_devmem_txn *txn)
 	return moved;
 }
 
-/* Tell the driver which pages are on the device now. */
+/* Tell the driver, or the mirror, which pages are on the device now. */
 static void txn_map(struct hmm_devmem_txn *txn)
 {
 	/* Use the memory of the runs, which are not needed any more; it is enough. */
@@ -506,7 +508,8 @@ static void txn_map(struct hmm_devmem_txn *txn)
 	unsigned int i, nr, n = 0;
 
 	/* The device must not access pages that the process cannot read now. */
-	if (!txn->devmem->ops->map || !(txn->vma->vm_flags & VM_READ))
+	if (!(txn->window || txn->devmem->ops->map) ||
+	    !(txn->vma->vm_flags & VM_READ))
 		return;
 
 	for (i = 0; i < txn->nr; i += nr) {
@@ -525,6 +528,10 @@ static void txn_map(struct hmm_devmem_txn *txn)
 	}
 	if (!n)
 		return;
+	if (txn->window) {
+		hmm_devmem_mirror_map(txn->window, entries, n);
+		return;
+	}
 	txn->copy.nr_runs = 0;
 	txn->copy.entries = entries;
 	txn->copy.nr_entries = n;

@@ -1,0 +1,456 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Page faults of a device, and migration with a mirror.
+ */
+
+/**
+ * DOC: Mirror
+ *
+ * A mirror makes entries in a device's page table in two ways: in a device fault, for
+ * what the CPU's page table maps, and in a migration, for pages that have just moved to
+ * the device. It has no references to pages. An entry is valid because each
+ * invalidation of its address removes it, under the mirror's lock, before the page
+ * can go away.
+ *
+ * A *device fault* walks the CPU's page table, and makes entries if nothing was
+ * invalidated since it began, see mmu_interval_read_begin(). Else it starts again.
+ *
+ * A *migration* cannot do that, because it invalidates what it moves: see
+ * "DOC: Invalidations" in invalidate.c.
+ */
+
+#include <kunit/visibility.h>
+#include <linux/align.h>
+#include <linux/cleanup.h>
+#include <linux/export.h>
+#include <linux/hmm.h>
+#include <linux/jiffies.h>
+#include <linux/mm.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+
+#include "internal.h"
+#include "mirror.h"
+
+/*
+ * A device fault gives up only after so many tries and after a second: a busy machine
+ * does not do much in a second.
+ */
+#define MIRROR_FAULT_TRIES	1000
+/* A walk that was invalidated for a second counts as many. */
+#define MIRROR_WALK_COST	64
+
+#define MIRROR_FLAGS \
+	(HMM_DEVMEM_MIRROR_WRITE | HMM_DEVMEM_MIRROR_MIGRATE | \
+	 HMM_DEVMEM_MIRROR_PRESENT)
+
+/* The device memory of a mirror with a reference, or NULL. */
+static struct hmm_devmem *mirror_get_devmem(struct hmm_devmem_mirror *m)
+{
+	guard(mutex)(&m->lock);
+	if (m->devmem)
+		hmm_devmem_get(m->devmem);
+	return m->devmem;
+}
+
+static void mirror_put_devmem(struct hmm_devmem *devmem)
+{
+	if (devmem)
+		hmm_devmem_put(devmem);
+}
+
+static long mirror_migrate(struct hmm_devmem_mirror *m,
+			   struct hmm_devmem *devmem, unsigned long start,
+			   unsigned long end,
+			   struct hmm_devmem_mirror_migration *migration)
+{
+	long ret;
+
+	hmm_devmem_mirror_begin(migration, m, devmem, start, end);
+	ret = hmm_devmem_migrate_through(devmem, m->notifier.mm, start, end,
+					 m->context, migration);
+	hmm_devmem_mirror_end(migration);
+	return ret;
+}
+
+/**
+ * hmm_devmem_mirror_migrate() - Move memory of the process to the device, and map it
+ * @m: The mirror.
+ * @start: User virtual address, page aligned, inclusive.
+ * @end: The same, exclusive.
+ *
+ * As hmm_devmem_migrate_to_device() with &hmm_devmem_mirror.devmem and
+ * &hmm_devmem_mirror.context. Also maps the pages that have moved for the device, but
+ * not those that were there before, nor those that were invalidated meanwhile:
+ * for these the device takes faults.
+ *
+ * Context: Process context, may sleep. Takes the mmap lock, and
+ * &hmm_devmem_mirror.lock. May be called by several tasks at once.
+ * Return: As hmm_devmem_migrate_to_device(), and %-ENODEV if the mirror has no device
+ * memory.
+ */
+long hmm_devmem_mirror_migrate(struct hmm_devmem_mirror *m, unsigned long start,
+			       unsigned long end)
+{
+	struct hmm_devmem_mirror_migration migration = {
+		.want = HMM_DEVMEM_MIRROR_END,
+	};
+	struct hmm_devmem *devmem = mirror_get_devmem(m);
+	long ret;
+
+	if (!devmem)
+		return -ENODEV;
+	ret = mirror_migrate(m, devmem, start, end, &migration);
+	mirror_put_devmem(devmem);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_mirror_migrate);
+
+/*
+ * Device faults.
+ */
+
+/**
+ * struct mirror_fault - a device fault
+ * @m: The mirror.
+ * @devmem: Its device memory, with a reference during a try; or NULL.
+ * @addr: The address that the fault is about, page aligned.
+ * @flags: HMM_DEVMEM_MIRROR_*.
+ * @may_migrate: The pages can be migrated once more.
+ * @faults: How often the CPU's fault handler was called.
+ * @to_ram: It has to bring the page back from private memory.
+ * @result: What to return.
+ * @range: The last walk of the CPU's page table.
+ * @pfns: What it has found.
+ */
+struct mirror_fault {
+	struct hmm_devmem_mirror *m;
+	struct hmm_devmem *devmem;
+	unsigned long addr;
+	unsigned int flags;
+	bool may_migrate;
+	unsigned int faults;
+	bool to_ram;
+	long result;
+	struct hmm_range range;
+	unsigned long pfns[HMM_DEVMEM_MIRROR_FAULT_NR];
+};
+
+/* What to do after a look at the CPU's page table. */
+enum fault_step {
+	STEP_DONE,	/* nothing: see &mirror_fault.result */
+	STEP_AGAIN,	/* look again: it may have changed */
+	STEP_MIGRATE,	/* move the page to the device */
+	STEP_FAULT,	/* let the CPU's fault handler serve it */
+};
+
+static int fault_walk(struct mirror_fault *fault, unsigned long start,
+		      unsigned long end, unsigned long flags, void *owner)
+{
+	fault->range = (struct hmm_range) {
+		.notifier = &fault->m->notifier,
+		.start = start,
+		.end = end,
+		.hmm_pfns = fault->pfns,
+		.default_flags = flags,
+		.dev_private_owner = owner,
+	};
+	memset(fault->pfns, 0, sizeof(fault->pfns));
+	return hmm_range_fault_unlocked_timeout(&fault->range,
+			msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT));
+}
+
+static void *fault_owner(const struct mirror_fault *fault)
+{
+	return fault->devmem ? fault->devmem->owner : NULL;
+}
+
+/* Look at all of the window, without a CPU fault. */
+static int fault_look(struct mirror_fault *fault)
+{
+	const unsigned long size = HMM_DEVMEM_MIRROR_FAULT_NR << PAGE_SHIFT;
+	const unsigned long start = ALIGN_DOWN(fault->addr, size);
+
+	return fault_walk(fault, start, start + size, 0, fault_owner(fault));
+}
+
+/* The page's index in &mirror_fault.pfns. */
+static unsigned int fault_index(const struct mirror_fault *fault)
+{
+	return (fault->addr - fault->range.start) >> PAGE_SHIFT;
+}
+
+/* Does one entry of the CPU's page table map a whole block here? */
+static bool maps_block(unsigned long pfn)
+{
+	return pfn & HMM_PFN_VALID &&
+	       hmm_pfn_to_map_order(pfn) >= HMM_DEVMEM_BLOCK_ORDER;
+}
+
+/*
+ * The page at @i. For a large folio of private memory, hmm_range_fault() gives the
+ * folio's first pages, wherever in the folio the walk begins. This is right also if
+ * core changes that.
+ */
+static struct page *fault_page(const struct mirror_fault *fault, unsigned int i)
+{
+	struct page *page = hmm_pfn_to_page(fault->pfns[i]);
+	unsigned long index = (fault->range.start >> PAGE_SHIFT) + i;
+
+	if (!maps_block(fault->pfns[i]) || !is_device_private_page(page))
+		return page;
+	return folio_page(page_folio(page), index & (HMM_DEVMEM_BLOCK_NR - 1));
+}
+
+static bool fault_is_local(const struct mirror_fault *fault, unsigned int i)
+{
+	return fault->devmem &&
+	       hmm_devmem_from_page(fault_page(fault, i)) == fault->devmem;
+}
+
+/* Can the device access the page at @i, which is mapped for the CPU? */
+static bool fault_reaches(const struct mirror_fault *fault, unsigned int i)
+{
+	return fault_is_local(fault, i) ||
+	       !is_device_private_page(fault_page(fault, i));
+}
+
+/* Other pages than @asked for are mapped along if that makes no fault needless. */
+static bool fault_can_map(const struct mirror_fault *fault, unsigned int i,
+			  unsigned int asked)
+{
+	if (!(fault->pfns[i] & HMM_PFN_VALID) || !fault_reaches(fault, i))
+		return false;
+	if (i == asked)
+		return !(fault->flags & HMM_DEVMEM_MIRROR_WRITE) ||
+		       fault->pfns[i] & HMM_PFN_WRITE;
+	/* It can migrate when the device asks for it. */
+	return !(fault->flags & HMM_DEVMEM_MIRROR_MIGRATE) ||
+	       fault_is_local(fault, i);
+}
+
+/* An entry for the page at @i, or for all of the block that it is in. */
+static struct hmm_devmem_map_entry fault_entry(const struct mirror_fault *fault,
+					       unsigned int i)
+{
+	const bool block = maps_block(fault->pfns[i]);
+	const unsigned long addr = fault->range.start + ((unsigned long)i << PAGE_SHIFT);
+	const unsigned long in_block = block ? addr & (HMM_DEVMEM_BLOCK_SIZE - 1) : 0;
+
+	return (struct hmm_devmem_map_entry) {
+		.addr = addr - in_block,
+		.pfn = page_to_pfn(fault_page(fault, i)) - (in_block >> PAGE_SHIFT),
+		.order = block ? HMM_DEVMEM_BLOCK_ORDER : 0,
+		.writable = fault->pfns[i] & HMM_PFN_WRITE,
+	};
+}
+
+static void fault_map(struct mirror_fault *fault, unsigned int asked)
+{
+	struct hmm_devmem_map_entry entries[HMM_DEVMEM_MIRROR_FAULT_NR];
+	const bool write = fault->flags & HMM_DEVMEM_MIRROR_WRITE;
+	struct hmm_devmem_mirror *m = fault->m;
+	unsigned int i, nr = 0;
+
+	if (maps_block(fault->pfns[asked])) {
+		entries[nr++] = fault_entry(fault, asked);
+	} else {
+		for (i = 0; i < HMM_DEVMEM_MIRROR_FAULT_NR; i++)
+			if (fault_can_map(fault, i, asked))
+				entries[nr++] = fault_entry(fault, i);
+	}
+	fault->result = hmm_devmem_mirror_enter(m, entries, nr);
+	if (!fault->result)
+		fault->result = hmm_devmem_mirror_reach(entries, nr, fault->addr, write);
+}
+
+/* No page that the walk has found can be invalidated while the lock is held. */
+static enum fault_step fault_finish(struct mirror_fault *fault)
+{
+	const unsigned int asked = fault_index(fault);
+	struct hmm_devmem_mirror *m = fault->m;
+	bool valid;
+
+	guard(mutex)(&m->lock);
+	if (mmu_interval_read_retry(&m->notifier, fault->range.notifier_seq) ||
+	    m->devmem != fault->devmem)
+		return STEP_AGAIN;
+	valid = fault->pfns[asked] & HMM_PFN_VALID;
+	if (fault->may_migrate && !(valid && fault_is_local(fault, asked)))
+		return STEP_MIGRATE;
+	if (!fault_can_map(fault, asked, asked)) {
+		/*
+		 * hmm_range_fault() takes no fault for private memory of the owner
+		 * it is given: neither for that of a peer, nor to write to what was
+		 * shared at a fork. Without an owner the page moves back to system
+		 * memory, and is then like any other.
+		 */
+		fault->to_ram = valid && is_device_private_page(fault_page(fault, asked));
+		return STEP_FAULT;
+	}
+	fault_map(fault, asked);
+	return STEP_DONE;
+}
+
+/*
+ * The pages to migrate with page @i: those around it that are mapped without a gap.
+ * Pages that were never touched are not filled before they are asked for.
+ */
+VISIBLE_IF_KUNIT void
+hmm_devmem_mirror_present_run(const unsigned long *pfns, unsigned int nr,
+			      unsigned int i, unsigned int *first,
+			      unsigned int *last)
+{
+	*first = i;
+	*last = i;
+	while (*first && pfns[*first - 1] & HMM_PFN_VALID)
+		--*first;
+	while (*last + 1 < nr && pfns[*last + 1] & HMM_PFN_VALID)
+		++*last;
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_mirror_present_run);
+
+/*
+ * Return: Number of pages mapped, 0 to look again, or an errno. If pages cannot move,
+ * they are mapped where they are.
+ */
+static long fault_migrate(struct mirror_fault *fault)
+{
+	struct hmm_devmem_mirror_migration migration = {
+		.want = fault->addr,
+		.want_write = fault->flags & HMM_DEVMEM_MIRROR_WRITE,
+	};
+	unsigned long start = fault->range.start, end;
+	unsigned int first, last;
+	long ret;
+
+	fault->may_migrate = false;
+	hmm_devmem_mirror_present_run(fault->pfns, HMM_DEVMEM_MIRROR_FAULT_NR,
+				      fault_index(fault), &first, &last);
+	end = start + ((last + 1UL) << PAGE_SHIFT);
+	start += (unsigned long)first << PAGE_SHIFT;
+	if (maps_block(fault->pfns[fault_index(fault)]) && hmm_devmem_moves_blocks()) {
+		start = ALIGN_DOWN(fault->addr, HMM_DEVMEM_BLOCK_SIZE);
+		end = start + HMM_DEVMEM_BLOCK_SIZE;
+	}
+	ret = mirror_migrate(fault->m, fault->devmem, start, end, &migration);
+	return ret == -EINTR ? ret : migration.mapped;
+}
+
+/* Let the CPU's fault handler provide the page. */
+static long fault_serve(struct mirror_fault *fault)
+{
+	unsigned long flags = HMM_PFN_REQ_FAULT;
+
+	if (fault->flags & HMM_DEVMEM_MIRROR_PRESENT)
+		return -ENOENT;
+	if (fault->flags & HMM_DEVMEM_MIRROR_WRITE)
+		flags |= HMM_PFN_REQ_WRITE;
+	/* After it was brought back, or copied because it was shared. */
+	if (!fault->faults++)
+		fault->may_migrate = fault->devmem &&
+				     fault->flags & HMM_DEVMEM_MIRROR_MIGRATE;
+	return fault_walk(fault, fault->addr, fault->addr + PAGE_SIZE, flags,
+			  fault->to_ram ? NULL : fault_owner(fault));
+}
+
+/* Return: As fault_migrate(); %-EBUSY if a walk was invalidated for a long time. */
+static long fault_try(struct mirror_fault *fault)
+{
+	long ret;
+
+	ret = fault_look(fault);
+	if (ret)
+		return ret;
+	switch (fault_finish(fault)) {
+	case STEP_DONE:
+		return fault->result;
+	case STEP_MIGRATE:
+		return fault_migrate(fault);
+	case STEP_FAULT:
+		return fault_serve(fault);
+	case STEP_AGAIN:
+		break;
+	}
+	return 0;
+}
+
+static long mirror_fault(struct mirror_fault *fault)
+{
+	const unsigned long deadline =
+		jiffies + msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
+	unsigned int tries = 0;
+	long ret;
+
+	do {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		fault->devmem = mirror_get_devmem(fault->m);
+		fault->may_migrate &= !!fault->devmem;
+		ret = fault_try(fault);
+		mirror_put_devmem(fault->devmem);
+		if (ret && ret != -EBUSY)
+			return ret;
+		tries += ret ? MIRROR_WALK_COST : 1;
+	} while (tries < MIRROR_FAULT_TRIES || time_before(jiffies, deadline));
+	return -EBUSY;
+}
+
+/**
+ * hmm_devmem_mirror_fault() - Serve a page fault of the device
+ * @m: The mirror.
+ * @addr: The address that the device has accessed.
+ * @flags: How, and what is to be done: HMM_DEVMEM_MIRROR_*.
+ *
+ * Provides the page as for an access of the process, moves it to the device if @flags
+ * say so, and has it mapped for the device by &hmm_devmem_mirror_ops.map. Pages in the
+ * same aligned 64 KiB that are mapped for the process are mapped (and moved) along; the
+ * process takes no page faults for these. If one entry of the CPU's page table maps
+ * a whole block (a PMD), so does one entry of the device's.
+ *
+ * A page in private memory of another device, or one on this device that has to be
+ * copied for a write, moves back to system memory first.
+ *
+ * Context: Process context, may sleep. The caller holds neither the mmap lock, nor any
+ * lock that is held around allocations or in MMU notifiers. May be called by several
+ * tasks at once, in any process or kernel thread.
+ * Return:
+ * * number of pages that are mapped for this access of the device now, from @addr on, at
+ *   least 1
+ * * %-EINVAL - @flags are not valid
+ * * %-ESRCH - the process has exited
+ * * %-EFAULT - there is no mapping that can be read, or its pages cannot be mapped
+ * * %-EPERM - the mapping cannot be written
+ * * %-ENOENT - with %HMM_DEVMEM_MIRROR_PRESENT: the page is not mapped for this access
+ * * %-ENOMEM - no memory for the page
+ * * %-EBUSY - invalidated again and again, for a second at least
+ * * %-EINTR - the caller is being killed
+ * * others - from handle_mm_fault(), such as %-EHWPOISON, or from
+ *   &hmm_devmem_mirror_ops.map
+ */
+long hmm_devmem_mirror_fault(struct hmm_devmem_mirror *m, unsigned long addr,
+			     unsigned int flags)
+{
+	const bool migrate = flags & HMM_DEVMEM_MIRROR_MIGRATE;
+	struct mm_struct *mm = m->notifier.mm;
+	struct mirror_fault fault = {
+		.m = m,
+		.addr = PAGE_ALIGN_DOWN(addr),
+		.flags = flags,
+		.may_migrate = migrate,
+	};
+	long ret;
+
+	might_sleep();
+	if (flags & ~MIRROR_FLAGS || (migrate && flags & HMM_DEVMEM_MIRROR_PRESENT))
+		return -EINVAL;
+	if (addr >= mm->task_size)
+		return -EFAULT;
+	if (!mmget_not_zero(mm))
+		return -ESRCH;
+	ret = mirror_fault(&fault);
+	mmput(mm);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_mirror_fault);
+
