@@ -1,0 +1,574 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit suite hmm_devmem_mirror: which entries a mirror makes and removes, in faults of
+ * a device and in migrations, and which invalidations keep pages from being mapped.
+ */
+
+#include <kunit/test.h>
+#include <linux/align.h>
+#include <linux/bitmap.h>
+#include <linux/cleanup.h>
+#include <linux/hmm.h>
+#include <linux/hmm_devmem_mirror.h>
+#include <linux/mm.h>
+#include <linux/mman.h>
+#include <linux/mmap_lock.h>
+#include <linux/mmu_notifier.h>
+#include <linux/sched/mm.h>
+#include <linux/uaccess.h>
+#include <linux/workqueue.h>
+
+#include "../mirror.h"
+#include "core_test.h"
+
+/* Four windows of a device fault. */
+#define NR_PAGES	(4 * HMM_DEVMEM_MIRROR_FAULT_NR)
+
+/**
+ * struct test_mirror - the mirror of the test's process
+ * @m: the mirror
+ * @devmem: its device memory
+ * @addr: memory of the process, not touched yet
+ * @pfns: the entry of each page from @addr on; 0 if there is none
+ * @writable: whether it is writable
+ * @nr_mapped: entries that were made
+ * @nr_told: pages that the map callback of the device memory was called for
+ * @nr_keep: invalidations in which local entries may stay
+ * @fails: what map() returns
+ * @during_copy: called when the next copy to the device starts
+ */
+struct test_mirror {
+	struct hmm_devmem_mirror m;
+	struct hmm_devmem *devmem;
+	unsigned long addr;
+	unsigned long pfns[NR_PAGES];
+	bool writable[NR_PAGES];
+	unsigned int nr_mapped;
+	unsigned int nr_told;
+	unsigned int nr_keep;
+	int fails;
+	void (*during_copy)(struct test_mirror *mirror);
+};
+
+static struct test_mirror *the_mirror;
+
+static unsigned long page_addr(const struct test_mirror *mirror, unsigned long i)
+{
+	return mirror->addr + (i << PAGE_SHIFT);
+}
+
+static bool in_test(const struct test_mirror *mirror, unsigned long addr)
+{
+	return addr >= mirror->addr && addr < page_addr(mirror, NR_PAGES);
+}
+
+static void mirror_unmap(struct hmm_devmem_mirror *m, unsigned long start,
+			 unsigned long end, bool keep_local)
+{
+	struct test_mirror *mirror = container_of(m, struct test_mirror, m);
+	unsigned long i;
+
+	lockdep_assert_held(&m->lock);
+	mirror->nr_keep += keep_local;
+	for (i = 0; i < NR_PAGES; i++)
+		if (page_addr(mirror, i) >= start && page_addr(mirror, i) < end &&
+		    !(keep_local && hmm_devmem_has_pfn(mirror->devmem, mirror->pfns[i])))
+			mirror->pfns[i] = 0;
+}
+
+static int mirror_map(struct hmm_devmem_mirror *m,
+		      const struct hmm_devmem_map_entry *entries, unsigned int nr)
+{
+	struct test_mirror *mirror = container_of(m, struct test_mirror, m);
+	unsigned long n, addr;
+	unsigned int i;
+
+	lockdep_assert_held(&m->lock);
+	if (mirror->fails)
+		return mirror->fails;
+	for (i = 0; i < nr; i++) {
+		for (n = 0; n < BIT(entries[i].order); n++) {
+			addr = entries[i].addr + (n << PAGE_SHIFT);
+			if (!in_test(mirror, addr))
+				continue;
+			addr = (addr - mirror->addr) >> PAGE_SHIFT;
+			mirror->pfns[addr] = entries[i].pfn + n;
+			mirror->writable[addr] = entries[i].writable;
+		}
+	}
+	mirror->nr_mapped += nr;
+	return 0;
+}
+
+static const struct hmm_devmem_mirror_ops mirror_ops = {
+	.map = mirror_map,
+	.unmap = mirror_unmap,
+};
+
+static int test_copy(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
+{
+	void (*during_copy)(struct test_mirror *mirror);
+
+	if (copy->dir == HMM_DEVMEM_TO_RAM)
+		return 0;
+	during_copy = the_mirror->during_copy;
+	the_mirror->during_copy = NULL;
+	if (during_copy)
+		during_copy(the_mirror);
+	return 0;
+}
+
+static void test_map(struct hmm_devmem *devmem, const struct hmm_devmem_copy *copy)
+{
+	the_mirror->nr_told += copy->nr_entries;
+}
+
+static const struct hmm_devmem_ops test_ops = {
+	.map = test_map,
+	.copy_to_device = test_copy,
+	.copy_to_ram = test_copy,
+};
+
+static struct test_mirror *init_mirror(struct kunit *test)
+{
+	struct test_mirror *mirror = kunit_kzalloc(test, sizeof(*mirror), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, mirror);
+	mirror->addr = map_blocks(test, 1);
+	scoped_guard(mmap_write_lock, current->mm)
+		vm_flags_set(find_vma(current->mm, mirror->addr), VM_NOHUGEPAGE);
+	mirror->devmem = add(test, &test_ops, TEST_SIZE);
+	KUNIT_ASSERT_EQ(test, 0, hmm_devmem_mirror_init(&mirror->m, mirror->devmem,
+							current->mm, &mirror_ops));
+	the_mirror = mirror;
+	return mirror;
+}
+
+static void fini_mirror(struct kunit *test, struct test_mirror *mirror)
+{
+	unsigned int i;
+
+	hmm_devmem_mirror_fini(&mirror->m);
+	for (i = 0; i < NR_PAGES; i++)
+		KUNIT_EXPECT_EQ(test, 0, mirror->pfns[i]);
+	hmm_devmem_remove(mirror->devmem);
+}
+
+static void touch(struct kunit *test, const struct test_mirror *mirror,
+		  unsigned int first, unsigned int nr)
+{
+	for (; nr; nr--, first++)
+		KUNIT_ASSERT_EQ(test, 0, put_user(1, (char __user *)
+						     page_addr(mirror, first)));
+}
+
+static long fault(struct test_mirror *mirror, unsigned int i, unsigned int flags)
+{
+	return hmm_devmem_mirror_fault(&mirror->m, page_addr(mirror, i), flags);
+}
+
+static long migrate(struct test_mirror *mirror, unsigned int first, unsigned int nr)
+{
+	return hmm_devmem_mirror_migrate(&mirror->m, page_addr(mirror, first),
+					 page_addr(mirror, first + nr));
+}
+
+static void expect_mapped(struct kunit *test, const struct test_mirror *mirror,
+			  unsigned int first, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_PAGES; i++)
+		KUNIT_EXPECT_EQ_MSG(test, i >= first && i < first + nr,
+				    !!mirror->pfns[i], "page %u", i);
+}
+
+static bool is_local(const struct test_mirror *mirror, unsigned int i)
+{
+	return hmm_devmem_has_pfn(mirror->devmem, mirror->pfns[i]);
+}
+
+/* Arithmetic */
+
+struct reach_case {
+	const char *name;
+	unsigned int nr;
+	unsigned long addr;
+	bool write;
+	unsigned long pages;
+	/* In pages, not bytes. */
+	struct hmm_devmem_map_entry entries[3];
+};
+
+static const struct reach_case reach_cases[] = {
+	{ "nothing", 0, 5, false, 0 },
+	{ "one page", 1, 5, false, 1, { { 5 } } },
+	{ "another page", 1, 5, false, 0, { { 6 } } },
+	{ "a page before it", 2, 5, false, 1, { { 4 }, { 5 } } },
+	{ "up to a gap", 3, 5, false, 2, { { 5 }, { 6 }, { 8 } } },
+	{ "the middle of a large entry", 1, 5, false, 3, { { 0, 0, 3 } } },
+	{ "a large entry and more", 2, 6, false, 3, { { 0, 0, 3 }, { 8 } } },
+	{ "a write to what is read-only", 1, 5, true, 0, { { 5 } } },
+	{ "a write up to what is read-only", 2, 5, true, 1,
+	  { { 5, 0, 0, true }, { 6 } } },
+};
+
+KUNIT_ARRAY_PARAM_DESC(reach, reach_cases, name);
+
+static void reach(struct kunit *test)
+{
+	const struct reach_case *param = test->param_value;
+	struct hmm_devmem_map_entry entries[ARRAY_SIZE(param->entries)];
+	unsigned int i;
+
+	memcpy(entries, param->entries, sizeof(entries));
+	for (i = 0; i < param->nr; i++)
+		entries[i].addr <<= PAGE_SHIFT;
+	KUNIT_EXPECT_EQ(test, param->pages,
+			hmm_devmem_mirror_reach(entries, param->nr,
+						param->addr << PAGE_SHIFT,
+						param->write));
+}
+
+struct run_case {
+	const char *name;
+	const char *present; /* '#' is a page that is mapped */
+	unsigned int i;
+	unsigned int first;
+	unsigned int last;
+};
+
+static const struct run_case run_cases[] = {
+	{ "alone", "....", 2, 2, 2 },
+	{ "all", "####", 2, 0, 3 },
+	{ "a gap on both sides", "#.###.#.", 3, 2, 4 },
+	{ "the first one", "##.#", 0, 0, 1 },
+	{ "the last one", "#.##", 3, 2, 3 },
+	{ "not mapped, between others", "##.##", 2, 0, 4 },
+};
+
+KUNIT_ARRAY_PARAM_DESC(run, run_cases, name);
+
+static void present_run(struct kunit *test)
+{
+	const struct run_case *param = test->param_value;
+	const unsigned int nr = strlen(param->present);
+	unsigned int i, first, last;
+	unsigned long pfns[16];
+
+	for (i = 0; i < nr; i++)
+		pfns[i] = param->present[i] == '#' ? HMM_PFN_VALID : 0;
+	hmm_devmem_mirror_present_run(pfns, nr, param->i, &first, &last);
+	KUNIT_EXPECT_EQ(test, param->first, first);
+	KUNIT_EXPECT_EQ(test, param->last, last);
+}
+
+/* An entry of many pages goes if one of them has raced. */
+static void raced_entries_are_dropped(struct kunit *test)
+{
+	struct hmm_devmem_mirror_window window = {
+		.start = 8 * PAGE_SIZE,
+		.end = 24 * PAGE_SIZE,
+	};
+	struct hmm_devmem_map_entry entries[] = {
+		{ .addr = 8 * PAGE_SIZE },
+		{ .addr = 9 * PAGE_SIZE },
+		{ .addr = 12 * PAGE_SIZE, .order = 2 },
+		{ .addr = 16 * PAGE_SIZE, .order = 3 },
+	};
+
+	__set_bit(9 - 8, window.raced);
+	__set_bit(23 - 8, window.raced);
+	KUNIT_ASSERT_EQ(test, 2, hmm_devmem_mirror_drop_raced(&window, entries, 4));
+	KUNIT_EXPECT_EQ(test, 8 * PAGE_SIZE, entries[0].addr);
+	KUNIT_EXPECT_EQ(test, 12 * PAGE_SIZE, entries[1].addr);
+}
+
+/* Faults */
+
+static void fault_refuses_bad_arguments(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+	struct hmm_devmem_mirror m;
+
+	KUNIT_EXPECT_EQ(test, -EINVAL, fault(mirror, 0, BIT(7)));
+	KUNIT_EXPECT_EQ(test, -EINVAL, fault(mirror, 0, HMM_DEVMEM_MIRROR_MIGRATE |
+							HMM_DEVMEM_MIRROR_PRESENT));
+	KUNIT_EXPECT_EQ(test, -EFAULT, hmm_devmem_mirror_fault(&mirror->m, ULONG_MAX, 0));
+	KUNIT_EXPECT_EQ(test, -EINVAL, hmm_devmem_mirror_init(&m, NULL, NULL, &mirror_ops));
+	fini_mirror(test, mirror);
+}
+
+/* It maps the neighbours that the process has, but does not make more. */
+static void fault_maps_what_is_there(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+	unsigned long i = HMM_DEVMEM_MIRROR_FAULT_NR;
+
+	if (HMM_DEVMEM_MIRROR_FAULT_NR < 8)
+		kunit_skip(test, "pages are too large to have neighbours");
+	touch(test, mirror, i - 1, 4);
+	KUNIT_EXPECT_EQ(test, 2, fault(mirror, i + 1, HMM_DEVMEM_MIRROR_READ));
+	/* Only those of the same window. */
+	expect_mapped(test, mirror, i, 3);
+	KUNIT_EXPECT_EQ(test, -ENOENT, fault(mirror, i + 3, HMM_DEVMEM_MIRROR_PRESENT));
+	KUNIT_EXPECT_EQ(test, 1, fault(mirror, i + 3, HMM_DEVMEM_MIRROR_WRITE));
+	expect_mapped(test, mirror, i, 4);
+	KUNIT_EXPECT_TRUE(test, mirror->writable[i + 3]);
+	fini_mirror(test, mirror);
+}
+
+static void fault_works_without_device_memory(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+
+	hmm_devmem_mirror_set_devmem(&mirror->m, NULL);
+	KUNIT_EXPECT_EQ(test, 1, fault(mirror, 0, HMM_DEVMEM_MIRROR_WRITE |
+						  HMM_DEVMEM_MIRROR_MIGRATE));
+	KUNIT_EXPECT_FALSE(test, is_local(mirror, 0));
+	KUNIT_EXPECT_EQ(test, -ENODEV, migrate(mirror, 0, 1));
+	fini_mirror(test, mirror);
+}
+
+/* A hole, and what is mapped around it; not what was never touched. */
+static void fault_migrates(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+	unsigned int i;
+
+	if (HMM_DEVMEM_MIRROR_FAULT_NR < 8)
+		kunit_skip(test, "pages are too large to have neighbours");
+	touch(test, mirror, 1, 2);
+	touch(test, mirror, 5, 1);
+	KUNIT_EXPECT_EQ(test, 1, fault(mirror, 3, HMM_DEVMEM_MIRROR_WRITE |
+						  HMM_DEVMEM_MIRROR_MIGRATE));
+	expect_mapped(test, mirror, 1, 3);
+	for (i = 1; i < 4; i++)
+		KUNIT_EXPECT_TRUE(test, is_local(mirror, i));
+	KUNIT_EXPECT_EQ(test, 3, pages_used(mirror->devmem));
+	/* All is there: nothing moves. */
+	KUNIT_EXPECT_EQ(test, 3, fault(mirror, 1, HMM_DEVMEM_MIRROR_MIGRATE));
+	KUNIT_EXPECT_EQ(test, 3, pages_used(mirror->devmem));
+	fini_mirror(test, mirror);
+}
+
+/* The errno of map() is what the fault returns, and no reason to try again. */
+static void fault_reports_errno_of_map(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+
+	mirror->fails = -ENOMEM;
+	KUNIT_EXPECT_EQ(test, -ENOMEM, fault(mirror, 0, HMM_DEVMEM_MIRROR_WRITE));
+	KUNIT_EXPECT_EQ(test, -ENOMEM, fault(mirror, 0, HMM_DEVMEM_MIRROR_MIGRATE));
+	/* In a migration there is nobody who could be told. */
+	KUNIT_EXPECT_EQ(test, 2, migrate(mirror, 0, 2));
+	mirror->fails = 0;
+	KUNIT_EXPECT_LE(test, 1, fault(mirror, 0, HMM_DEVMEM_MIRROR_READ));
+	KUNIT_EXPECT_TRUE(test, is_local(mirror, 0));
+	fini_mirror(test, mirror);
+}
+
+static void set_devmem_removes_entries(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+
+	KUNIT_EXPECT_EQ(test, 2, migrate(mirror, 0, 2));
+	expect_mapped(test, mirror, 0, 2);
+	hmm_devmem_mirror_set_devmem(&mirror->m, mirror->devmem);
+	expect_mapped(test, mirror, 0, 0);
+	KUNIT_EXPECT_EQ(test, 2, migrate(mirror, 0, 2));
+	/* They were there, and nothing has moved. */
+	expect_mapped(test, mirror, 0, 0);
+	KUNIT_EXPECT_LE(test, 1, fault(mirror, 0, HMM_DEVMEM_MIRROR_READ));
+	expect_mapped(test, mirror, 0, 2);
+	fini_mirror(test, mirror);
+}
+
+/* What has moved is mapped by the mirror, or by the driver if there is no mirror. */
+static void migration_maps_once(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+
+	KUNIT_EXPECT_EQ(test, 2, migrate(mirror, 0, 2));
+	KUNIT_EXPECT_EQ(test, 2, mirror->nr_mapped);
+	KUNIT_EXPECT_EQ(test, 0, mirror->nr_told);
+	KUNIT_EXPECT_EQ(test, 3,
+			hmm_devmem_migrate_to_device(mirror->devmem, current->mm,
+						     page_addr(mirror, 2),
+						     page_addr(mirror, 5), NULL));
+	KUNIT_EXPECT_EQ(test, 2, mirror->nr_mapped);
+	KUNIT_EXPECT_EQ(test, 3, mirror->nr_told);
+	fini_mirror(test, mirror);
+}
+
+/* Invalidations */
+
+static bool invalidate(struct test_mirror *mirror, unsigned int first, unsigned int nr,
+		       enum mmu_notifier_event event, void *owner, unsigned int flags)
+{
+	struct mmu_interval_notifier *notifier = &mirror->m.notifier;
+	const struct mmu_notifier_range range = {
+		.mm = notifier->mm,
+		.start = page_addr(mirror, first),
+		.end = page_addr(mirror, first + nr),
+		.flags = flags,
+		.event = event,
+		.owner = owner,
+	};
+
+	/* The sequence stays as it is: core must not wait for an end. */
+	return notifier->ops->invalidate(notifier, &range, notifier->invalidate_seq);
+}
+
+/* Invalidate pages 2 and 3. */
+static void invalidate_two(struct test_mirror *mirror)
+{
+	invalidate(mirror, 2, 2, MMU_NOTIFY_CLEAR, NULL, MMU_NOTIFIER_RANGE_BLOCKABLE);
+}
+
+static void invalidate_work(struct work_struct *work)
+{
+	invalidate_two(the_mirror);
+}
+
+/* The same by another task. */
+static void other_invalidates_two(struct test_mirror *mirror)
+{
+	struct work_struct work;
+
+	INIT_WORK_ONSTACK(&work, invalidate_work);
+	queue_work(system_dfl_wq, &work);
+	flush_work(&work);
+	destroy_work_on_stack(&work);
+}
+
+static void own_invalidation_is_no_race(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+
+	touch(test, mirror, 0, 8);
+	mirror->during_copy = invalidate_two;
+	KUNIT_EXPECT_EQ(test, 8, migrate(mirror, 0, 8));
+	expect_mapped(test, mirror, 0, 8);
+	fini_mirror(test, mirror);
+}
+
+static void race_leaves_out_its_own_range(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+	unsigned int i;
+
+	touch(test, mirror, 0, 8);
+	mirror->during_copy = other_invalidates_two;
+	KUNIT_EXPECT_EQ(test, 8, migrate(mirror, 0, 8));
+	for (i = 0; i < 8; i++)
+		KUNIT_EXPECT_EQ_MSG(test, i != 2 && i != 3, !!mirror->pfns[i], "page %u", i);
+	/* The device takes a fault for them. */
+	KUNIT_EXPECT_LE(test, 6, fault(mirror, 2, HMM_DEVMEM_MIRROR_READ));
+	expect_mapped(test, mirror, 0, 8);
+	fini_mirror(test, mirror);
+}
+
+static void race_elsewhere_does_not_matter(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+
+	touch(test, mirror, 0, 8);
+	mirror->during_copy = other_invalidates_two;
+	KUNIT_EXPECT_EQ(test, 4, migrate(mirror, 4, 4));
+	expect_mapped(test, mirror, 4, 4);
+	fini_mirror(test, mirror);
+}
+
+/* A race before the pages of a window are collected has nothing to do with them. */
+static void race_in_a_former_window_does_not_matter(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+
+	touch(test, mirror, 0, 8);
+	mirror->during_copy = other_invalidates_two;
+	KUNIT_EXPECT_EQ(test, 4, migrate(mirror, 0, 4));
+	KUNIT_EXPECT_EQ(test, 8, migrate(mirror, 0, 8));
+	KUNIT_EXPECT_NOT_NULL(test, (void *)mirror->pfns[4]);
+	KUNIT_EXPECT_NOT_NULL(test, (void *)mirror->pfns[7]);
+	fini_mirror(test, mirror);
+}
+
+/* Migration of a range does not remove entries that others have made. */
+static void own_migration_keeps_other_entries(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+
+	KUNIT_EXPECT_EQ(test, 2, migrate(mirror, 0, 2));
+	KUNIT_EXPECT_EQ(test, 2, migrate(mirror, 4, 2));
+	/* Over both: those on the device stay, even if they are not mapped again. */
+	mirror->nr_mapped = 0;
+	KUNIT_EXPECT_EQ(test, 8, migrate(mirror, 0, 8));
+	KUNIT_EXPECT_EQ(test, 4, mirror->nr_mapped);
+	expect_mapped(test, mirror, 0, 8);
+	KUNIT_EXPECT_LE(test, 1, mirror->nr_keep);
+	fini_mirror(test, mirror);
+}
+
+/* Where it must not sleep, an invalidation fails if somebody has the lock. */
+static void invalidation_that_must_not_sleep(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+
+	KUNIT_EXPECT_EQ(test, 4, migrate(mirror, 0, 4));
+	scoped_guard(mutex, &mirror->m.lock)
+		KUNIT_EXPECT_FALSE(test, invalidate(mirror, 0, 4, MMU_NOTIFY_CLEAR,
+						    NULL, 0));
+	expect_mapped(test, mirror, 0, 4);
+	KUNIT_EXPECT_TRUE(test, invalidate(mirror, 0, 4, MMU_NOTIFY_CLEAR, NULL, 0));
+	expect_mapped(test, mirror, 0, 0);
+	fini_mirror(test, mirror);
+}
+
+static void exclusive_access_of_the_mirror_is_ignored(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+	const unsigned int flags = MMU_NOTIFIER_RANGE_BLOCKABLE;
+
+	KUNIT_EXPECT_EQ(test, 1, fault(mirror, 0, HMM_DEVMEM_MIRROR_WRITE));
+	invalidate(mirror, 0, 1, MMU_NOTIFY_EXCLUSIVE, &mirror->m, flags);
+	expect_mapped(test, mirror, 0, 1);
+	invalidate(mirror, 0, 1, MMU_NOTIFY_EXCLUSIVE, NULL, flags);
+	expect_mapped(test, mirror, 0, 0);
+	fini_mirror(test, mirror);
+}
+
+static int mirror_test_init(struct kunit *test)
+{
+	KUNIT_ASSERT_EQ(test, 0, kunit_attach_mm());
+	return fixture_init(test);
+}
+
+static struct kunit_case mirror_cases[] = {
+	KUNIT_CASE_PARAM(reach, reach_gen_params),
+	KUNIT_CASE_PARAM(present_run, run_gen_params),
+	KUNIT_CASE(raced_entries_are_dropped),
+	KUNIT_CASE(fault_refuses_bad_arguments),
+	KUNIT_CASE(fault_maps_what_is_there),
+	KUNIT_CASE(fault_works_without_device_memory),
+	KUNIT_CASE(fault_migrates),
+	KUNIT_CASE(fault_reports_errno_of_map),
+	KUNIT_CASE(set_devmem_removes_entries),
+	KUNIT_CASE(migration_maps_once),
+	KUNIT_CASE(own_invalidation_is_no_race),
+	KUNIT_CASE(race_leaves_out_its_own_range),
+	KUNIT_CASE(race_elsewhere_does_not_matter),
+	KUNIT_CASE(race_in_a_former_window_does_not_matter),
+	KUNIT_CASE(own_migration_keeps_other_entries),
+	KUNIT_CASE(invalidation_that_must_not_sleep),
+	KUNIT_CASE(exclusive_access_of_the_mirror_is_ignored),
+	{ }
+};
+
+static struct kunit_suite mirror_suite = {
+	.name = "hmm_devmem_mirror",
+	.init = mirror_test_init,
+	.test_cases = mirror_cases,
+};
+
+kunit_test_suite(mirror_suite);
