@@ -22,7 +22,7 @@
  * that driver's, which must not be loaded then.
  *
  * This file is the driver, without what the device does with the memory of processes:
- * test_hmm_devmem/mirror.c and access.c. Its hardware is test_hmm_devmem/hw.c.
+ * test_hmm_devmem/mirror.c, access.c and snapshot.c. Its hardware is test_hmm_devmem/hw.c.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -199,7 +199,6 @@ static const struct hmm_devmem_ops thd_ops = {
 	.copy_to_device = copy_to_device,
 	.copy_to_ram = copy_start,
 	.copy_wait = copy_wait,
-	.map = thd_mirror_map,
 };
 
 /* Without copy_wait(), so never with a worker: the library would not wait for it. */
@@ -208,7 +207,6 @@ static const struct hmm_devmem_ops thd_sync_ops = {
 	.cleanup = count_cleanup,
 	.copy_to_device = copy_to_device,
 	.copy_to_ram = copy_start,
-	.map = thd_mirror_map,
 };
 
 /*

@@ -239,6 +239,19 @@ struct hmm_devmem_test_inject {
  */
 #define HMM_DEVMEM_TEST_LOCK_MM		_IO('H', 0x2c)
 
+#define HMM_DEVMEM_TEST_FAULT_WRITE	0x01	/* a write, else a read */
+#define HMM_DEVMEM_TEST_FAULT_MIGRATE	0x02	/* pages move to the device */
+/*
+ * The device takes page faults for the range, from its front to its end, without access
+ * to the data. @ptr is HMM_DEVMEM_TEST_FAULT_* flags.
+ */
+#define HMM_DEVMEM_TEST_FAULT		_IOWR('H', 0x2d, struct hmm_devmem_test_cmd)
+/*
+ * How many pages of the range the device's page table maps (@cpages), and how many of
+ * those are on the device (@faults). Changes nothing.
+ */
+#define HMM_DEVMEM_TEST_MAPPED		_IOWR('H', 0x2e, struct hmm_devmem_test_cmd)
+
 /**
  * struct hmm_devmem_test_access - one of many accesses
  * @first: Number of the first page, counted from &hmm_devmem_test_replay.addr.
@@ -279,6 +292,6 @@ struct hmm_devmem_test_replay {
 /* A fault brings a whole block. */
 #define HMM_DEVMEM_TEST_REPLAY_BLOCKS	0x2
 
-#define HMM_DEVMEM_TEST_REPLAY		_IOWR('H', 0x2d, struct hmm_devmem_test_replay)
+#define HMM_DEVMEM_TEST_REPLAY		_IOWR('H', 0x2f, struct hmm_devmem_test_replay)
 
 #endif /* _LIB_TEST_HMM_DEVMEM_UAPI_H */

@@ -87,7 +87,7 @@ static int transfer_page(struct thd_mirror *mirror,
 	void *entry, *data;
 	int ret;
 
-	lockdep_assert_held(&mirror->lock);
+	lockdep_assert_held(&mirror->m.lock);
 
 	entry = xa_load(&mirror->table, index);
 	if (!entry)
@@ -113,7 +113,7 @@ static int transfer_some(struct thd_mirror *mirror,
 	unsigned int i;
 	int ret = 0;
 
-	guard(mutex)(&mirror->lock);
+	guard(mutex)(&mirror->m.lock);
 	for (i = 0; i < THD_TRANSFER_PAGES; i++) {
 		if (transfer->addr == transfer->end)
 			break;
@@ -126,21 +126,49 @@ static int transfer_some(struct thd_mirror *mirror,
 	return ret;
 }
 
+/* Let the device take a page fault for each page of the range that needs one. */
+static int fault_range(struct thd_mirror *mirror, unsigned long addr,
+		       unsigned long end, unsigned int flags)
+{
+	long ret;
+
+	do {
+		ret = thd_mirror_fault(mirror, addr, flags);
+		if (ret < 0)
+			return ret;
+		addr += (unsigned long)ret << PAGE_SHIFT;
+		cond_resched();
+	} while (addr < end);
+	return 0;
+}
+
+/* Enter what is on the device; -ENOENT if the page at @addr is not. */
+static int find_local(struct thd_mirror *mirror, unsigned long addr)
+{
+	const unsigned long index = addr >> PAGE_SHIFT;
+	void *entry;
+	int ret;
+
+	ret = fault_range(mirror, addr, addr + PAGE_SIZE, HMM_DEVMEM_MIRROR_PRESENT);
+	if (ret)
+		return ret;
+	guard(mutex)(&mirror->m.lock);
+	entry = xa_load(&mirror->table, index);
+	/* If it is gone already, the caller comes again. */
+	if (entry && !thd_mirror_is_local(mirror, thd_entry_page(entry, index)))
+		return -ENOENT;
+	return 0;
+}
+
 /* Fault what is left, or a part of it, into the device's page table. */
 static int transfer_fault(struct thd_mirror *mirror,
 			  const struct thd_transfer *transfer)
 {
-	unsigned long addr = transfer->addr;
-	struct thd_walk walk;
-	int ret;
-
-	thd_walk_init(&walk, mirror, transfer->access);
-	do {
-		ret = thd_walk_some(mirror, &walk, addr, transfer->end);
-		addr = walk.range.end;
-	} while (!ret && addr < transfer->end &&
-		 transfer->access != THD_READ_LOCAL);
-	return ret;
+	if (transfer->access == THD_READ_LOCAL)
+		return find_local(mirror, transfer->addr);
+	return fault_range(mirror, transfer->addr, transfer->end,
+			   transfer->access == THD_WRITE ? HMM_DEVMEM_MIRROR_WRITE :
+							   HMM_DEVMEM_MIRROR_READ);
 }
 
 static int transfer_fault_in_buffer(const struct thd_transfer *transfer)
@@ -203,12 +231,6 @@ static int cmd_read(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
 					 THD_READ_LOCAL : THD_READ);
 }
 
-static int cmd_read_unlocked(struct thd_mirror *mirror,
-			     struct hmm_devmem_test_cmd *cmd)
-{
-	return transfer_cmd(mirror, cmd, THD_READ_UNLOCKED);
-}
-
 static int cmd_write(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
 {
 	return transfer_cmd(mirror, cmd, THD_WRITE);
@@ -240,7 +262,7 @@ static int check_readable(struct mm_struct *mm, unsigned long addr,
 static int cmd_to_device_only(struct thd_mirror *mirror,
 			      struct hmm_devmem_test_cmd *cmd)
 {
-	struct mm_struct *mm = mirror->notifier.mm;
+	struct mm_struct *mm = mirror->m.notifier.mm;
 	struct thd_device *tdev = mirror->tdev;
 	struct hmm_devmem *devmem;
 	long ret;
@@ -248,13 +270,11 @@ static int cmd_to_device_only(struct thd_mirror *mirror,
 	devmem = thd_enter(tdev);
 	if (IS_ERR(devmem))
 		return PTR_ERR(devmem);
-	thd_mirror_begin_migration(mirror);
+	thd_mirror_set_devmem(mirror);
 	if (tdev->classic)
 		ret = thd_classic_to_device(devmem, mm, cmd->addr, cmd_end(cmd));
 	else
-		ret = hmm_devmem_migrate_to_device(devmem, mm, cmd->addr,
-						   cmd_end(cmd), &mirror->context);
-	thd_mirror_end_migration(mirror);
+		ret = hmm_devmem_mirror_migrate(&mirror->m, cmd->addr, cmd_end(cmd));
 	thd_leave(tdev);
 	if (ret < 0)
 		return ret == -EFAULT ? -EINVAL : ret;
@@ -267,7 +287,7 @@ static int cmd_to_device(struct thd_mirror *mirror,
 {
 	int ret;
 
-	ret = check_readable(mirror->notifier.mm, cmd->addr, cmd_end(cmd));
+	ret = check_readable(mirror->m.notifier.mm, cmd->addr, cmd_end(cmd));
 	if (!ret)
 		ret = cmd_to_device_only(mirror, cmd);
 	return ret ?: transfer_cmd(mirror, cmd, THD_READ_LOCAL);
@@ -276,7 +296,7 @@ static int cmd_to_device(struct thd_mirror *mirror,
 static int cmd_to_ram(struct thd_mirror *mirror,
 		      struct hmm_devmem_test_cmd *cmd)
 {
-	struct mm_struct *mm = mirror->notifier.mm;
+	struct mm_struct *mm = mirror->m.notifier.mm;
 	struct thd_device *tdev = mirror->tdev;
 	struct hmm_devmem *devmem;
 	long ret;
@@ -299,99 +319,32 @@ static int cmd_to_ram(struct thd_mirror *mirror,
 }
 
 /*
- * Snapshots.
- */
-
-struct thd_snapshot {
-	struct mmu_interval_notifier notifier;
-	struct thd_mirror *mirror;
-};
-
-static bool snapshot_invalidate(struct mmu_interval_notifier *notifier,
-				const struct mmu_notifier_range *range,
-				unsigned long seq)
-{
-	struct thd_snapshot *snapshot =
-		container_of(notifier, struct thd_snapshot, notifier);
-
-	if (!thd_mirror_lock(snapshot->mirror, range))
-		return false;
-	mmu_interval_set_seq(notifier, seq);
-	mutex_unlock(&snapshot->mirror->lock);
-	return true;
-}
-
-static const struct mmu_interval_notifier_ops snapshot_notifier_ops = {
-	.invalidate = snapshot_invalidate,
-};
-
-static int snapshot_copy(struct thd_mirror *mirror, struct thd_walk *walk,
-			 struct hmm_devmem_test_cmd *cmd)
-{
-	const unsigned long end = cmd_end(cmd);
-	u8 __user *buffer = u64_to_user_ptr(cmd->ptr);
-	unsigned long addr;
-	int ret;
-
-	for (addr = cmd->addr; addr < end; addr = walk->range.end) {
-		ret = thd_walk_some(mirror, walk, addr, end);
-		if (ret)
-			return ret;
-		if (copy_to_user(buffer + cmd->cpages, walk->prot, thd_walk_nr(walk)))
-			return -EFAULT;
-		cmd->cpages += thd_walk_nr(walk);
-		cond_resched();
-	}
-	return 0;
-}
-
-/* Registers its own notifier, so that two notifiers of one range are tested. */
-static int cmd_snapshot(struct thd_mirror *mirror,
-			struct hmm_devmem_test_cmd *cmd)
-{
-	struct thd_snapshot snapshot = { .mirror = mirror };
-	struct thd_walk walk;
-	int ret;
-
-	ret = mmu_interval_notifier_insert(&snapshot.notifier,
-					   mirror->notifier.mm, cmd->addr,
-					   cmd_end(cmd) - cmd->addr,
-					   &snapshot_notifier_ops);
-	if (ret)
-		return ret;
-	thd_walk_init(&walk, mirror, THD_SNAPSHOT);
-	walk.range.notifier = &snapshot.notifier;
-	ret = snapshot_copy(mirror, &walk, cmd);
-	mmu_interval_notifier_remove(&snapshot.notifier);
-	return ret;
-}
-
-/*
  * Exclusive access.
  */
 
 static int exclusive_enter(struct thd_mirror *mirror, unsigned long addr,
 			   struct page *page, unsigned long seq)
 {
-	guard(mutex)(&mirror->lock);
-	if (mmu_interval_read_retry(&mirror->notifier, seq))
+	guard(mutex)(&mirror->m.lock);
+	if (mmu_interval_read_retry(&mirror->m.notifier, seq))
 		return -EBUSY;
 	return thd_mirror_enter(mirror, addr >> PAGE_SHIFT, page, THD_TAG_ATOMIC);
 }
 
 static int exclusive_try(struct thd_mirror *mirror, unsigned long addr)
 {
-	struct mm_struct *mm = mirror->notifier.mm;
+	struct mm_struct *mm = mirror->m.notifier.mm;
 	struct folio *folio;
 	struct page *page;
 	unsigned long seq;
 	int ret;
 
-	seq = mmu_interval_read_begin(&mirror->notifier);
+	seq = mmu_interval_read_begin(&mirror->m.notifier);
 	ret = mmap_read_lock_killable(mm);
 	if (ret)
 		return ret;
-	page = make_device_exclusive(mm, addr, mirror, &folio);
+	/* The owner says that the library is to leave this to the driver. */
+	page = make_device_exclusive(mm, addr, &mirror->m, &folio);
 	mmap_read_unlock(mm);
 	if (IS_ERR(page))
 		return PTR_ERR(page);
@@ -406,10 +359,8 @@ static int exclusive_page(struct thd_mirror *mirror, unsigned long addr)
 	const unsigned long timeout =
 		jiffies + msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT);
 	unsigned int tries = 0;
-	struct thd_walk walk;
 	int ret;
 
-	thd_walk_init(&walk, mirror, THD_WRITE);
 	for (;;) {
 		ret = exclusive_try(mirror, addr);
 		if (ret != -EBUSY || thd_walk_in_vain(timeout, ++tries))
@@ -418,7 +369,8 @@ static int exclusive_page(struct thd_mirror *mirror, unsigned long addr)
 		 * To make a page exclusive again would invalidate the device's
 		 * present entry: fault it in as an ordinary page first.
 		 */
-		ret = thd_walk_some(mirror, &walk, addr, addr + PAGE_SIZE);
+		ret = fault_range(mirror, addr, addr + PAGE_SIZE,
+				  HMM_DEVMEM_MIRROR_WRITE);
 		if (ret)
 			return ret;
 	}
@@ -446,11 +398,48 @@ static int cmd_check_exclusive(struct thd_mirror *mirror,
 	unsigned long index;
 	void *entry;
 
-	guard(mutex)(&mirror->lock);
+	guard(mutex)(&mirror->m.lock);
 	xa_for_each_range(&mirror->table, index, entry, cmd->addr >> PAGE_SHIFT,
 			  (cmd_end(cmd) - 1) >> PAGE_SHIFT)
 		if (thd_entry_tag(entry) == THD_TAG_ATOMIC)
 			return -EPERM;
+	return 0;
+}
+
+/*
+ * The device alone.
+ */
+
+static int cmd_fault(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
+{
+	const unsigned int known = HMM_DEVMEM_TEST_FAULT_WRITE |
+				   HMM_DEVMEM_TEST_FAULT_MIGRATE;
+	unsigned int flags = 0;
+
+	if (cmd->ptr & ~(u64)known)
+		return -EINVAL;
+	if (cmd->ptr & HMM_DEVMEM_TEST_FAULT_WRITE)
+		flags |= HMM_DEVMEM_MIRROR_WRITE;
+	if (cmd->ptr & HMM_DEVMEM_TEST_FAULT_MIGRATE)
+		flags |= HMM_DEVMEM_MIRROR_MIGRATE;
+	return fault_range(mirror, cmd->addr, cmd_end(cmd), flags);
+}
+
+static int cmd_mapped(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
+{
+	unsigned long index;
+	void *entry;
+
+	guard(mutex)(&mirror->m.lock);
+	for (index = cmd->addr >> PAGE_SHIFT; index < cmd_end(cmd) >> PAGE_SHIFT;
+	     index++) {
+		entry = xa_load(&mirror->table, index);
+		if (!entry)
+			continue;
+		cmd->cpages++;
+		cmd->faults += thd_mirror_is_local(mirror,
+						   thd_entry_page(entry, index));
+	}
 	return 0;
 }
 
@@ -474,11 +463,14 @@ static const struct thd_cmd mirror_cmds[] = {
 	{ HMM_DEVMEM_TEST_WRITE, cmd_write },
 	{ HMM_DEVMEM_TEST_TO_DEVICE, cmd_to_device },
 	{ HMM_DEVMEM_TEST_TO_RAM, cmd_to_ram },
-	{ HMM_DEVMEM_TEST_SNAPSHOT, cmd_snapshot },
+	{ HMM_DEVMEM_TEST_SNAPSHOT, thd_cmd_snapshot },
 	{ HMM_DEVMEM_TEST_EXCLUSIVE, cmd_exclusive },
 	{ HMM_DEVMEM_TEST_CHECK_EXCLUSIVE, cmd_check_exclusive },
-	{ HMM_DEVMEM_TEST_READ_UNLOCKED, cmd_read_unlocked },
+	/* The library always lets page fault handlers drop the mmap lock. */
+	{ HMM_DEVMEM_TEST_READ_UNLOCKED, cmd_read },
 	{ HMM_DEVMEM_TEST_TO_DEVICE_ONLY, cmd_to_device_only },
+	{ HMM_DEVMEM_TEST_FAULT, cmd_fault },
+	{ HMM_DEVMEM_TEST_MAPPED, cmd_mapped },
 };
 
 static const struct thd_cmd *find_cmd(unsigned int nr)
@@ -503,7 +495,7 @@ static bool range_is_valid(const struct hmm_devmem_test_cmd *cmd)
 static int run_cmd(struct thd_mirror *mirror, const struct thd_cmd *op,
 		   struct hmm_devmem_test_cmd *cmd)
 {
-	struct mm_struct *mm = mirror->notifier.mm;
+	struct mm_struct *mm = mirror->m.notifier.mm;
 	int ret;
 
 	/* A child can use the file after the process that opened it has exited. */

@@ -90,7 +90,7 @@ static struct page *local_page(struct thd_mirror *mirror, unsigned long index)
 	struct page *page = NULL;
 	void *entry;
 
-	lockdep_assert_held(&mirror->lock);
+	lockdep_assert_held(&mirror->m.lock);
 
 	entry = xa_load(&mirror->table, index);
 	if (entry)
@@ -107,7 +107,7 @@ static unsigned int use_local_pages(struct thd_replay *replay,
 	struct page *page;
 	unsigned int i;
 
-	guard(mutex)(&replay->mirror->lock);
+	guard(mutex)(&replay->mirror->m.lock);
 	for (i = 0; i < nr; i++) {
 		page = local_page(replay->mirror, index + i);
 		if (!page)
@@ -118,11 +118,11 @@ static unsigned int use_local_pages(struct thd_replay *replay,
 	return i;
 }
 
-static int device_fault(struct thd_replay *replay, struct hmm_devmem *devmem, u64 page)
+/* Returns -ENOENT if the page is not on the device then. */
+static int device_fault(struct thd_replay *replay, u64 page)
 {
 	struct thd_mirror *mirror = replay->mirror;
 	u64 first = page, end;
-	struct thd_walk walk;
 	long ret;
 
 	replay->arg.faults++;
@@ -133,17 +133,17 @@ static int device_fault(struct thd_replay *replay, struct hmm_devmem *devmem, u6
 		fault_window(replay, &first, &end);
 	}
 	end = min(end, replay->arg.npages);
-	thd_mirror_begin_migration(mirror);
-	ret = hmm_devmem_migrate_to_device(devmem, mirror->notifier.mm,
-					   page_addr(replay, first),
-					   page_addr(replay, end), &mirror->context);
-	thd_mirror_end_migration(mirror);
+	ret = hmm_devmem_mirror_migrate(&mirror->m, page_addr(replay, first),
+					page_addr(replay, end));
 	if (ret < 0)
 		return ret;
-	/* What was there already is not reported to the driver. */
-	thd_walk_init(&walk, mirror, THD_READ_LOCAL);
-	return thd_walk_some(mirror, &walk, page_addr(replay, page),
-			     page_addr(replay, page + 1));
+	/* What was there already is not mapped by a migration. */
+	ret = hmm_devmem_mirror_fault(&mirror->m, page_addr(replay, page),
+				      HMM_DEVMEM_MIRROR_PRESENT);
+	if (ret < 0)
+		return ret;
+	guard(mutex)(&mirror->m.lock);
+	return local_page(mirror, page_addr(replay, page) >> PAGE_SHIFT) ? 0 : -ENOENT;
 }
 
 /* A page that cannot be brought to the device is accessed where it is. */
@@ -161,7 +161,7 @@ static int device_access(struct thd_replay *replay, struct hmm_devmem *devmem,
 			break;
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		ret = device_fault(replay, devmem, page);
+		ret = device_fault(replay, page);
 		if (ret == -ENOENT) {
 			page++;
 			nr--;
@@ -197,6 +197,7 @@ static int replay_access(struct thd_replay *replay,
 	devmem = thd_enter(tdev);
 	if (IS_ERR(devmem))
 		return PTR_ERR(devmem);
+	thd_mirror_set_devmem(replay->mirror);
 	ret = device_access(replay, devmem, access->first, access->nr);
 	thd_leave(tdev);
 	return ret;
@@ -251,7 +252,7 @@ int thd_replay(struct thd_mirror *mirror, void __user *arg)
 
 	if (copy_from_user(&replay.arg, arg, sizeof(replay.arg)))
 		return -EFAULT;
-	if (mirror->notifier.mm != current->mm || mirror->tdev->classic ||
+	if (mirror->m.notifier.mm != current->mm || mirror->tdev->classic ||
 	    !range_is_valid(&replay.arg) ||
 	    replay.arg.flags & ~(HMM_DEVMEM_TEST_REPLAY_HINTS |
 				 HMM_DEVMEM_TEST_REPLAY_BLOCKS))

@@ -11,10 +11,9 @@
 #include <linux/fs.h>
 #include <linux/hmm.h>
 #include <linux/hmm_devmem.h>
+#include <linux/hmm_devmem_mirror.h>
 #include <linux/ioport.h>
 #include <linux/jiffies.h>
-#include <linux/mmu_notifier.h>
-#include <linux/mutex.h>
 #include <linux/rwsem.h>
 #include <linux/types.h>
 #include <linux/xarray.h>
@@ -33,7 +32,7 @@ struct thd_hw;
  *     mmap lock
  *       folio lock                (copy and map callbacks)
  *         MMU notifier            (invalidations)
- *           thd_mirror.lock       the device's page table and data
+ *           hmm_devmem_mirror.lock  the device's page table and data
  *   thd_classic.lock,             innermost
  *   the locks of the hardware
  *
@@ -103,23 +102,14 @@ static inline struct thd_device *thd_from_devmem(struct hmm_devmem *devmem)
  * @context: Keeps this alive until the last device page that was allocated for
  *	it is free, which can be long after the file was closed.
  * @tdev: The device.
- * @notifier: Invalidations of the whole address space of the process that
- *	opened the file.
- * @lock: Protects the fields below. Taken by invalidations: neither user memory
- *	may be touched nor memory allocated with GFP_KERNEL under it.
- * @table: The device's page table, from user pfn to what thd_entry() makes. An
- *	entry is there only while the page is mapped at that address.
- * @migrations: Migrations to the device in progress.
- * @raced: Something was invalidated during one of @migrations.
+ * @m: The library's part. The driver reads the page table under its lock.
+ * @table: The device's page table, from user pfn to what thd_entry() makes.
  */
 struct thd_mirror {
 	struct hmm_devmem_context context;
 	struct thd_device *tdev;
-	struct mmu_interval_notifier notifier;
-	struct mutex lock; /* protects what follows */
+	struct hmm_devmem_mirror m;
 	struct xarray table;
-	unsigned int migrations;
-	bool raced;
 };
 
 /**
@@ -169,24 +159,18 @@ static inline struct page *thd_entry_page(const void *entry, unsigned long index
 /**
  * enum thd_access - how the device accesses memory
  * @THD_READ: Reads; takes page faults.
- * @THD_READ_UNLOCKED: Like %THD_READ; page fault handlers may drop the mmap lock.
  * @THD_WRITE: Writes; takes page faults.
  * @THD_READ_MAPPED: Reads what is in its page table and nothing else.
  * @THD_READ_LOCAL: Reads what is on this device; looks for it in the CPU's page
  *	table, but does not take page faults.
- * @THD_SNAPSHOT: Reads no data, only looks at the CPU's page table.
  */
 enum thd_access {
 	THD_READ,
-	THD_READ_UNLOCKED,
 	THD_WRITE,
 	THD_READ_MAPPED,
 	THD_READ_LOCAL,
-	THD_SNAPSHOT,
 };
 
-/* Pages of one hmm_range_fault(): as many entries as fit on the stack. */
-#define THD_WALK_PAGES		32
 /* Tries of a walk, at least: a busy machine does not do much in a second. */
 #define THD_WALK_TRIES		1000
 
@@ -194,25 +178,6 @@ enum thd_access {
 static inline bool thd_walk_in_vain(unsigned long deadline, unsigned int tries)
 {
 	return tries >= THD_WALK_TRIES && time_after(jiffies, deadline);
-}
-
-/**
- * struct thd_walk - a walk through the CPU's page table
- * @range: For hmm_range_fault().
- * @access: What the device wants the pages for.
- * @pfns: The pages found, as hmm_range_fault() gives them.
- * @prot: For %THD_SNAPSHOT, the same as bytes for userspace.
- */
-struct thd_walk {
-	struct hmm_range range;
-	enum thd_access access;
-	unsigned long pfns[THD_WALK_PAGES];
-	u8 prot[THD_WALK_PAGES];
-};
-
-static inline unsigned int thd_walk_nr(const struct thd_walk *walk)
-{
-	return (walk->range.end - walk->range.start) >> PAGE_SHIFT;
 }
 
 /* lib/test_hmm_devmem.c */
@@ -233,20 +198,13 @@ static inline void thd_leave(struct thd_device *tdev)
 struct thd_mirror *thd_mirror_open(struct thd_device *tdev,
 				   struct mm_struct *mm);
 void thd_mirror_close(struct thd_mirror *mirror);
-void thd_mirror_map(struct hmm_devmem *devmem,
-		    const struct hmm_devmem_copy *copy);
+void thd_mirror_set_devmem(struct thd_mirror *mirror);
+long thd_mirror_fault(struct thd_mirror *mirror, unsigned long addr,
+		      unsigned int flags);
 bool thd_mirror_is_local(const struct thd_mirror *mirror,
 			 const struct page *page);
 int thd_mirror_enter(struct thd_mirror *mirror, unsigned long index,
 		     struct page *page, enum thd_access_tag tag);
-bool thd_mirror_lock(struct thd_mirror *mirror,
-		     const struct mmu_notifier_range *range);
-void thd_mirror_begin_migration(struct thd_mirror *mirror);
-void thd_mirror_end_migration(struct thd_mirror *mirror);
-void thd_walk_init(struct thd_walk *walk, struct thd_mirror *mirror,
-		   enum thd_access access);
-int thd_walk_some(struct thd_mirror *mirror, struct thd_walk *walk,
-		  unsigned long addr, unsigned long end);
 
 /* access.c */
 int thd_file_open(struct inode *inode, struct file *file);
@@ -258,5 +216,8 @@ int thd_file_lock_mm(struct thd_mirror *mirror, unsigned long pid);
 
 /* replay.c */
 int thd_replay(struct thd_mirror *mirror, void __user *arg);
+
+/* snapshot.c */
+int thd_cmd_snapshot(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd);
 
 #endif /* _LIB_TEST_HMM_DEVMEM_H */
