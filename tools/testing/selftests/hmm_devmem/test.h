@@ -102,6 +102,13 @@ static inline long device_write(int fd, const void *addr, void *data,
 	return device_pages(fd, HMM_DEVMEM_TEST_WRITE, addr, data, npages);
 }
 
+/* Page faults of the device for a range; @flags are HMM_DEVMEM_TEST_FAULT_*. */
+static inline long device_fault(int fd, const void *addr, unsigned long flags,
+				unsigned long npages)
+{
+	return device_pages(fd, HMM_DEVMEM_TEST_FAULT, addr, (void *)flags, npages);
+}
+
 /* All fields have all bits set if the call fails: no test expects that. */
 static inline struct hmm_devmem_test_stats device_stats(int fd)
 {

@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The device's page table: how many pages are mapped for the device when they have
+ * moved to it or when it has taken a page fault, and that none is mapped that must not.
+ */
+#include "fixture.h"
+
+#include <pthread.h>
+
+#define THP		"/sys/kernel/mm/transparent_hugepage/"
+/* Tries to have all pages mapped: the kernel can move a page at any time by itself. */
+#define TRIES		10
+#define ROUNDS		4
+/* Pages that a thread zaps all the time. */
+#define ZAPPED		4
+
+static const unsigned int sizes_kb[] = { 16, 64, 256, 1024 };
+
+/* Pages of a range that the device has an entry for. */
+static long mapped(int fd, const char *ptr, unsigned long npages)
+{
+	return device_pages(fd, HMM_DEVMEM_TEST_MAPPED, ptr, NULL, npages);
+}
+
+/* How many of these are on the device. */
+static long mapped_local(int fd, const char *ptr, unsigned long npages)
+{
+	struct hmm_devmem_test_cmd cmd;
+	int ret = device_cmd(fd, HMM_DEVMEM_TEST_MAPPED, ptr, NULL, npages, &cmd);
+
+	return ret ? ret : (long)cmd.faults;
+}
+
+/*
+ * Move a range to the device until all of it is mapped; returns how many pages are, or
+ * the negative number of pages that are on the device, if those are fewer.
+ */
+static long move_and_count(int fd, char *ptr, unsigned long npages)
+{
+	long ret = 0;
+	int i;
+
+	for (i = 0; i < TRIES && ret != (long)npages; i++) {
+		/* Only what moves is mapped */
+		if (i)
+			to_ram(fd, ptr, npages);
+		ret = to_device(fd, ptr, npages);
+		ret = ret == (long)npages ? mapped_local(fd, ptr, npages) : -ret;
+	}
+	return ret;
+}
+
+/* Folios of one size below that of a PMD. */
+
+static char old_setting[2][20];
+
+static const char *setting_path(unsigned int kb, const char *name)
+{
+	static char path[100];
+
+	snprintf(path, sizeof(path), THP "hugepages-%ukB/%s", kb, name);
+	return path;
+}
+
+/* The word in brackets is the one that is set. */
+static void setting_save(char *setting, const char *path)
+{
+	const char *word = strchr(file_read(path), '[');
+
+	setting[0] = 0;
+	if (word)
+		sscanf(word, "[%19[a-z]", setting);
+}
+
+static bool set_folio_size(unsigned int kb)
+{
+	setting_save(old_setting[0], setting_path(HUGE / 1024, "enabled"));
+	setting_save(old_setting[1], setting_path(kb, "enabled"));
+	return file_write(setting_path(HUGE / 1024, "enabled"), "never") &&
+	       file_write(setting_path(kb, "enabled"), "always");
+}
+
+static bool restore_folio_size(unsigned int kb)
+{
+	return file_write(setting_path(HUGE / 1024, "enabled"), old_setting[0]) &&
+	       file_write(setting_path(kb, "enabled"), old_setting[1]);
+}
+
+static long folios_allocated(unsigned int kb)
+{
+	return atol(file_read(setting_path(kb, "stats/anon_fault_alloc")));
+}
+
+/* A thread that zaps memory and touches it again, all the time. */
+
+static struct {
+	char *ptr;
+	unsigned long npages;
+	int stop;
+	int zaps;
+	pthread_t thread;
+} zapper;
+
+static void *zapper_main(void *arg)
+{
+	while (!__atomic_load_n(&zapper.stop, __ATOMIC_RELAXED)) {
+		madvise(zapper.ptr, zapper.npages * PAGE, MADV_DONTNEED);
+		touch(zapper.ptr, zapper.npages);
+		__atomic_add_fetch(&zapper.zaps, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static void zapper_start(char *ptr, unsigned long npages)
+{
+	memset(&zapper, 0, sizeof(zapper));
+	zapper.ptr = ptr;
+	zapper.npages = npages;
+	if (pthread_create(&zapper.thread, NULL, zapper_main, NULL))
+		abort();
+}
+
+static int zapper_zaps(void)
+{
+	return __atomic_load_n(&zapper.zaps, __ATOMIC_RELAXED);
+}
+
+static void zapper_stop(void)
+{
+	__atomic_store_n(&zapper.stop, 1, __ATOMIC_RELAXED);
+	pthread_join(zapper.thread, NULL);
+}
+
+/* Verifies that every page that moves is mapped for the device. */
+TEST_F(devmem, migration_maps_all)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 1);
+
+	EXPECT_EQ(self->npages, move_and_count(self->fd, ptr, self->npages));
+	EXPECT_EQ(0, wrong(ptr, 1, self->npages));
+	/* What comes back has no entry any more */
+	if (!variant->coherent)
+		EXPECT_EQ(0, mapped(self->fd, ptr, self->npages));
+}
+
+/* Verifies the same of pages that were never touched. */
+TEST_F(devmem, migration_maps_holes)
+{
+	char *ptr = area_map(self->npages, variant->thp);
+
+	EXPECT_EQ(self->npages, move_and_count(self->fd, ptr, self->npages));
+}
+
+/*
+ * Verifies that pages of large folios are mapped. Core splits these folios for the
+ * migration, which are invalidations that look like any others.
+ */
+TEST_F(devmem, migration_maps_large_folios)
+{
+	const unsigned long npages = HUGE_PAGES;
+	unsigned int i;
+	long allocated;
+	char *ptr;
+
+	for (i = 0; i < sizeof(sizes_kb) / sizeof(*sizes_kb); i++) {
+		const unsigned int kb = sizes_kb[i];
+
+		ASSERT_TRUE(set_folio_size(kb));
+		allocated = folios_allocated(kb);
+		ptr = area_map(2 * npages, true);
+		fill(ptr, i, 2 * npages);
+		EXPECT_LT(allocated, folios_allocated(kb));
+		EXPECT_EQ(npages, move_and_count(self->fd, ptr, npages));
+		/* A range that begins and ends within a folio */
+		EXPECT_EQ(npages - 2, move_and_count(self->fd, ptr + (npages + 1) * PAGE,
+						     npages - 2));
+		EXPECT_EQ(npages, mapped_local(self->fd, ptr, npages));
+		EXPECT_EQ(0, wrong(ptr, i, 2 * npages));
+		EXPECT_TRUE(restore_folio_size(kb));
+	}
+}
+
+/* Verifies that invalidations of other memory do not keep pages from being mapped. */
+TEST_F(devmem, zaps_elsewhere_do_not_matter)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 1);
+	char *other = area_map(ZAPPED, false);
+	int round, zaps;
+
+	zapper_start(other, ZAPPED);
+	for (round = 0; round < ROUNDS; round++) {
+		zaps = zapper_zaps();
+		EXPECT_EQ(self->npages, move_and_count(self->fd, ptr, self->npages));
+		EXPECT_EQ(0, wrong(ptr, 1, self->npages));
+		EXPECT_LE(0, to_ram(self->fd, ptr, self->npages));
+		/* Some of the rounds must have had zaps */
+		EXPECT_TRUE(soon(zapper_zaps() > zaps));
+	}
+	zapper_stop();
+}
+
+/* Verifies that zaps within the range keep only those pages from being mapped. */
+TEST_F(devmem, zaps_within_matter_only_there)
+{
+	/* A huge page of which a part is zapped does not stay one */
+	const unsigned long npages = 128, rest = npages - ZAPPED;
+	char *ptr = area_filled(npages, false, 1);
+	char *behind = ptr + ZAPPED * PAGE;
+	int round, tries;
+
+	zapper_start(ptr, ZAPPED);
+	for (round = 0; round < ROUNDS; round++) {
+		for (tries = 0; tries < TRIES; tries++) {
+			EXPECT_LE((long)rest, to_device(self->fd, ptr, npages));
+			if (mapped_local(self->fd, behind, rest) == (long)rest)
+				break;
+			touch(behind, rest);
+		}
+		EXPECT_GT(TRIES, tries);
+		EXPECT_EQ(0, wrong_from(behind, 1, ZAPPED, rest));
+		EXPECT_LE(0, to_ram(self->fd, ptr, npages));
+	}
+	zapper_stop();
+}
+
+/* Verifies that pages shared since a fork are mapped, and copied for a write. */
+TEST_F(devmem, shared_since_fork)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 1);
+	char *data = malloc(self->npages * PAGE);
+	struct child sharer;
+
+	sharer_start(&sharer, ptr, 1, self->npages);
+	EXPECT_EQ(self->npages, move_and_count(self->fd, ptr, self->npages));
+	fill(data, 2, self->npages);
+	EXPECT_EQ(self->npages, device_write(self->fd, ptr, data, self->npages));
+	EXPECT_EQ(0, wrong(ptr, 2, self->npages));
+	EXPECT_EQ(0, child_end(&sharer));
+	free(data);
+}
+
+/* Verifies the same of a page fault that moves them. */
+TEST_F(devmem, write_fault_after_fork)
+{
+	const unsigned long flags = HMM_DEVMEM_TEST_FAULT_WRITE |
+				    HMM_DEVMEM_TEST_FAULT_MIGRATE;
+	const unsigned long npages = 64;
+	char *ptr = area_filled(npages, false, 1);
+	char *data = malloc(npages * PAGE);
+	struct child sharer;
+
+	sharer_start(&sharer, ptr, 1, npages);
+	EXPECT_EQ(npages, to_device(self->fd, ptr, npages));
+	EXPECT_EQ(0, device_fault(self->fd, ptr, flags, npages));
+	EXPECT_EQ(npages, mapped_local(self->fd, ptr, npages));
+	fill(data, 2, npages);
+	EXPECT_EQ(npages, device_write(self->fd, ptr, data, npages));
+	EXPECT_EQ(npages, resident(self->fd, ptr, npages));
+	EXPECT_EQ(0, wrong(ptr, 2, npages));
+	EXPECT_EQ(0, child_end(&sharer));
+	free(data);
+}
+
+/* Verifies that a fault in the middle of a huge page maps it as a whole, and right. */
+TEST_F(devmem, fault_in_a_huge_page)
+{
+	char *ptr = area_filled(HUGE_PAGES, true, 1);
+	char data[2 * PAGE];
+	int second;
+
+	EXPECT_EQ(0, device_fault(self->fd, ptr + 100 * PAGE, 0, 1));
+	EXPECT_EQ(HUGE_PAGES, mapped(self->fd, ptr, HUGE_PAGES));
+	EXPECT_EQ(2, device_read(self->fd, ptr + 100 * PAGE, data, 2));
+	EXPECT_EQ(0, wrong_from(data, 1, 100, 2));
+	if (variant->coherent)
+		return;
+	EXPECT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+	/* Another file has no entries yet */
+	second = device_open(variant->nr);
+	ASSERT_LE(0, second);
+	EXPECT_EQ(0, device_fault(second, ptr + 100 * PAGE, 0, 1));
+	EXPECT_EQ(HUGE_PAGES, mapped_local(second, ptr, HUGE_PAGES));
+	EXPECT_EQ(2, device_read(second, ptr + 300 * PAGE, data, 2));
+	EXPECT_EQ(0, wrong_from(data, 1, 300, 2));
+	EXPECT_EQ(0, close(second));
+}
+
+/* Verifies that a fault that moves pages brings along those around it, and no holes. */
+TEST_F(devmem, fault_moves_neighbours)
+{
+	char *ptr = area_map(64, false);
+
+	fill(ptr + 17 * PAGE, 1, 2);
+	fill(ptr + 20 * PAGE, 2, 1);
+	EXPECT_EQ(0, device_fault(self->fd, ptr + 17 * PAGE,
+				  HMM_DEVMEM_TEST_FAULT_MIGRATE, 1));
+	EXPECT_EQ(2, mapped_local(self->fd, ptr, 64));
+	EXPECT_EQ(2, mapped(self->fd, ptr, 64));
+	EXPECT_EQ(2, device_used(self->ctl));
+	/* A hole, which joins both */
+	EXPECT_EQ(0, device_fault(self->fd, ptr + 19 * PAGE,
+				  HMM_DEVMEM_TEST_FAULT_MIGRATE, 1));
+	EXPECT_EQ(4, device_used(self->ctl));
+	EXPECT_EQ(0, wrong(ptr + 17 * PAGE, 1, 2));
+	EXPECT_EQ(0, not_zero(ptr + 19 * PAGE, 1));
+	EXPECT_EQ(0, wrong(ptr + 20 * PAGE, 2, 1));
+}
+
+/* Verifies that a fault fails where the process has no memory. */
+TEST_F(devmem, fault_without_memory)
+{
+	char *ptr = area_map(3, false);
+
+	ASSERT_EQ(0, munmap(ptr + PAGE, PAGE));
+	ASSERT_EQ(0, mprotect(ptr + 2 * PAGE, PAGE, PROT_READ));
+	EXPECT_EQ(-EFAULT, device_fault(self->fd, ptr + PAGE, 0, 1));
+	EXPECT_EQ(-EFAULT, device_fault(self->fd, ptr + PAGE,
+					HMM_DEVMEM_TEST_FAULT_MIGRATE, 1));
+	EXPECT_EQ(-EPERM, device_fault(self->fd, ptr + 2 * PAGE,
+				       HMM_DEVMEM_TEST_FAULT_WRITE, 1));
+	EXPECT_EQ(0, device_fault(self->fd, ptr + 2 * PAGE, 0, 1));
+}
+
+/* Verifies that a page of a peer is mapped where the device can access it. */
+TEST_F(devmem, page_of_a_peer)
+{
+	const unsigned long npages = 32;
+	char *ptr = area_filled(npages, false, 1);
+	char data[PAGE];
+	int peer;
+
+	peer = device_open(variant->peer);
+	ASSERT_LE(0, peer);
+	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_COMMON, 0));
+	ASSERT_EQ(0, device_unplug(peer));
+	ASSERT_EQ(0, device_plug_as(peer, 0, HMM_DEVMEM_TEST_COMMON, 0));
+	EXPECT_EQ(npages, to_device(peer, ptr, npages));
+	EXPECT_EQ(0, device_fault(self->fd, ptr, 0, npages));
+	EXPECT_EQ(npages, mapped(self->fd, ptr, npages));
+	EXPECT_EQ(0, mapped_local(self->fd, ptr, npages));
+	EXPECT_EQ(variant->coherent ? npages : 0, resident(peer, ptr, npages));
+	EXPECT_EQ(1, device_read(self->fd, ptr + PAGE, data, 1));
+	EXPECT_EQ(0, wrong_from(data, 1, 1, 1));
+	if (!variant->coherent) {
+		EXPECT_EQ(npages, to_device(peer, ptr, npages));
+		EXPECT_EQ(0, device_fault(self->fd, ptr,
+					  HMM_DEVMEM_TEST_FAULT_MIGRATE, npages));
+		EXPECT_EQ(npages, mapped_local(self->fd, ptr, npages));
+	}
+	EXPECT_EQ(0, wrong(ptr, 1, npages));
+	areas_unmap();
+	EXPECT_EQ(0, device_unplug(peer));
+	EXPECT_EQ(0, plug_soon(peer));
+	close(peer);
+}
+
+/* Verifies that faults go on, with new device memory, after the device was unplugged. */
+TEST_F(devmem, device_comes_again)
+{
+	char *ptr = area_filled(32, false, 1);
+
+	EXPECT_EQ(32, move_and_count(self->fd, ptr, 32));
+	EXPECT_EQ(0, device_unplug(self->ctl));
+	EXPECT_EQ(0, device_fault(self->fd, ptr, HMM_DEVMEM_TEST_FAULT_MIGRATE, 32));
+	EXPECT_EQ(32, mapped(self->fd, ptr, 32));
+	EXPECT_EQ(0, mapped_local(self->fd, ptr, 32));
+	EXPECT_EQ(0, plug_soon(self->ctl));
+	EXPECT_EQ(0, device_fault(self->fd, ptr, HMM_DEVMEM_TEST_FAULT_MIGRATE, 32));
+	EXPECT_EQ(32, mapped_local(self->fd, ptr, 32));
+	EXPECT_EQ(0, wrong(ptr, 1, 32));
+}
+
+TEST_HARNESS_MAIN
