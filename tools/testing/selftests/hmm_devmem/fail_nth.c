@@ -419,6 +419,63 @@ TEST_F(nth, hole_to_device)
 	SWEEP_DONE(1);
 }
 
+/* Verifies that a process is mirrored by the device or the file is not opened. */
+TEST_F(nth, open)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 11);
+	bool failed;
+	int fd;
+
+	do {
+		sweep_arm(&self->sweep);
+		fd = device_open(variant->nr);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (!failed)
+			ASSERT_LE(0, fd);
+		if (fd < 0) {
+			ASSERT_EQ(-ENOMEM, fd);
+			continue;
+		}
+		ASSERT_EQ(self->npages, to_device(fd, ptr, self->npages));
+		ASSERT_EQ(0, wrong(ptr, 11, self->npages));
+		ASSERT_EQ(0, close(fd));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(1);
+}
+
+/*
+ * Verifies that a page fault of the device fails or is served, and that it can be
+ * served the next time.
+ */
+TEST_F(nth, device_fault)
+{
+	const unsigned long flags = HMM_DEVMEM_TEST_FAULT_WRITE |
+				    HMM_DEVMEM_TEST_FAULT_MIGRATE;
+	bool failed;
+	char *ptr;
+	long ret;
+
+	do {
+		/* The last page was never touched. */
+		ptr = area_map(self->npages, variant->thp);
+		fill(ptr, 12, self->npages - 1);
+		sweep_arm(&self->sweep);
+		ret = device_fault(self->fd, ptr, flags, self->npages);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (!failed)
+			ASSERT_EQ(0, ret);
+		if (ret)
+			ASSERT_EQ(-ENOMEM, ret);
+		ASSERT_EQ(0, device_fault(self->fd, ptr, flags, self->npages));
+		ASSERT_EQ(self->npages, device_pages(self->fd, HMM_DEVMEM_TEST_MAPPED,
+						     ptr, NULL, self->npages));
+		ASSERT_EQ(0, wrong(ptr, 12, self->npages - 1));
+		areas_unmap();
+		ASSERT_EQ(0, device_used(self->ctl));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(2);
+}
+
 /*
  * Verifies that a CPU fault gets its page in the end. A fault that found no memory
  * is taken again; no process may be killed for that.

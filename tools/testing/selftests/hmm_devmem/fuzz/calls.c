@@ -190,6 +190,8 @@ const struct command commands[] = {
 	COMMAND(FLAGS, struct hmm_devmem_test_cmd, 2),
 	COMMAND_RANGE(READ_UNLOCKED, 4),
 	COMMAND_RANGE(TO_DEVICE_ONLY, 6),
+	COMMAND_RANGE(FAULT, 4),
+	COMMAND_RANGE(MAPPED, 2),
 	COMMAND(STATS, struct hmm_devmem_test_stats, 3),
 	COMMAND(EVICT, struct hmm_devmem_test_evict, 4),
 	COMMAND(INJECT, struct hmm_devmem_test_inject, 3),

@@ -110,12 +110,23 @@ static long op_evict(struct turn *turn)
 	return tolerate(turn, "evict", ret) < 0 ? ret : 1;
 }
 
+/* Now and then, have the pages moved to the device by its page faults before. */
+static void fault_first(struct turn *turn, unsigned long flags, struct span span)
+{
+	if (turn->node == NODE_CLASSIC || rng_below(&turn->rng, 2))
+		return;
+	tolerate(turn, "page fault of the device",
+		 device_fault(node_of(turn), own_of(turn),
+			      flags | HMM_DEVMEM_TEST_FAULT_MIGRATE, span.npages));
+}
+
 static long op_device_read(struct turn *turn)
 {
 	const struct span span = limited(turn->own, BUFFER_PAGES);
 	struct thread *thread = turn->thread;
 	long ret;
 
+	fault_first(turn, 0, span);
 	ret = device_read(node_of(turn), own_of(turn), thread->buffer,
 			  span.npages);
 	/* The classic device does not take page faults */
@@ -140,6 +151,7 @@ long op_device_write(struct turn *turn)
 	__u64 stamps[BUFFER_PAGES];
 	long ret;
 
+	fault_first(turn, HMM_DEVMEM_TEST_FAULT_WRITE, span);
 	owner_fill_copy(&thread->owner, thread->buffer, stamps, span.npages);
 	ret = device_write(node_of(turn), own_of(turn), thread->buffer,
 			   span.npages);
