@@ -22,8 +22,33 @@ struct ivshmem_devmem_range {
 	__u64 pages;
 };
 
-/* -ENODEV: the device has gone, for good as far as this open file goes. */
+/**
+ * struct ivshmem_devmem_access - one access of the device to memory of the caller
+ * @addr: (in) User address, a multiple of 8.
+ * @value: (in) With IVSHMEM_DEVMEM_WRITE what the device writes, (out) else what it
+ *	has read: 8 bytes.
+ * @flags: (in) Of those below.
+ * @faults: (out) How many page faults the device took.
+ */
+struct ivshmem_devmem_access {
+	__u64 addr;
+	__u64 value;
+	__u32 flags;
+	__u32 faults;
+};
+
+/* The device writes; without this flag it reads. */
+#define IVSHMEM_DEVMEM_WRITE	0x1
+/* A page fault moves the page, and pages around it, to the device. */
+#define IVSHMEM_DEVMEM_MIGRATE	0x2
+
+/*
+ * -ENODEV: the device has gone, for good as far as this open file goes.
+ * -EPERM: another process has used this open file first; or the memory is not writable.
+ * -EFAULT: no memory is mapped there.
+ */
 #define IVSHMEM_DEVMEM_TO_DEVICE	_IOWR('I', 0x00, struct ivshmem_devmem_range)
 #define IVSHMEM_DEVMEM_TO_RAM		_IOWR('I', 0x01, struct ivshmem_devmem_range)
+#define IVSHMEM_DEVMEM_ACCESS		_IOWR('I', 0x02, struct ivshmem_devmem_access)
 
 #endif /* _SAMPLES_IVSHMEM_DEVMEM_UAPI_H */
