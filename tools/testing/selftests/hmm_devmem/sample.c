@@ -5,224 +5,13 @@
  * tools/hmm_devmem/suites/sample has started.
  */
 #include "harness.h"
+#include "child.h"
 #include "test.h"
 #include "worker.h"
 
 #include <pthread.h>
-#include <stdarg.h>
-#include <sys/syscall.h>
 
-#include "ivshmem_devmem_uapi.h"
-
-#define DRIVER		"ivshmem_devmem"
-#define FUNCTION	"0000:00:10.0"
-#define NODE		"/dev/" DRIVER "-" FUNCTION
-#define SYSFS_FUNCTION	"/sys/bus/pci/devices/" FUNCTION
-#define SYSFS_DRIVER	"/sys/bus/pci/drivers/" DRIVER
-
-/* A function without a driver, whose BAR contains nothing but ones */
-#define ONES		"0000:00:11.0"
-
-/* PCI configuration space: the bit that lets a function have its BARs; BAR 2 */
-#define PCI_COMMAND	0x04
-#define PCI_MEMORY	0x2
-#define PCI_BAR2	0x18
-
-/* Requests to the host, which answers each line with a number of 0 or more. */
-
-static int channel = -1;
-
-static int host_open(void)
-{
-	const char *path = getenv("CHANNEL");
-
-	channel = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-	return channel;
-}
-
-static long host(const char *format, ...)
-{
-	char line[200], *end = line;
-	va_list args;
-	int len;
-
-	va_start(args, format);
-	len = vsnprintf(line, sizeof(line) - 1, format, args);
-	va_end(args);
-	line[len++] = '\n';
-	if (write(channel, line, len) != len)
-		return -EIO;
-	do {
-		if (end == line + sizeof(line) - 1 || read(channel, end, 1) != 1)
-			return -EIO;
-	} while (*end++ != '\n');
-	*end = '\0';
-	if (*line >= '0' && *line <= '9')
-		return strtol(line, NULL, 10);
-	printf("# no number: %s", line);
-	return -EREMOTEIO;
-}
-
-/* The function and its driver: all return 0 or -errno. */
-
-static int write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int ret = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		ret = -errno;
-	close(fd);
-	return ret;
-}
-
-static int wait_for(const char *path, bool there)
-{
-	return soon(!access(path, F_OK) == there) ? 0 : -ETIMEDOUT;
-}
-
-static int bind_driver(void)
-{
-	return write_file(SYSFS_DRIVER "/bind", FUNCTION);
-}
-
-static int unbind_driver(void)
-{
-	return write_file(SYSFS_DRIVER "/unbind", FUNCTION);
-}
-
-static int unplug(void)
-{
-	return host("unplug") ?: wait_for(SYSFS_FUNCTION, false);
-}
-
-static int plug(void)
-{
-	return host("plug") ?: wait_for(NODE, true);
-}
-
-static int load_module(void)
-{
-	return system("modprobe " DRIVER) ? -EINVAL : 0;
-}
-
-static int unload_module(void)
-{
-	return syscall(SYS_delete_module, DRIVER, O_NONBLOCK) ? -errno : 0;
-}
-
-static int open_config(const char *function)
-{
-	char path[80];
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", function);
-	return open(path, O_RDWR | O_CLOEXEC);
-}
-
-/* Let a function decode the addresses in its BARs, or not. */
-static int set_decoding(const char *function, bool on)
-{
-	int fd = open_config(function);
-	__u16 command;
-	bool ok;
-
-	ok = pread(fd, &command, sizeof(command), PCI_COMMAND) == sizeof(command);
-	command = on ? command | PCI_MEMORY : command & ~PCI_MEMORY;
-	ok = ok && pwrite(fd, &command, sizeof(command), PCI_COMMAND) ==
-		   sizeof(command);
-	close(fd);
-	return ok ? 0 : -EIO;
-}
-
-static int copy_bar(const char *from, const char *to)
-{
-	int from_fd = open_config(from), to_fd = open_config(to);
-	__u64 bar;
-	bool ok;
-
-	ok = pread(from_fd, &bar, sizeof(bar), PCI_BAR2) == sizeof(bar) &&
-	     pwrite(to_fd, &bar, sizeof(bar), PCI_BAR2) == sizeof(bar);
-	close(from_fd);
-	close(to_fd);
-	return ok ? 0 : -EIO;
-}
-
-/*
- * Make the function vanish without notice. A read of its BARs then gives ones, as
- * with real hardware; QEMU alone would give zeros.
- */
-static int vanish(void)
-{
-	return set_decoding(FUNCTION, false) ?: copy_bar(FUNCTION, ONES) ?:
-	       set_decoding(ONES, true);
-}
-
-/* Undo that. The function may have been unplugged in the meantime. */
-static int unvanish(void)
-{
-	int ret = set_decoding(ONES, false);
-
-	return access(SYSFS_FUNCTION, F_OK) ? ret :
-	       ret ?: set_decoding(FUNCTION, true);
-}
-
-/* What the CPU can read at the addresses of BAR 2 */
-static __u64 read_bar(void)
-{
-	int fd = open(SYSFS_FUNCTION "/resource2_wc", O_RDWR | O_CLOEXEC);
-	__u64 *bar = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
-	__u64 word = bar == MAP_FAILED ? 0xbad : read_word(bar);
-
-	if (bar != MAP_FAILED)
-		munmap(bar, PAGE);
-	close(fd);
-	return word;
-}
-
-/* Undo what a failed test may have left */
-static void restore(void)
-{
-	unvanish();
-	if (access(SYSFS_DRIVER, F_OK))
-		load_module();
-	if (access(SYSFS_FUNCTION, F_OK))
-		plug();
-	if (access(NODE, F_OK))
-		bind_driver();
-}
-
-/* Calls of the driver: they return a number of pages, or -errno. */
-
-static int node_open(void)
-{
-	int fd = open(NODE, O_RDWR | O_CLOEXEC);
-
-	return fd < 0 ? -errno : fd;
-}
-
-static long move(int fd, unsigned long request, const void *addr,
-		 unsigned long npages)
-{
-	struct ivshmem_devmem_range range = {
-		.addr = (uintptr_t)addr,
-		.size = npages * PAGE,
-	};
-	int ret = device_ioctl(fd, request, &range);
-
-	return ret ? ret : (long)range.pages;
-}
-
-static long move_to_device(int fd, const void *addr, unsigned long npages)
-{
-	return move(fd, IVSHMEM_DEVMEM_TO_DEVICE, addr, npages);
-}
-
-static long move_to_ram(int fd, const void *addr, unsigned long npages)
-{
-	return move(fd, IVSHMEM_DEVMEM_TO_RAM, addr, npages);
-}
+#include "sample.h"
 
 FIXTURE(sample)
 {
@@ -422,12 +211,16 @@ TEST_F(sample, file_outlives_function)
 static long move_if_there(struct worker *worker)
 {
 	int fd = node_open();
-	long ret;
+	long ret, errors;
 
 	if (fd < 0)
 		return fd == -ENOENT || fd == -ENODEV || fd == -ENXIO ? 0 : fd;
 	ret = move_to_device(fd, worker->ptr, worker->npages);
+	errors = device_wrong(fd, worker->ptr, worker->seed, worker->npages,
+			      IVSHMEM_DEVMEM_MIGRATE);
 	close(fd);
+	if (errors && errors != -ENODEV)
+		return errors < 0 ? errors : -EBADMSG;
 	return ret == -ENODEV ? 0 : ret;
 }
 
@@ -543,6 +336,236 @@ TEST_F(sample, vanished_unplug)
 	EXPECT_EQ(0, readable(lost, self->npages));
 }
 
+/* Verifies that the device reads zeros where nothing was written, and can write there. */
+TEST_F(sample, access_untouched)
+{
+	char *ptr = area_map(2 * HUGE_PAGES, variant->thp);
+	char *moved = ptr + HUGE;
+	__u64 value = 1;
+
+	EXPECT_LE(1, device_access(self->fd, ptr, &value, 0));
+	EXPECT_EQ(0, value);
+	EXPECT_EQ(0, pagemap_count(ptr, HUGE_PAGES, PAGEMAP_SWAP));
+	EXPECT_LE(1, device_write_word(self->fd, ptr + 8, 7, 0));
+	EXPECT_EQ(7, read_word(ptr + 8));
+	EXPECT_EQ(0, read_word(ptr));
+
+	value = 1;
+	EXPECT_LE(1, device_access(self->fd, moved, &value, IVSHMEM_DEVMEM_MIGRATE));
+	EXPECT_EQ(0, value);
+	EXPECT_LE(1, pagemap_count(moved, 1, PAGEMAP_SWAP));
+	EXPECT_LE(0, device_write_word(self->fd, moved + 8, 8, IVSHMEM_DEVMEM_MIGRATE));
+	EXPECT_LE(1, pagemap_count(moved, 1, PAGEMAP_SWAP));
+	EXPECT_EQ(8, read_word(moved + 8));
+	EXPECT_EQ(0, read_word(moved));
+}
+
+/* Verifies that the device accesses pages in RAM there, and faults once for many. */
+TEST_F(sample, access_ram)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 80);
+	__u64 value;
+
+	EXPECT_EQ(0, device_wrong(self->fd, ptr, 80, self->npages, 0));
+	EXPECT_EQ(0, pagemap_count(ptr, self->npages, PAGEMAP_SWAP));
+	EXPECT_EQ(0, device_faults(self->fd, ptr, self->npages));
+	/* One faults, and 16 are mapped */
+	close(self->fd);
+	self->fd = node_open();
+	ASSERT_LE(0, self->fd);
+	EXPECT_LE(1, device_faults(self->fd, ptr, 1));
+	EXPECT_EQ(0, device_faults(self->fd, ptr, 16));
+	/* Both see what the other one writes */
+	EXPECT_EQ(0, device_write_word(self->fd, ptr, 1, 0));
+	EXPECT_EQ(1, read_word(ptr));
+	write_word(ptr, 2);
+	EXPECT_EQ(0, device_access(self->fd, ptr, &value, 0));
+	EXPECT_EQ(2, value);
+}
+
+/* Verifies that a page fault moves pages to the device, which accesses them there. */
+TEST_F(sample, access_migrates)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 81);
+
+	EXPECT_EQ(0, device_wrong(self->fd, ptr, 81, self->npages,
+				  IVSHMEM_DEVMEM_MIGRATE));
+	EXPECT_EQ(self->npages, pagemap_count(ptr, self->npages, PAGEMAP_SWAP));
+	EXPECT_EQ(self->npages, host("find 81 %lu", self->npages));
+	EXPECT_EQ(0, device_faults(self->fd, ptr, self->npages));
+	EXPECT_EQ(0, device_write_word(self->fd, ptr, 3, 0));
+	EXPECT_EQ(self->npages, pagemap_count(ptr, self->npages, PAGEMAP_SWAP));
+	EXPECT_EQ(self->npages - 1, host("find 81 %lu", self->npages));
+	EXPECT_EQ(3, read_word(ptr));
+	EXPECT_EQ(1, wrong(ptr, 81, self->npages));
+}
+
+/* Verifies that what a process moves by itself is mapped for the device at once. */
+TEST_F(sample, access_moved)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 82);
+
+	ASSERT_EQ(self->npages, move_to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(0, device_faults(self->fd, ptr, self->npages));
+	/* The host's data: the device does not read a copy in RAM */
+	ASSERT_EQ(self->npages, host("replace 82 83 %lu", self->npages));
+	EXPECT_EQ(0, device_wrong(self->fd, ptr, 83, self->npages, 0));
+	EXPECT_EQ(self->npages, pagemap_count(ptr, self->npages, PAGEMAP_SWAP));
+}
+
+/* Verifies that the device loses its entry when the CPU touches a page. */
+TEST_F(sample, access_after_cpu)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 84);
+	__u64 value = 0;
+
+	ASSERT_EQ(self->npages, move_to_device(self->fd, ptr, self->npages));
+	write_word(ptr, 4);
+	EXPECT_EQ(0, pagemap_count(ptr, 1, PAGEMAP_SWAP));
+	EXPECT_LE(1, device_access(self->fd, ptr, &value, 0));
+	EXPECT_EQ(4, value);
+	EXPECT_EQ(0, device_write_word(self->fd, ptr, 5, 0));
+	EXPECT_EQ(5, read_word(ptr));
+	/* The same for all, with the ioctl */
+	ASSERT_LE(0, move_to_ram(self->fd, ptr, self->npages));
+	EXPECT_EQ(1, device_wrong(self->fd, ptr, 84, self->npages, 0));
+}
+
+/* Verifies that the device does not access pages that the process has given back. */
+TEST_F(sample, access_after_zap)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 85);
+	const __u32 how[] = { 0, IVSHMEM_DEVMEM_MIGRATE };
+	__u64 value = 1;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(self->npages, move_to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(0, madvise(ptr, self->npages * PAGE, MADV_DONTNEED));
+		EXPECT_LE(1, device_access(self->fd, ptr, &value, how[i]));
+		EXPECT_EQ(0, value);
+		fill(ptr, 85, self->npages);
+		ASSERT_EQ(0, device_wrong(self->fd, ptr, 85, self->npages, 0));
+		ASSERT_EQ(0, madvise(ptr, self->npages * PAGE, MADV_DONTNEED));
+		EXPECT_LE(1, device_access(self->fd, ptr + PAGE, &value, how[i]));
+		EXPECT_EQ(0, value);
+		fill(ptr, 85, self->npages);
+	}
+	ASSERT_EQ(0, device_wrong(self->fd, ptr, 85, self->npages, how[1]));
+	areas_unmap();
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(-EFAULT, device_access(self->fd, ptr, &value, how[i]));
+		EXPECT_EQ(-EFAULT, device_write_word(self->fd, ptr, 1, how[i]));
+	}
+}
+
+/* Verifies that the device may do what the process may. */
+TEST_F(sample, access_permission)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 86);
+	__u64 value = 0;
+
+	ASSERT_LE(0, device_write_word(self->fd, ptr, read_word(ptr), 0));
+	ASSERT_EQ(0, mprotect(ptr, self->npages * PAGE, PROT_READ));
+	EXPECT_EQ(-EPERM, device_write_word(self->fd, ptr, 1, 0));
+	EXPECT_EQ(-EPERM, device_write_word(self->fd, ptr, 1, IVSHMEM_DEVMEM_MIGRATE));
+	EXPECT_EQ(0, device_wrong(self->fd, ptr, 86, self->npages, 0));
+	ASSERT_EQ(0, mprotect(ptr, self->npages * PAGE, PROT_NONE));
+	EXPECT_EQ(-EFAULT, device_access(self->fd, ptr, &value, 0));
+	ASSERT_EQ(0, mprotect(ptr, self->npages * PAGE, PROT_READ));
+	EXPECT_EQ(0, wrong(ptr, 86, self->npages));
+}
+
+/* The child of a fork: its memory is its own, and its parent's file does not help. */
+static int access_in_child(int fd, char *ptr, unsigned long npages)
+{
+	__u64 value = 0;
+	int own = node_open();
+
+	if (device_access(fd, ptr, &value, 0) != -EPERM ||
+	    move_to_device(fd, ptr, npages) != -EPERM)
+		return 1;
+	if (device_wrong(own, ptr, 87, npages, IVSHMEM_DEVMEM_MIGRATE))
+		return 2;
+	return wrong(ptr, 87, npages) ? 3 : 0;
+}
+
+/* Verifies that what the device writes after a fork is seen by one process only. */
+TEST_F(sample, access_after_fork)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 87);
+	unsigned long i;
+	int ends[2];
+	pid_t pid;
+	char c;
+
+	ASSERT_EQ(self->npages, move_to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(0, pipe(ends));
+	pid = fork();
+	if (!pid) {
+		close(ends[1]);
+		if (read(ends[0], &c, 1))
+			_exit(9);
+		_exit(access_in_child(self->fd, ptr, self->npages));
+	}
+	for (i = 0; i < self->npages; i += 10)
+		EXPECT_LE(1, device_write_word(self->fd, ptr + i * PAGE, i,
+					       i % 20 ? IVSHMEM_DEVMEM_MIGRATE : 0));
+	close(ends[0]);
+	close(ends[1]);
+	EXPECT_EQ(0, child_status(pid));
+	for (i = 0; i < self->npages; i += 10)
+		EXPECT_EQ(i, read_word(ptr + i * PAGE));
+	EXPECT_EQ((self->npages + 9) / 10, wrong(ptr, 87, self->npages));
+}
+
+/* Verifies that invalid accesses are refused. */
+TEST_F(sample, access_bad_arguments)
+{
+	char *ptr = area_filled(8, false, 88);
+	__u64 value = 0;
+
+	EXPECT_EQ(-EINVAL, device_access(self->fd, ptr + 1, &value, 0));
+	EXPECT_EQ(-EINVAL, device_access(self->fd, ptr + 4, &value, 0));
+	EXPECT_EQ(-EINVAL, device_access(self->fd, ptr, &value, 4));
+	EXPECT_EQ(-EFAULT, device_access(self->fd, NULL, &value, 0));
+	EXPECT_EQ(-EFAULT, device_access(self->fd, (void *)-8UL, &value, 0));
+	EXPECT_EQ(-EFAULT, device_access(self->fd, (void *)(1UL << 63), &value, 0));
+	EXPECT_EQ(-EFAULT, device_ioctl(self->fd, IVSHMEM_DEVMEM_ACCESS, NULL));
+	EXPECT_EQ(0, wrong(ptr, 88, 8));
+}
+
+/* Verifies that a device that is unplugged, or has vanished, accesses nothing. */
+TEST_F(sample, access_gone)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 89);
+	char *ram = area_filled(1, false, 90);
+	__u64 value = 0;
+	int fd;
+
+	ASSERT_EQ(self->npages, move_to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(0, device_wrong(self->fd, ram, 90, 1, 0));
+	ASSERT_EQ(0, unplug());
+	EXPECT_EQ(-ENODEV, device_access(self->fd, ptr, &value, 0));
+	EXPECT_EQ(-ENODEV, device_access(self->fd, ram, &value, 0));
+	EXPECT_EQ(-ENODEV, device_write_word(self->fd, ram, 1, IVSHMEM_DEVMEM_MIGRATE));
+	EXPECT_EQ(0, wrong(ptr, 89, self->npages));
+	ASSERT_EQ(0, plug());
+	EXPECT_EQ(-ENODEV, device_access(self->fd, ptr, &value, 0));
+
+	fd = node_open();
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(0, device_wrong(fd, ptr, 89, self->npages, IVSHMEM_DEVMEM_MIGRATE));
+	ASSERT_EQ(0, vanish());
+	EXPECT_EQ(-ENODEV, device_access(fd, ptr, &value, 0));
+	EXPECT_EQ(-ENODEV, device_access(fd, ram, &value, IVSHMEM_DEVMEM_MIGRATE));
+	EXPECT_EQ(0, wrong(ram, 90, 1));
+	close(fd);
+	ASSERT_EQ(0, unbind_driver());
+	ASSERT_EQ(0, unvanish());
+	ASSERT_EQ(0, bind_driver());
+}
+
 /* Verifies that no data is lost when the system sleeps. */
 TEST_F(sample, sleep)
 {
@@ -555,6 +578,7 @@ TEST_F(sample, sleep)
 	EXPECT_EQ(0, system("/init sleep freeze"));
 	ASSERT_LE(0, host_open());
 	EXPECT_EQ(0, pagemap_count(ptr, self->npages, PAGEMAP_SWAP));
+	EXPECT_EQ(0, device_wrong(self->fd, ptr, 70, self->npages, 0));
 	EXPECT_EQ(0, wrong(ptr, 70, self->npages));
 	EXPECT_EQ(self->npages, move_to_device(self->fd, ptr, self->npages));
 	EXPECT_EQ(self->npages, host("find 70 %lu", self->npages));

@@ -206,6 +206,8 @@ const struct command commands[] = {
 	COMMAND(REPLAY, struct hmm_devmem_test_replay, 3),
 	COMMAND_SAMPLE(TO_DEVICE, 100),
 	COMMAND_SAMPLE(TO_RAM, 100),
+	{ IVSHMEM_DEVMEM_ACCESS, "sample ACCESS",
+	  sizeof(struct ivshmem_devmem_access), true, 300, false },
 };
 
 const int nr_commands = ARRAY_SIZE(commands);
@@ -239,6 +241,19 @@ static void good_range(struct rng *rng, __u64 *words, bool sample)
 	words[2] = 1 + rng_below(rng, most);
 	if (sample)
 		words[1] = words[2] * PAGE;
+}
+
+static void good_access(struct rng *rng, __u64 *words)
+{
+	const int part = rng_below(rng, 3);
+	const unsigned long word = rng_below(rng, part_pages[part] * WORDS);
+	const struct ivshmem_devmem_access access = {
+		.addr = (uintptr_t)parts[part] + 8 * word,
+		.value = rng_next(rng),
+		.flags = rng_below(rng, 4),
+	};
+
+	memcpy(words, &access, sizeof(access));
 }
 
 static void good_plug(struct rng *rng, __u64 *words)
@@ -279,6 +294,9 @@ static void good_words(struct rng *rng, const struct command *command, __u64 *wo
 		break;
 	case HMM_DEVMEM_TEST_FLAGS:
 		words[2] = rng_below(rng, 2);
+		break;
+	case IVSHMEM_DEVMEM_ACCESS:
+		good_access(rng, words);
 		break;
 	default:
 		good_range(rng, words, command->sample);
@@ -375,6 +393,15 @@ static bool inject_is_wrong(const struct call *call)
 	return inject.what >= HMM_DEVMEM_TEST_FAIL_MAX || inject.error > 4095;
 }
 
+static bool access_is_wrong(const struct call *call)
+{
+	struct ivshmem_devmem_access access;
+
+	memcpy(&access, call->words, sizeof(access));
+	return access.addr % 8 ||
+	       access.flags & ~(IVSHMEM_DEVMEM_WRITE | IVSHMEM_DEVMEM_MIGRATE);
+}
+
 /* Does the argument contain a value that no driver may accept? */
 static bool words_are_wrong(const struct call *call, const struct command *command)
 {
@@ -387,6 +414,8 @@ static bool words_are_wrong(const struct call *call, const struct command *comma
 		return plug_is_wrong(call);
 	case HMM_DEVMEM_TEST_INJECT:
 		return inject_is_wrong(call);
+	case IVSHMEM_DEVMEM_ACCESS:
+		return access_is_wrong(call);
 	case HMM_DEVMEM_TEST_EVICT:
 	case HMM_DEVMEM_TEST_LOSE:
 		return !call->words[1];
