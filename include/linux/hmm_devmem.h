@@ -250,10 +250,12 @@ struct hmm_devmem_ops {
 	 *
 	 * The process can have unmapped a page since the migration began, because
 	 * MADV_DONTNEED does not wait for a migration. Such a page will be freed
-	 * soon and must not be entered. So enter nothing if the MMU notifier got an
-	 * invalidation for which hmm_devmem_is_migration_to() is false at any time
-	 * from before hmm_devmem_migrate_to_device() was called until the entry is
-	 * made under the lock that the notifier takes.
+	 * soon and must not be entered. So do not enter a page if the MMU notifier
+	 * got an invalidation of it at any time from before
+	 * hmm_devmem_migrate_to_device() was called until the entry is made under the
+	 * lock that the notifier takes, unless hmm_devmem_is_migration_to() is true.
+	 * That function does not know all invalidations of a migration. A mirror
+	 * does: see &struct hmm_devmem_mirror.
 	 */
 	void (*map)(struct hmm_devmem *devmem, const struct hmm_devmem_copy *copy);
 };
@@ -514,7 +516,9 @@ void hmm_devmem_get_stats(struct hmm_devmem *devmem,
  * drivers with an MMU notifier of their own; others use struct hmm_devmem_mirror.
  *
  * Context: Any.
- * Return: True for an invalidation by hmm_devmem_migrate_to_device(@devmem).
+ * Return: True for an invalidation by hmm_devmem_migrate_to_device(@devmem); false for
+ * others, and for those that core raises on behalf of the migration when it splits large
+ * folios or unmaps pages by rmap.
  */
 static inline bool
 hmm_devmem_is_migration_to(const struct hmm_devmem *devmem,

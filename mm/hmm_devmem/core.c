@@ -98,7 +98,8 @@
  *   copied stay where they were; no process ever sees the destination.
  * - The driver must honour MMU notifier invalidations whatever their reason, but see
  *   hmm_devmem_is_migration_to(). It must not enter pages into the device's page
- *   table that were invalidated meanwhile: see &hmm_devmem_ops.map.
+ *   table that were invalidated meanwhile: see &hmm_devmem_ops.map. A mirror does
+ *   both for the driver.
  * - With %HMM_DEVMEM_RUNTIME_PM, removal comes before pm_runtime_disable().
  * - A driver that removes its devmem itself does so before it is detached from
  *   the device, which removes what is left. The pointer is valid until the driver is
