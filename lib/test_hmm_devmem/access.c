@@ -9,6 +9,7 @@
 #include <linux/gfp.h>
 #include <linux/highmem.h>
 #include <linux/jiffies.h>
+#include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
 #include <linux/overflow.h>
@@ -425,20 +426,28 @@ static int cmd_fault(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
 	return fault_range(mirror, cmd->addr, cmd_end(cmd), flags);
 }
 
+/* How many pages of @entry, found at @index, there are up to @last. */
+static unsigned long entry_pages(const void *entry, unsigned long index,
+				 unsigned long last)
+{
+	if (!thd_entry_is_large(entry))
+		return 1;
+	return min(index | (BIT(PMD_ORDER) - 1), last) - index + 1;
+}
+
+/* Looks at what there is, not at each page: the range can be all of the address space. */
 static int cmd_mapped(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
 {
-	unsigned long index;
+	const unsigned long last = (cmd_end(cmd) - 1) >> PAGE_SHIFT;
+	unsigned long index, nr;
 	void *entry;
 
 	guard(mutex)(&mirror->m.lock);
-	for (index = cmd->addr >> PAGE_SHIFT; index < cmd_end(cmd) >> PAGE_SHIFT;
-	     index++) {
-		entry = xa_load(&mirror->table, index);
-		if (!entry)
-			continue;
-		cmd->cpages++;
-		cmd->faults += thd_mirror_is_local(mirror,
-						   thd_entry_page(entry, index));
+	xa_for_each_range(&mirror->table, index, entry, cmd->addr >> PAGE_SHIFT, last) {
+		nr = entry_pages(entry, index, last);
+		cmd->cpages += nr;
+		if (thd_mirror_is_local(mirror, thd_entry_page(entry, index)))
+			cmd->faults += nr;
 	}
 	return 0;
 }

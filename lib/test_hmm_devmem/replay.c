@@ -10,6 +10,7 @@
 #include <linux/hmm_devmem.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
+#include <linux/mmap_lock.h>
 #include <linux/overflow.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
@@ -146,6 +147,18 @@ static int device_fault(struct thd_replay *replay, u64 page)
 	return local_page(mirror, page_addr(replay, page) >> PAGE_SHIFT) ? 0 : -ENOENT;
 }
 
+/* Without this, a call for a range that is not mapped would take page by page. */
+static int check_mapped(struct mm_struct *mm, unsigned long addr)
+{
+	struct vm_area_struct *vma;
+
+	if (mmap_read_lock_killable(mm))
+		return -EINTR;
+	vma = vma_lookup(mm, addr);
+	mmap_read_unlock(mm);
+	return vma ? 0 : -EFAULT;
+}
+
 /* A page that cannot be brought to the device is accessed where it is. */
 static int device_access(struct thd_replay *replay, struct hmm_devmem *devmem,
 			 u64 page, unsigned int nr)
@@ -163,11 +176,12 @@ static int device_access(struct thd_replay *replay, struct hmm_devmem *devmem,
 			return -EINTR;
 		ret = device_fault(replay, page);
 		if (ret == -ENOENT) {
+			ret = check_mapped(current->mm, page_addr(replay, page));
 			page++;
 			nr--;
-		} else if (ret) {
-			return ret;
 		}
+		if (ret)
+			return ret;
 	}
 	return 0;
 }
@@ -240,7 +254,7 @@ static int replay_all(struct thd_replay *replay)
  * Return:
  * * %0 - done
  * * %-EINVAL - an argument is out of range, or @mirror is of another process
- * * %-EFAULT - an argument, or memory that the CPU accesses, is not mapped
+ * * %-EFAULT - an argument, or memory that is accessed, is not mapped
  * * %-EINTR - the process is being killed
  * * others - from a migration to the device
  */

@@ -117,6 +117,19 @@ static int replay(int fd, char *ptr, unsigned long npages,
 	return ret;
 }
 
+/* Verifies that accesses end at the end of what is mapped, however many there are. */
+TEST_F(devmem, accesses_to_nothing_end)
+{
+	struct hmm_devmem_test_access access = { .first = 0, .nr = ~0U };
+	const struct policy_trace trace = { .accesses = &access, .nr = 1 };
+	/* At least the page behind it is not mapped. */
+	char *ptr = area_map(HUGE_PAGES, variant->thp);
+	__u64 faults;
+
+	EXPECT_EQ(-EFAULT, replay(self->fd, ptr, ~0U, &trace, 0, &faults));
+	EXPECT_GE(HUGE_PAGES + 1, faults);
+}
+
 /* Verifies every byte after the accesses of each of the programs of make bench-policy. */
 TEST_F(devmem, accesses_of_programs)
 {

@@ -50,6 +50,22 @@ static long move_and_count(int fd, char *ptr, unsigned long npages)
 	return ret;
 }
 
+/*
+ * Verifies that entries are counted in a range of any size: a loop over the pages of the
+ * largest would never end.
+ */
+TEST_F(devmem, entries_in_all_of_the_address_space)
+{
+	const unsigned long npages = 2 * HUGE_PAGES, largest = (1UL << 51) - 1;
+	char *ptr = area_filled(npages, variant->thp, 1);
+
+	ASSERT_EQ(npages, move_and_count(self->fd, ptr, npages));
+	EXPECT_EQ(npages, mapped(self->fd, NULL, largest));
+	EXPECT_EQ(npages, mapped_local(self->fd, NULL, largest));
+	EXPECT_EQ(3, mapped(self->fd, ptr + (HUGE_PAGES - 1) * PAGE, 3));
+	EXPECT_EQ(0, wrong(ptr, 1, npages));
+}
+
 /* Folios of one size below that of a PMD. */
 
 static char old_setting[2][20];

@@ -256,6 +256,29 @@ static void good_access(struct rng *rng, __u64 *words)
 	memcpy(words, &access, sizeof(access));
 }
 
+/* Few pages: a device with a slow engine can take a fault for each. */
+static void good_replay(struct rng *rng, __u64 *words)
+{
+	static struct hmm_devmem_test_access accesses[4];
+	const int part = rng_below(rng, 3);
+	const struct hmm_devmem_test_replay replay = {
+		.addr = (uintptr_t)parts[part],
+		.npages = part_pages[part],
+		.accesses = (uintptr_t)accesses,
+		.nr = rng_below(rng, ARRAY_SIZE(accesses) + 1),
+		.flags = rng_below(rng, 4),
+	};
+	unsigned int i;
+
+	/* The other thread may change them. Some go beyond the part. */
+	for (i = 0; i < ARRAY_SIZE(accesses); i++) {
+		accesses[i].first = rng_below(rng, replay.npages);
+		accesses[i].nr = 1 + rng_below(rng, 16);
+		accesses[i].op = rng_below(rng, 2);
+	}
+	memcpy(words, &replay, sizeof(replay));
+}
+
 static void good_plug(struct rng *rng, __u64 *words)
 {
 	static const __u64 delays[] = { 0, 1, 1000, 20000 };
@@ -291,6 +314,13 @@ static void good_words(struct rng *rng, const struct command *command, __u64 *wo
 		break;
 	case HMM_DEVMEM_TEST_FAIL_NEXT:
 		words[0] = 1ULL << rng_below(rng, 5);
+		break;
+	case HMM_DEVMEM_TEST_FAULT:
+		good_range(rng, words, false);
+		words[1] = rng_below(rng, 4);
+		break;
+	case HMM_DEVMEM_TEST_REPLAY:
+		good_replay(rng, words);
 		break;
 	case HMM_DEVMEM_TEST_FLAGS:
 		words[2] = rng_below(rng, 2);
