@@ -260,8 +260,12 @@ static void fault_map(struct mirror_fault *fault, unsigned int asked)
 				entries[nr++] = fault_entry(fault, i);
 	}
 	fault->result = hmm_devmem_mirror_enter(m, entries, nr);
-	if (!fault->result)
-		fault->result = hmm_devmem_mirror_reach(entries, nr, fault->addr, write);
+	if (fault->result)
+		return;
+	fault->result = hmm_devmem_mirror_reach(entries, nr, fault->addr, write);
+	/* Only of this page the device has said that it uses it. */
+	if (fault_is_local(fault, asked))
+		hmm_devmem_mark_used(fault->devmem, page_to_pfn(fault_page(fault, asked)), 1);
 }
 
 /* No page that the walk has found can be invalidated while the lock is held. */

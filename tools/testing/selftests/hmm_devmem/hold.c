@@ -46,6 +46,30 @@ TEST_F(devmem, hot_set_stays)
 	EXPECT_EQ(0, wrong(cold, 2, others * HUGE_PAGES));
 }
 
+/* Verifies that pages that the device takes faults for stay in the same way. */
+TEST_F(devmem, hot_set_of_device_faults_stays)
+{
+	const unsigned long hot_pages = DEVICE / 2, others = 2 * BLOCKS;
+	char *hot, *cold;
+	unsigned long i;
+
+	/* The size of a coherent device is fixed. */
+	if (variant->coherent)
+		return;
+	ASSERT_TRUE(plug_small(self));
+	hot = area_filled(hot_pages, variant->thp, 1);
+	cold = area_filled(others * HUGE_PAGES, variant->thp, 2);
+	ASSERT_EQ(hot_pages, to_device(self->fd, hot, hot_pages));
+	for (i = 0; i < others; i++) {
+		ASSERT_EQ(0, device_fault(self->fd, hot, 0, hot_pages));
+		ASSERT_EQ(HUGE_PAGES, to_device(self->fd, block_of(cold, i), HUGE_PAGES));
+		ASSERT_EQ(hot_pages, resident(self->fd, hot, hot_pages));
+	}
+	EXPECT_EQ(hot_pages + others * HUGE_PAGES, SINCE(to_device));
+	EXPECT_EQ(0, wrong(hot, 1, hot_pages));
+	EXPECT_EQ(0, wrong(cold, 2, others * HUGE_PAGES));
+}
+
 /* Verifies that pages that nobody asks for any more are evicted. */
 TEST_F(devmem, forgotten_set_goes)
 {
