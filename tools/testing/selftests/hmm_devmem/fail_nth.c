@@ -306,7 +306,7 @@ TEST_F(nth, plug_with_bad_pages)
 {
 	const __u32 flags = variant->plug | HMM_DEVMEM_TEST_LAZY | HMM_DEVMEM_TEST_BAD;
 	char *ptr = area_filled(self->npages, variant->thp, 8);
-	unsigned int lines;
+	unsigned int lines, refused = 0;
 	bool failed;
 	int ret;
 
@@ -317,8 +317,11 @@ TEST_F(nth, plug_with_bad_pages)
 		sweep_arm(&self->sweep);
 		ret = device_plug_as(self->ctl, 0, flags, 0);
 		failed = sweep_disarm(&self->sweep, self->nth);
-		ASSERT_EQ(failed ? -ENOMEM : 0, ret);
+		/* Checks of a debug kernel also allocate memory, and cope with failures */
 		if (ret) {
+			ASSERT_TRUE(failed);
+			ASSERT_EQ(-ENOMEM, ret);
+			refused++;
 			ASSERT_EQ(0, device_stats(self->ctl).plugged);
 			ASSERT_EQ(lines, iomem_lines());
 			/* A shrinker that the failed add had left would be called */
@@ -329,7 +332,8 @@ TEST_F(nth, plug_with_bad_pages)
 		ASSERT_EQ(0, device_unplug(self->ctl));
 		ASSERT_EQ(0, wrong(ptr, 8, self->npages));
 	} while (failed && self->sweep.nth < PLENTY);
-	/* At least one: all bad pages are in one segment */
+	/* At least once: all bad pages are in one segment */
+	EXPECT_LT(0, refused);
 	SWEEP_DONE(1);
 }
 
