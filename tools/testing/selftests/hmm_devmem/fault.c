@@ -264,22 +264,19 @@ TEST_F(devmem, fault_after_mremap_and_device_access)
 enum wait_for { WAIT_FAULT, WAIT_TO_DEVICE, WAIT_TO_RAM, WAIT_EVICT, NR_WAITS };
 
 #define COPY_US		300000
-/* Faults of a thread that waits asleep: one to find the page busy, some to get it. */
-#define FAULTS_AT_MOST	20
-/*
- * While a folio is locked and still mapped, core lets the CPU fault again at once. That
- * is short, unless the task that has locked it waits for a CPU just then.
- */
-#define TRIES_WITH_MORE	20
+/* Faults during a copy of a thread that waits asleep: the one that it waits in. */
+#define FAULTS_AT_MOST	2
+#define NR_WAITERS	2
 
 /**
- * struct wait - two threads that need a page while it is being copied
+ * struct wait - threads that need a page while it is being copied
  * @fd: An open file of the device.
  * @addr: The page.
  * @during: Touch the page only when a copy has started.
  * @over: That copy is over.
  * @slept: Number of threads that have slept until they got the page.
- * @faults: The highest number of faults that one of them took.
+ * @tids: The threads; 0 if one has not started or has ended.
+ * @faults: The highest number of faults that one of them took during a copy.
  */
 struct wait {
 	int fd;
@@ -287,58 +284,122 @@ struct wait {
 	bool during;
 	int over;
 	int slept;
+	int tids[NR_WAITERS];
 	long faults;
 };
 
+struct waiter {
+	struct wait *wait;
+	int *tid;
+};
+
+static bool is_over(const struct wait *wait)
+{
+	return __atomic_load_n(&wait->over, __ATOMIC_RELAXED);
+}
+
 static void *touch_and_count(void *arg)
 {
-	struct wait *wait = arg;
+	struct waiter *waiter = arg;
+	struct wait *wait = waiter->wait;
 	struct rusage before, after;
-	long faults, most;
 
-	soon(!wait->during || device_stats(wait->fd).copying ||
-	     __atomic_load_n(&wait->over, __ATOMIC_RELAXED));
+	__atomic_store_n(waiter->tid, gettid(), __ATOMIC_RELAXED);
+	soon(!wait->during || device_stats(wait->fd).copying || is_over(wait));
 	getrusage(RUSAGE_THREAD, &before);
 	read_word(wait->addr);
 	getrusage(RUSAGE_THREAD, &after);
-	faults = after.ru_minflt - before.ru_minflt +
-		 after.ru_majflt - before.ru_majflt;
+	__atomic_store_n(waiter->tid, 0, __ATOMIC_RELAXED);
 	if (after.ru_nvcsw > before.ru_nvcsw)
 		__atomic_add_fetch(&wait->slept, 1, __ATOMIC_RELAXED);
-	most = __atomic_load_n(&wait->faults, __ATOMIC_RELAXED);
-	while (faults > most &&
-	       !__atomic_compare_exchange_n(&wait->faults, &most, faults, false,
-					    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-		;
 	return NULL;
 }
 
+/* Page faults of a thread so far; 0 if it is not there. */
+static long faults_of(const int *tid)
+{
+	const int id = __atomic_load_n(tid, __ATOMIC_RELAXED);
+	char path[60];
+	const char *text;
+	long faults = 0;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", id);
+	text = id ? strrchr(file_read(path), ')') : NULL;
+	/* State and five numbers, flags, and then the minor faults */
+	if (text)
+		sscanf(text, ") %*c %*d %*d %*d %*d %*d %*u %ld", &faults);
+	return faults;
+}
+
+/* The number of the copy that is in flight; 0 if none is. */
+static __u64 present_copy(const struct wait *wait)
+{
+	const struct hmm_devmem_test_stats stats = device_stats(wait->fd);
+
+	return stats.copying ? stats.copies : 0;
+}
+
 /*
- * Let two threads touch a page while it is being copied, or so that a CPU fault copies
- * it. Not both need to sleep: a copy can be over before a thread touches the page.
+ * Compare the faults of the threads at moments of the same copy. Before and after it,
+ * while a folio is locked and still mapped, core lets the CPU fault again at once, as
+ * often as it can.
  */
+static void *watch(void *arg)
+{
+	struct wait *wait = arg;
+	__u64 copies[NR_WAITERS] = { }, copy;
+	long first[NR_WAITERS] = { }, now;
+	int i;
+
+	while (!is_over(wait)) {
+		for (i = 0; i < NR_WAITERS; i++) {
+			copy = present_copy(wait);
+			now = faults_of(&wait->tids[i]);
+			if (!copy || !now || present_copy(wait) != copy)
+				continue;
+			if (copies[i] != copy) {
+				copies[i] = copy;
+				first[i] = now;
+			}
+			if (now - first[i] > wait->faults)
+				wait->faults = now - first[i];
+		}
+		sleep_ms(1);
+	}
+	return NULL;
+}
+
+/* Whether two threads sleep that touch a page while it is being copied by @what. */
 static void wait_for_page(struct wait *wait, char *ptr, enum wait_for what)
 {
-	pthread_t threads[2];
+	struct waiter waiters[NR_WAITERS];
+	pthread_t threads[NR_WAITERS], watcher;
 	int i;
 
 	wait->addr = ptr + 5 * PAGE;
 	wait->during = what != WAIT_FAULT;
 	wait->over = 0;
 	wait->slept = 0;
-	wait->faults = 0;
-	for (i = 0; i < 2; i++)
-		if (pthread_create(&threads[i], NULL, touch_and_count, wait))
+	memset(wait->tids, 0, sizeof(wait->tids));
+	if (pthread_create(&watcher, NULL, watch, wait))
+		abort();
+	for (i = 0; i < NR_WAITERS; i++) {
+		waiters[i] = (struct waiter){ .wait = wait, .tid = &wait->tids[i] };
+		if (pthread_create(&threads[i], NULL, touch_and_count, &waiters[i]))
 			abort();
+	}
 	if (what == WAIT_TO_DEVICE)
 		to_device(wait->fd, ptr, HUGE_PAGES);
 	else if (what == WAIT_TO_RAM)
 		to_ram(wait->fd, ptr, HUGE_PAGES);
 	else if (what == WAIT_EVICT)
 		device_evict_all(wait->fd);
-	__atomic_store_n(&wait->over, 1, __ATOMIC_RELAXED);
-	for (i = 0; i < 2; i++)
+	if (wait->during)
+		__atomic_store_n(&wait->over, 1, __ATOMIC_RELAXED);
+	for (i = 0; i < NR_WAITERS; i++)
 		pthread_join(threads[i], NULL);
+	__atomic_store_n(&wait->over, 1, __ATOMIC_RELAXED);
+	pthread_join(watcher, NULL);
 }
 
 /*
@@ -349,25 +410,23 @@ TEST_F(devmem, waiting_for_a_page_is_not_spinning)
 {
 	struct wait wait = { .fd = self->ctl };
 	enum wait_for what;
-	int more;
 	char *ptr;
 
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, COPY_US));
 	for (what = 0; what < NR_WAITS; what++) {
 		ptr = area_filled(HUGE_PAGES, variant->thp, 70);
-		more = 0;
+		/* A copy can be over before a thread touches the page. */
 		do {
 			if (what == WAIT_TO_DEVICE)
 				to_ram(self->fd, ptr, HUGE_PAGES);
 			else
 				to_device(self->fd, ptr, HUGE_PAGES);
 			wait_for_page(&wait, ptr, what);
-			if (wait.faults > FAULTS_AT_MOST)
-				ASSERT_GT(TRIES_WITH_MORE, ++more);
-		} while (wait.slept < 2 || wait.faults > FAULTS_AT_MOST);
+		} while (wait.slept < NR_WAITERS);
 		EXPECT_EQ(0, wrong(ptr, 70, HUGE_PAGES));
 		areas_unmap();
 	}
+	EXPECT_GE(FAULTS_AT_MOST, wait.faults);
 }
 
 TEST_HARNESS_MAIN
