@@ -222,14 +222,6 @@ static void txn_drop(struct hmm_devmem_txn *txn, unsigned int i)
 	folio_put(page_folio(page));
 }
 
-static void txn_drop_all(struct hmm_devmem_txn *txn)
-{
-	unsigned int i;
-
-	for (i = 0; i < txn->nr; i++)
-		txn_drop(txn, i);
-}
-
 /*
  * For a large hole, core wants all pages or crashes: drop all if one is missing.
  * Returns whether it has dropped them.
@@ -244,7 +236,8 @@ static bool txn_drop_partial_hole(struct hmm_devmem_txn *txn)
 		;
 	if (i == txn->nr)
 		return false;
-	txn_drop_all(txn);
+	for (i = 0; i < txn->nr; i++)
+		txn_drop(txn, i);
 	return true;
 }
 
