@@ -263,7 +263,7 @@ static void fault_map(struct mirror_fault *fault, unsigned int asked)
 	if (fault->result)
 		return;
 	fault->result = hmm_devmem_mirror_reach(entries, nr, fault->addr, write);
-	/* Only of this page the device has said that it uses it. */
+	/* The device need not use the pages that are mapped along. */
 	if (fault_is_local(fault, asked))
 		hmm_devmem_mark_used(fault->devmem, page_to_pfn(fault_page(fault, asked)), 1);
 }
@@ -413,7 +413,8 @@ static long mirror_fault(struct mirror_fault *fault)
  * a whole block (a PMD), so does one entry of the device's.
  *
  * A page in private memory of another device, or one on this device that has to be
- * copied for a write, moves back to system memory first.
+ * copied for a write, moves back to system memory first. A page that is mapped where it
+ * is on this device counts as used, as by hmm_devmem_mark_used().
  *
  * Context: Process context, may sleep. The caller holds neither the mmap lock, nor any
  * lock that is held around allocations or in MMU notifiers. May be called by several

@@ -510,7 +510,7 @@ static void own_migration_keeps_other_entries(struct kunit *test)
 	fini_mirror(test, mirror);
 }
 
-/* Where it must not sleep, an invalidation fails if somebody has the lock. */
+/* Where it must not sleep, an invalidation fails if another task has the lock. */
 static void invalidation_that_must_not_sleep(struct kunit *test)
 {
 	struct test_mirror *mirror = init_mirror(test);
