@@ -269,13 +269,23 @@ enum wait_for { WAIT_FAULT, WAIT_TO_DEVICE, WAIT_TO_RAM, WAIT_EVICT, NR_WAITS };
 #define NR_WAITERS	2
 
 /**
+ * struct waiter - one of the threads
+ * @wait: What it waits for.
+ * @tid: The thread; 0 if it has not started or has the page.
+ */
+struct waiter {
+	struct wait *wait;
+	int tid;
+};
+
+/**
  * struct wait - threads that need a page while it is being copied
  * @fd: An open file of the device.
  * @addr: The page.
  * @during: Touch the page only when a copy has started.
  * @over: That copy is over.
  * @slept: Number of threads that have slept until they got the page.
- * @tids: The threads; 0 if one has not started or has ended.
+ * @waiters: The threads.
  * @faults: The highest number of faults that one of them took during a copy.
  */
 struct wait {
@@ -284,13 +294,8 @@ struct wait {
 	bool during;
 	int over;
 	int slept;
-	int tids[NR_WAITERS];
+	struct waiter waiters[NR_WAITERS];
 	long faults;
-};
-
-struct waiter {
-	struct wait *wait;
-	int *tid;
 };
 
 static bool is_over(const struct wait *wait)
@@ -304,21 +309,21 @@ static void *touch_and_count(void *arg)
 	struct wait *wait = waiter->wait;
 	struct rusage before, after;
 
-	__atomic_store_n(waiter->tid, gettid(), __ATOMIC_RELAXED);
+	__atomic_store_n(&waiter->tid, gettid(), __ATOMIC_RELAXED);
 	soon(!wait->during || device_stats(wait->fd).copying || is_over(wait));
 	getrusage(RUSAGE_THREAD, &before);
 	read_word(wait->addr);
 	getrusage(RUSAGE_THREAD, &after);
-	__atomic_store_n(waiter->tid, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&waiter->tid, 0, __ATOMIC_RELAXED);
 	if (after.ru_nvcsw > before.ru_nvcsw)
 		__atomic_add_fetch(&wait->slept, 1, __ATOMIC_RELAXED);
 	return NULL;
 }
 
 /* Page faults of a thread so far; 0 if it is not there. */
-static long faults_of(const int *tid)
+static long faults_of(const struct waiter *waiter)
 {
-	const int id = __atomic_load_n(tid, __ATOMIC_RELAXED);
+	const int id = __atomic_load_n(&waiter->tid, __ATOMIC_RELAXED);
 	char path[60];
 	const char *text;
 	long faults = 0;
@@ -354,7 +359,7 @@ static void *watch(void *arg)
 	while (!is_over(wait)) {
 		for (i = 0; i < NR_WAITERS; i++) {
 			copy = present_copy(wait);
-			now = faults_of(&wait->tids[i]);
+			now = faults_of(&wait->waiters[i]);
 			if (!copy || !now || present_copy(wait) != copy)
 				continue;
 			if (copies[i] != copy) {
@@ -369,10 +374,12 @@ static void *watch(void *arg)
 	return NULL;
 }
 
-/* Whether two threads sleep that touch a page while it is being copied by @what. */
+/*
+ * Let two threads touch a page while it is being copied, or so that a CPU fault copies
+ * it. Not both need to sleep: a copy can be over before a thread touches the page.
+ */
 static void wait_for_page(struct wait *wait, char *ptr, enum wait_for what)
 {
-	struct waiter waiters[NR_WAITERS];
 	pthread_t threads[NR_WAITERS], watcher;
 	int i;
 
@@ -380,20 +387,20 @@ static void wait_for_page(struct wait *wait, char *ptr, enum wait_for what)
 	wait->during = what != WAIT_FAULT;
 	wait->over = 0;
 	wait->slept = 0;
-	memset(wait->tids, 0, sizeof(wait->tids));
+	for (i = 0; i < NR_WAITERS; i++)
+		wait->waiters[i] = (struct waiter){ .wait = wait };
 	if (pthread_create(&watcher, NULL, watch, wait))
 		abort();
-	for (i = 0; i < NR_WAITERS; i++) {
-		waiters[i] = (struct waiter){ .wait = wait, .tid = &wait->tids[i] };
-		if (pthread_create(&threads[i], NULL, touch_and_count, &waiters[i]))
+	for (i = 0; i < NR_WAITERS; i++)
+		if (pthread_create(&threads[i], NULL, touch_and_count, &wait->waiters[i]))
 			abort();
-	}
 	if (what == WAIT_TO_DEVICE)
 		to_device(wait->fd, ptr, HUGE_PAGES);
 	else if (what == WAIT_TO_RAM)
 		to_ram(wait->fd, ptr, HUGE_PAGES);
 	else if (what == WAIT_EVICT)
 		device_evict_all(wait->fd);
+	/* A thread that has seen no copy begin is not to wait for another one. */
 	if (wait->during)
 		__atomic_store_n(&wait->over, 1, __ATOMIC_RELAXED);
 	for (i = 0; i < NR_WAITERS; i++)
@@ -415,7 +422,6 @@ TEST_F(devmem, waiting_for_a_page_is_not_spinning)
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, COPY_US));
 	for (what = 0; what < NR_WAITS; what++) {
 		ptr = area_filled(HUGE_PAGES, variant->thp, 70);
-		/* A copy can be over before a thread touches the page. */
 		do {
 			if (what == WAIT_TO_DEVICE)
 				to_ram(self->fd, ptr, HUGE_PAGES);

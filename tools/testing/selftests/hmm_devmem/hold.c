@@ -22,32 +22,20 @@ static char *block_of(char *ptr, unsigned long nr)
 	return ptr + nr * HUGE_PAGES * PAGE;
 }
 
-/* Verifies that pages that are asked for again and again stay, whatever else moves. */
-TEST_F(devmem, hot_set_stays)
+/* Let the device use pages that it has. */
+static bool use(int fd, char *ptr, unsigned long npages, bool by_faults)
 {
-	const unsigned long hot_pages = DEVICE / 2, others = 2 * BLOCKS;
-	char *hot, *cold;
-	unsigned long i;
-
-	/* The size of a coherent device is fixed. */
-	if (variant->coherent)
-		return;
-	ASSERT_TRUE(plug_small(self));
-	hot = area_filled(hot_pages, variant->thp, 1);
-	cold = area_filled(others * HUGE_PAGES, variant->thp, 2);
-	for (i = 0; i < others; i++) {
-		ASSERT_EQ(hot_pages, to_device(self->fd, hot, hot_pages));
-		ASSERT_EQ(HUGE_PAGES, to_device(self->fd, block_of(cold, i), HUGE_PAGES));
-		ASSERT_EQ(hot_pages, resident(self->fd, hot, hot_pages));
-	}
-	EXPECT_EQ(hot_pages + others * HUGE_PAGES, SINCE(to_device));
-	EXPECT_EQ(hot_pages + others * HUGE_PAGES - DEVICE, SINCE(evicted));
-	EXPECT_EQ(0, wrong(hot, 1, hot_pages));
-	EXPECT_EQ(0, wrong(cold, 2, others * HUGE_PAGES));
+	if (by_faults)
+		return !device_fault(fd, ptr, 0, npages);
+	return to_device(fd, ptr, npages) == (long)npages;
 }
 
-/* Verifies that pages that the device takes faults for stay in the same way. */
-TEST_F(devmem, hot_set_of_device_faults_stays)
+/*
+ * Use pages again and again while others come, by migrations of what is there already or
+ * by page faults of the device.
+ */
+static void use_hot_set(struct __test_metadata *_metadata, struct _test_data_devmem *self,
+			const struct _fixture_variant_devmem *variant, bool by_faults)
 {
 	const unsigned long hot_pages = DEVICE / 2, others = 2 * BLOCKS;
 	char *hot, *cold;
@@ -61,13 +49,26 @@ TEST_F(devmem, hot_set_of_device_faults_stays)
 	cold = area_filled(others * HUGE_PAGES, variant->thp, 2);
 	ASSERT_EQ(hot_pages, to_device(self->fd, hot, hot_pages));
 	for (i = 0; i < others; i++) {
-		ASSERT_EQ(0, device_fault(self->fd, hot, 0, hot_pages));
+		ASSERT_TRUE(use(self->fd, hot, hot_pages, by_faults));
 		ASSERT_EQ(HUGE_PAGES, to_device(self->fd, block_of(cold, i), HUGE_PAGES));
 		ASSERT_EQ(hot_pages, resident(self->fd, hot, hot_pages));
 	}
 	EXPECT_EQ(hot_pages + others * HUGE_PAGES, SINCE(to_device));
+	EXPECT_EQ(hot_pages + others * HUGE_PAGES - DEVICE, SINCE(evicted));
 	EXPECT_EQ(0, wrong(hot, 1, hot_pages));
 	EXPECT_EQ(0, wrong(cold, 2, others * HUGE_PAGES));
+}
+
+/* Verifies that pages that are asked for again and again stay, whatever else moves. */
+TEST_F(devmem, hot_set_stays)
+{
+	use_hot_set(_metadata, self, variant, false);
+}
+
+/* Verifies that pages that the device takes faults for stay in the same way. */
+TEST_F(devmem, hot_set_of_device_faults_stays)
+{
+	use_hot_set(_metadata, self, variant, true);
 }
 
 /* Verifies that pages that nobody asks for any more are evicted. */
