@@ -28,7 +28,7 @@ struct dentry;
 struct device;
 struct shrinker;
 struct hmm_devmem;
-struct hmm_devmem_alloc;
+struct hmm_devmem_pool;
 struct hmm_devmem_segment;
 struct hmm_devmem_stats_pcpu;
 struct resource;
@@ -151,7 +151,7 @@ struct hmm_devmem_ops {
 	 *
 	 * Required for a classic driver, which returns the page to its own
 	 * allocator here. Optional for a managed driver: called before the library
-	 * returns the page to its allocator.
+	 * returns the page to its pool.
 	 */
 	void (*free)(struct hmm_devmem *devmem, struct page *page);
 
@@ -431,7 +431,7 @@ struct hmm_devmem {
 	int nid;
 	struct delayed_work shrink_work;
 	struct shrinker *shrinker;
-	struct hmm_devmem_alloc *alloc;
+	struct hmm_devmem_pool *pool;
 	struct hmm_devmem_stats_pcpu __percpu *stats;
 	struct dentry *debugfs;
 	struct device *dma_device;

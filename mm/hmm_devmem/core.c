@@ -43,7 +43,7 @@
  * it pauses.
  *
  * hmm_devmem.handout (a per-CPU rwsem) is held for reading by
- * hmm_devmem_alloc_folio() from before it takes pages out of the allocator until
+ * hmm_devmem_alloc_folio() from before it takes pages out of the pool until
  * they look like pages in use, and while it gets more struct pages. It only tries to
  * take it: the caller can hold locks that removal waits for. Removal takes it for
  * writing, after eviction, and releases it at once: from then on it can see which
@@ -61,7 +61,7 @@
  * ``segments_list_lock`` (a mutex, private to segment.c) protects the list of all
  * segments of all devmems. Nothing is taken inside it.
  *
- * The allocator's locks are leaf locks and safe in any context (see Allocator).
+ * The pool's locks are leaf locks and safe in any context (see Pool).
  * hmm_devmem.power_lock (a spinlock) protects whether the devmem keeps its device
  * on, and how many migrations need that. The device is never resumed under a lock of
  * the library.
@@ -76,10 +76,10 @@
  *           folio lock
  *             driver's locks (copy and map callbacks)
  *     hmm_devmem_pcp.lock
- *       hmm_devmem_alloc.lock
+ *       hmm_devmem_pool.blocks_lock
  *
  * Memory reclaim, and the MMU notifiers that it calls, come between the mmap lock
- * and the allocator's locks. lockdep.c tells lockdep all that at boot.
+ * and the pool's locks. lockdep.c tells lockdep all that at boot.
  */
 
 /**
@@ -192,8 +192,8 @@ static int retire_bad_pages(struct hmm_devmem *devmem,
 	int ret = 0;
 
 	for (i = 0; !ret && i < desc->nr_bad_pages; i++)
-		ret = hmm_devmem_alloc_retire_new(devmem->alloc,
-						  bad_pfn(devmem, desc->bad_pages[i]));
+		ret = hmm_devmem_pool_retire_new(devmem->pool,
+						 bad_pfn(devmem, desc->bad_pages[i]));
 	if (ret)
 		hmm_devmem_segments_release(devmem);
 	return ret;
@@ -225,7 +225,7 @@ static void teardown_devmem(struct hmm_devmem *devmem)
 	trace_hmm_devmem_remove(devmem);
 	hmm_devmem_debugfs_remove(devmem);
 	if (hmm_devmem_managed(devmem))
-		hmm_devmem_alloc_kill(devmem->alloc);
+		hmm_devmem_pool_kill(devmem->pool);
 	if (ops->kill)
 		ops->kill(devmem);
 	hmm_devmem_wait_for_intake(devmem);
@@ -428,7 +428,7 @@ static int __init hmm_devmem_init(void)
 	int ret;
 
 	hmm_devmem_debugfs_init();
-	ret = hmm_devmem_alloc_init();
+	ret = hmm_devmem_pool_init();
 	if (!ret)
 		ret = hmm_devmem_segments_boot();
 	if (!ret)

@@ -15,7 +15,7 @@
  *   ``used``, ``cached``, ``free`` and ``retired`` add up to ``total`` but for
  *   pages that are both used and retired, and for retired ones that have no
  *   struct page and are not in ``total``; ``large`` of the used ones are in
- *   large folios. They are counted in the allocator's bitmaps, or by it.
+ *   large folios. They are counted in the pool's bitmaps, or by it.
  * segments
  *   One line for each segment that has struct pages: its pfns, how many of its
  *   pages are in use.
@@ -48,11 +48,11 @@ static void show_count(struct seq_file *file, const char *name, u64 count)
 	seq_printf(file, "%-12s %llu\n", name, count);
 }
 
-static void show_alloc_stats(struct seq_file *file, struct hmm_devmem *devmem)
+static void show_pool_stats(struct seq_file *file, struct hmm_devmem *devmem)
 {
-	struct hmm_devmem_alloc_stats stats;
+	struct hmm_devmem_pool_stats stats;
 
-	hmm_devmem_alloc_get_stats(devmem->alloc, &stats);
+	hmm_devmem_pool_get_stats(devmem->pool, &stats);
 	show_count(file, "total", stats.total);
 	show_count(file, "used", stats.used);
 	show_count(file, "cached", stats.cached);
@@ -76,16 +76,16 @@ static void show_stats(struct seq_file *file, struct hmm_devmem *devmem)
 	show_count(file, "copy_errors", stats.copy_errors);
 	show_count(file, "lost", stats.lost);
 	show_count(file, "segments", READ_ONCE(devmem->nr_populated));
-	if (devmem->alloc)
-		show_alloc_stats(file, devmem);
+	if (devmem->pool)
+		show_pool_stats(file, devmem);
 }
 
 static void show_segments(struct seq_file *file, struct hmm_devmem *devmem)
 {
 	unsigned int i;
 
-	if (devmem->alloc)
-		hmm_devmem_alloc_drain(devmem->alloc);
+	if (devmem->pool)
+		hmm_devmem_pool_drain(devmem->pool);
 	guard(rwsem_read)(&devmem->segments_lock);
 	for (i = 0; i < devmem->nr_segments; i++) {
 		struct hmm_devmem_segment *segment = devmem->segments[i];
@@ -118,15 +118,15 @@ static void show_blocks(struct seq_file *file, struct hmm_devmem *devmem)
 	unsigned long buckets[HMM_DEVMEM_BUCKETS] = { };
 	unsigned long pfn;
 
-	if (!devmem->alloc)
+	if (!devmem->pool)
 		return;
 	guard(rwsem_read)(&devmem->segments_lock);
 	for (pfn = devmem->pfn_first; pfn < devmem->pfn_last;
 	     pfn = ALIGN(pfn + 1, HMM_DEVMEM_BLOCK_NR)) {
-		int used = hmm_devmem_alloc_block_used(devmem->alloc, pfn);
+		int taken = hmm_devmem_pool_block_taken(devmem->pool, pfn);
 
-		if (used >= 0)
-			buckets[used ? order_base_2(used) + 1 : 0]++;
+		if (taken >= 0)
+			buckets[taken ? order_base_2(taken) + 1 : 0]++;
 	}
 	show_histogram(file, buckets, HMM_DEVMEM_BLOCK_ORDER + 2);
 }

@@ -6,7 +6,7 @@
 /**
  * DOC: Eviction
  *
- * Eviction starts from the allocator, which knows the device pages in use, and
+ * Eviction starts from the pool, which knows the device pages in use, and
  * lets core find their mappings by rmap. It needs no process and no virtual
  * address, so it reaches pages of processes that have exited and left children,
  * and of ranges that were moved. Core cannot move a large folio to small ones
@@ -221,8 +221,8 @@ static unsigned int next_in_use(struct hmm_devmem_txn *txn, unsigned long *pfn,
 	unsigned int i, nr, n;
 
 	do {
-		nr = hmm_devmem_alloc_in_use(txn->devmem->alloc, pfn, end,
-					     txn->src, max);
+		nr = hmm_devmem_pool_in_use(txn->devmem->pool, pfn, end,
+					    txn->src, max);
 		if (!keep)
 			return nr;
 		for (i = 0, n = 0; i < nr; i++)
@@ -240,7 +240,7 @@ static bool must_split_first(const struct hmm_devmem_txn *txn, unsigned int max)
 {
 	return txn->nr < HMM_DEVMEM_BLOCK_NR &&
 	       (max < HMM_DEVMEM_BLOCK_NR ||
-		hmm_devmem_alloc_any_retired(txn->devmem->alloc));
+		hmm_devmem_pool_any_retired(txn->devmem->pool));
 }
 
 /**
@@ -338,7 +338,7 @@ static void evict_range(struct hmm_devmem *devmem, unsigned long pfn,
 	if (pfn >= end)
 		return;
 	/* Pages in per-CPU caches are free, but look like pages in use. */
-	hmm_devmem_alloc_drain(devmem->alloc);
+	hmm_devmem_pool_drain(devmem->pool);
 	walk.txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
 	if (devmem->ops->copy_wait)
 		walk.spare = hmm_devmem_txn_tryget(devmem, HMM_DEVMEM_BLOCK_NR);
@@ -387,7 +387,7 @@ static unsigned long count_in_use(struct hmm_devmem *devmem, unsigned long pfn,
 	lockdep_assert_held_read(&devmem->segments_lock);
 
 	/* A page in a per-CPU cache is free, although its bit is set. */
-	hmm_devmem_alloc_drain(devmem->alloc);
+	hmm_devmem_pool_drain(devmem->pool);
 	txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
 	while ((nr = next_in_use(txn, &pfn, end, keep, txn->max)))
 		left += nr;
@@ -541,15 +541,15 @@ static unsigned long count_lost_in_flight(struct hmm_devmem *devmem)
 	struct hmm_devmem_txn *txn;
 	unsigned int nr, i;
 
-	if (!hmm_devmem_alloc_any_retired(devmem->alloc))
+	if (!hmm_devmem_pool_any_retired(devmem->pool))
 		return 0;
 	guard(rwsem_read)(&devmem->segments_lock);
 	txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
-	while ((nr = hmm_devmem_alloc_not_free(devmem->alloc, &pfn, devmem->pfn_last,
-					       txn->src, txn->max)))
+	while ((nr = hmm_devmem_pool_not_free(devmem->pool, &pfn, devmem->pfn_last,
+					      txn->src, txn->max)))
 		for (i = 0; i < nr; i++)
-			in_flight += hmm_devmem_alloc_retired(devmem->alloc,
-							      txn->src[i]) &&
+			in_flight += hmm_devmem_pool_retired(devmem->pool,
+							     txn->src[i]) &&
 				     folio_test_locked(pfn_folio(txn->src[i]));
 	hmm_devmem_txn_put(txn);
 	return in_flight;
@@ -752,7 +752,7 @@ static bool reclaim_may_go(void *arg, u32 block)
 static bool reclaim_is_over(const struct reclaim *reclaim)
 {
 	return effort_is_over(&reclaim->effort) ||
-	       hmm_devmem_alloc_refused(reclaim->devmem->alloc);
+	       hmm_devmem_pool_refused(reclaim->devmem->pool);
 }
 
 static int reclaim_try(struct reclaim *reclaim, u32 block)
@@ -853,9 +853,9 @@ int hmm_devmem_reclaim(struct hmm_devmem *devmem,
 	if (ret != -EBUSY || !drain)
 		return ret;
 	/* Core's batches can have the last references, as for evict_and_count(). */
-	used = hmm_devmem_alloc_used(devmem->alloc);
+	used = hmm_devmem_pool_used(devmem->pool);
 	hmm_devmem_drain_batches();
-	if (hmm_devmem_alloc_used(devmem->alloc) < used)
+	if (hmm_devmem_pool_used(devmem->pool) < used)
 		return 0;
 	return reclaim_once(&reclaim, data);
 }

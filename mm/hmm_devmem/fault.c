@@ -305,13 +305,13 @@ static bool page_is_lost(struct hmm_devmem *devmem, unsigned long addr,
 	const unsigned long i = (addr % HMM_DEVMEM_BLOCK_SIZE) >> PAGE_SHIFT;
 	unsigned long pfn = page_to_pfn(page);
 
-	if (likely(!hmm_devmem_alloc_any_retired(devmem->alloc)))
+	if (likely(!hmm_devmem_pool_any_retired(devmem->pool)))
 		return false;
 	if (!whole && i && PageHead(page))
 		return false;
 	if (whole)
 		pfn = ALIGN_DOWN(pfn, HMM_DEVMEM_BLOCK_NR) + i;
-	return __hmm_devmem_alloc_retired(devmem->alloc, pfn);
+	return __hmm_devmem_pool_retired(devmem->pool, pfn);
 }
 
 /**

@@ -45,7 +45,7 @@ init_folio(struct hmm_devmem *devmem, unsigned long pfn, unsigned int order,
 /**
  * hmm_devmem_init_folio() - Make a folio of free device pages
  * @devmem: A managed devmem.
- * @pfn: First of 2^@order pages from its allocator.
+ * @pfn: First of 2^@order pages from its pool.
  * @order: Order of the folio.
  * @ctx: Context, or NULL; the folio takes a reference.
  *
@@ -64,7 +64,7 @@ struct folio *hmm_devmem_init_folio(struct hmm_devmem *devmem,
 /**
  * hmm_devmem_init_pages() - Make folios of many free device pages
  * @devmem: A managed devmem.
- * @pfns: Pages from its allocator.
+ * @pfns: Pages from its pool.
  * @nr: How many.
  * @ctx: Context, or NULL; each folio takes a reference.
  *
@@ -93,7 +93,7 @@ static noinline int grow_and_get(struct hmm_devmem *devmem, unsigned int order,
 
 	while (ret == -ENOMEM && tries-- && hmm_devmem_can_grow(devmem) &&
 	       !hmm_devmem_segments_grow(devmem))
-		ret = hmm_devmem_alloc_get(devmem->alloc, order, pfn);
+		ret = hmm_devmem_pool_alloc(devmem->pool, order, pfn);
 	return ret;
 }
 
@@ -128,12 +128,12 @@ struct folio *hmm_devmem_alloc_folio(struct hmm_devmem *devmem,
 
 	might_sleep();
 	/*
-	 * Removal waits until each page that was taken from the allocator looks like one
+	 * Removal waits until each page that was taken from the pool looks like one
 	 * in use. Only try: the caller can have locked folios that removal waits for.
 	 */
 	if (!hmm_devmem_managed(devmem) || !percpu_down_read_trylock(&devmem->handout))
 		return NULL;
-	ret = hmm_devmem_alloc_get(devmem->alloc, order, &pfn);
+	ret = hmm_devmem_pool_alloc(devmem->pool, order, &pfn);
 	if (unlikely(ret))
 		ret = grow_and_get(devmem, order, &pfn, ret);
 	/* Two calls, so that order 0 is a constant in the inlined fast path. */

@@ -24,7 +24,7 @@
 /*
  * Large device folios have the size that a page table maps with one PMD entry;
  * that is all that core migrates whole. Without transparent huge pages blocks
- * are 512 pages too, so that the allocator is the same everywhere.
+ * are 512 pages too, so that the pool is the same everywhere.
  */
 #ifdef CONFIG_TRANSPARENT_HUGEPAGE
 #define HMM_DEVMEM_BLOCK_ORDER	HPAGE_PMD_ORDER
@@ -34,53 +34,54 @@
 #define HMM_DEVMEM_BLOCK_NR	BIT(HMM_DEVMEM_BLOCK_ORDER)
 #define HMM_DEVMEM_BLOCK_SIZE	(HMM_DEVMEM_BLOCK_NR << PAGE_SHIFT)
 
-/* alloc.c */
+/* pool.c */
 
 /**
  * struct hmm_devmem_block - one block of device pages
- * @node: on the list &hmm_devmem_alloc.free of @order; on no list when no page is
+ * @node: on the list &hmm_devmem_pool.free of @order; on no list when no page is
  *	free, and while the block has never been used.
  * @pfn: First pfn, once it has been used.
- * @nr_used: Bits set in the block's part of &hmm_devmem_area.used.
- * @nr_lost: How many of those will never be cleared: retired pages, and pages
- *	that the device does not have (the range need not end with a block).
+ * @nr_taken: Bits set in the block's part of &hmm_devmem_pool_segment.taken.
+ * @nr_disabled: How many of those will never be cleared: pages that were retired and
+ *	are not in use any more, and pages that the device does not have (the range
+ *	need not end with a block).
  * @order: No free, aligned piece is larger than 2^@order pages. -1 if none is free.
  */
 struct hmm_devmem_block {
 	struct list_head node;
 	unsigned long pfn;
-	unsigned int nr_used;
-	unsigned short nr_lost;
+	unsigned int nr_taken;
+	unsigned short nr_disabled;
 	short order;
 };
 
 /**
- * struct hmm_devmem_area - blocks of one contiguous range of pages
- * @node: on &hmm_devmem_alloc.fresh while there are blocks never used.
+ * struct hmm_devmem_pool_segment - blocks of one segment
+ * @node: on &hmm_devmem_pool.fresh while there are blocks never used.
  * @base: First pfn of the first block, a multiple of the block size.
  * @nr_blocks: Number of @blocks.
  * @next_fresh: Blocks from here on were never used, but for those that have a
- *	lost page.
- * @nr_used: Sum of &hmm_devmem_block.nr_used.
- * @nr_lost: Sum of &hmm_devmem_block.nr_lost.
+ *	disabled page.
+ * @nr_taken: Sum of &hmm_devmem_block.nr_taken.
+ * @nr_disabled: Sum of &hmm_devmem_block.nr_disabled.
  * @nr_absent: How many of those the device does not have.
- * @used: One bit for each page that is allocated, cached or lost.
+ * @taken: One bit for each page that is allocated, cached or disabled.
  * @retired: One bit for each page that is never to be handed out again, and for
  *	each that the device does not have.
  * @live: Debug only: one bit for each page that is allocated.
  * @blocks: The blocks.
  *
- * All fields but @base and @nr_blocks: protected by &hmm_devmem_alloc.lock.
+ * All fields but @base and @nr_blocks: protected by &hmm_devmem_pool.blocks_lock.
  */
-struct hmm_devmem_area {
+struct hmm_devmem_pool_segment {
 	struct list_head node;
 	unsigned long base;
 	unsigned int nr_blocks;
 	unsigned int next_fresh;
-	unsigned long nr_used;
-	unsigned long nr_lost;
+	unsigned long nr_taken;
+	unsigned long nr_disabled;
 	unsigned long nr_absent;
-	unsigned long *used;
+	unsigned long *taken;
 	unsigned long *retired;
 	unsigned long *live;
 	struct hmm_devmem_block blocks[] __counted_by(nr_blocks);
@@ -92,13 +93,13 @@ struct hmm_devmem_pcp;
 #define HMM_DEVMEM_MAX_BLOCK_ORDER	15
 
 /**
- * struct hmm_devmem_alloc - allocator for pages of one devmem
- * @lock: Protects everything but the per-CPU caches; nests inside their locks.
+ * struct hmm_devmem_pool - the device pages of one devmem
+ * @blocks_lock: Protects everything but the per-CPU caches; nests inside their locks.
  *	Taken with interrupts off.
  * @refused: Why nothing can be allocated, an errno, or 0.
  * @block_order: Pages of a block, log2.
- * @area_shift: Pages of an area, log2; at least @block_order.
- * @nr_areas: Number of @areas.
+ * @segment_shift: Pages of a segment, log2; at least @block_order.
+ * @nr_segments: Number of @segments.
  * @first: First pfn.
  * @last: One past the last pfn.
  * @nr_pages: @last - @first.
@@ -106,29 +107,29 @@ struct hmm_devmem_pcp;
  * @free: Blocks that have been used before and have free pages, by
  *	&hmm_devmem_block.order. Those of @block_order are whole, the others partial.
  * @free_orders: Bit n is set if there are blocks on list n of @free.
- * @fresh: Areas that have blocks never used.
- * @nr_total: Pages of all populated areas, with those that the device does not have.
- * @nr_used: Sum of &hmm_devmem_block.nr_used.
- * @nr_lost: Sum of &hmm_devmem_block.nr_lost.
+ * @fresh: Segments that have blocks never used.
+ * @nr_total: Pages of all populated segments, with those that the device does not have.
+ * @nr_taken: Sum of &hmm_devmem_block.nr_taken.
+ * @nr_disabled: Sum of &hmm_devmem_block.nr_disabled.
  * @nr_absent: How many of those the device does not have.
- * @nr_idle: Populated areas without a page that is allocated or in a cache.
+ * @nr_idle: Populated segments without a page that is allocated or in a cache.
  * @nr_retired: Pages that were retired, in use or not, with or without struct page.
  * @nr_searched: How often a block was searched for a piece that it has not.
  * @nr_drained: How often the caches were emptied: because something was in them, or
  *	so that all CPUs see what has changed.
  * @nr_filled: How many per-CPU caches may have a page.
- * @bad: For each of @areas that is not populated, the bitmap that says which of its
+ * @bad: For each of @segments that is not populated, the bitmap that says which of its
  *	pages were retired; NULL if none was.
  * @pcp: Per-CPU caches of single pages.
  * @cpuhp: Link for CPU hotplug.
- * @areas: Populated areas; NULL where there are no struct pages (yet).
+ * @segments: Populated segments; NULL where there are no struct pages (yet).
  */
-struct hmm_devmem_alloc {
-	spinlock_t lock;	/* see above */
+struct hmm_devmem_pool {
+	spinlock_t blocks_lock;	/* see above */
 	int refused;
 	unsigned int block_order;
-	unsigned int area_shift;
-	unsigned int nr_areas;
+	unsigned int segment_shift;
+	unsigned int nr_segments;
 	unsigned long first;
 	unsigned long last;
 	unsigned long nr_pages;
@@ -137,8 +138,8 @@ struct hmm_devmem_alloc {
 	unsigned long free_orders;
 	struct list_head fresh;
 	unsigned long nr_total;
-	unsigned long nr_used;
-	unsigned long nr_lost;
+	unsigned long nr_taken;
+	unsigned long nr_disabled;
 	unsigned long nr_absent;
 	unsigned int nr_idle;
 	unsigned long nr_retired;
@@ -148,18 +149,18 @@ struct hmm_devmem_alloc {
 	struct hmm_devmem_pcp __percpu *pcp;
 	struct hlist_node cpuhp;
 	unsigned long **bad;
-	struct hmm_devmem_area *areas[] __counted_by(nr_areas);
+	struct hmm_devmem_pool_segment *segments[] __counted_by(nr_segments);
 };
 
 /**
- * struct hmm_devmem_alloc_stats - what an allocator has, in pages
- * @total: Pages in populated areas.
+ * struct hmm_devmem_pool_stats - what a pool has, in pages
+ * @total: Pages in populated segments.
  * @used: Pages that are allocated.
  * @cached: Free pages in per-CPU caches.
  * @free: Other free pages.
- * @retired: Pages that will not be handed out again, in populated areas or not.
+ * @retired: Pages that will not be handed out again, in populated segments or not.
  */
-struct hmm_devmem_alloc_stats {
+struct hmm_devmem_pool_stats {
 	unsigned long total;
 	unsigned long used;
 	unsigned long cached;
@@ -167,97 +168,97 @@ struct hmm_devmem_alloc_stats {
 	unsigned long retired;
 };
 
-struct hmm_devmem_alloc *hmm_devmem_alloc_create(unsigned long first,
-						 unsigned long nr_pages,
-						 unsigned int block_order,
-						 unsigned int area_shift);
-void hmm_devmem_alloc_clear(struct hmm_devmem_alloc *alloc);
-void hmm_devmem_alloc_destroy(struct hmm_devmem_alloc *alloc);
-int hmm_devmem_alloc_get(struct hmm_devmem_alloc *alloc, unsigned int order,
-			 unsigned long *pfn);
-unsigned int hmm_devmem_alloc_get_bulk(struct hmm_devmem_alloc *alloc,
-				       unsigned int nr, unsigned long *pfns);
-void hmm_devmem_alloc_put(struct hmm_devmem_alloc *alloc, unsigned long pfn,
+struct hmm_devmem_pool *hmm_devmem_pool_create(unsigned long first,
+					       unsigned long nr_pages,
+					       unsigned int block_order,
+					       unsigned int segment_shift);
+void hmm_devmem_pool_clear(struct hmm_devmem_pool *pool);
+void hmm_devmem_pool_destroy(struct hmm_devmem_pool *pool);
+int hmm_devmem_pool_alloc(struct hmm_devmem_pool *pool, unsigned int order,
+			  unsigned long *pfn);
+unsigned int hmm_devmem_pool_alloc_bulk(struct hmm_devmem_pool *pool,
+					unsigned int nr, unsigned long *pfns);
+void hmm_devmem_pool_free(struct hmm_devmem_pool *pool, unsigned long pfn,
 			  unsigned int order);
-void hmm_devmem_alloc_drain(struct hmm_devmem_alloc *alloc);
-void hmm_devmem_alloc_kill(struct hmm_devmem_alloc *alloc);
-bool hmm_devmem_alloc_freeze(struct hmm_devmem_alloc *alloc);
-void hmm_devmem_alloc_thaw(struct hmm_devmem_alloc *alloc);
-int hmm_devmem_alloc_refused(struct hmm_devmem_alloc *alloc);
-void hmm_devmem_alloc_retire(struct hmm_devmem_alloc *alloc, unsigned long pfn);
-void hmm_devmem_alloc_retire_range(struct hmm_devmem_alloc *alloc,
-				   unsigned long pfn, unsigned long end);
-int hmm_devmem_alloc_retire_new(struct hmm_devmem_alloc *alloc,
+void hmm_devmem_pool_drain(struct hmm_devmem_pool *pool);
+void hmm_devmem_pool_kill(struct hmm_devmem_pool *pool);
+bool hmm_devmem_pool_freeze(struct hmm_devmem_pool *pool);
+void hmm_devmem_pool_thaw(struct hmm_devmem_pool *pool);
+int hmm_devmem_pool_refused(struct hmm_devmem_pool *pool);
+void hmm_devmem_pool_retire(struct hmm_devmem_pool *pool, unsigned long pfn);
+void hmm_devmem_pool_retire_range(struct hmm_devmem_pool *pool,
+				  unsigned long pfn, unsigned long end);
+int hmm_devmem_pool_retire_new(struct hmm_devmem_pool *pool,
+			       unsigned long pfn);
+bool __hmm_devmem_pool_retired(struct hmm_devmem_pool *pool,
+			       unsigned long pfn);
+unsigned int hmm_devmem_pool_in_use(struct hmm_devmem_pool *pool,
+				    unsigned long *pfn, unsigned long end,
+				    unsigned long *pfns, unsigned int max);
+unsigned int hmm_devmem_pool_not_free(struct hmm_devmem_pool *pool,
+				      unsigned long *pfn, unsigned long end,
+				      unsigned long *pfns, unsigned int max);
+void hmm_devmem_pool_get_stats(struct hmm_devmem_pool *pool,
+			       struct hmm_devmem_pool_stats *stats);
+unsigned long hmm_devmem_pool_used(struct hmm_devmem_pool *pool);
+bool hmm_devmem_pool_any_used(struct hmm_devmem_pool *pool);
+unsigned int hmm_devmem_pool_idle_segments(struct hmm_devmem_pool *pool);
+unsigned long hmm_devmem_pool_segment_used(struct hmm_devmem_pool *pool,
+					   unsigned int idx);
+int hmm_devmem_pool_block_taken(struct hmm_devmem_pool *pool,
 				unsigned long pfn);
-bool __hmm_devmem_alloc_retired(struct hmm_devmem_alloc *alloc,
-				unsigned long pfn);
-unsigned int hmm_devmem_alloc_in_use(struct hmm_devmem_alloc *alloc,
-				     unsigned long *pfn, unsigned long end,
-				     unsigned long *pfns, unsigned int max);
-unsigned int hmm_devmem_alloc_not_free(struct hmm_devmem_alloc *alloc,
-				       unsigned long *pfn, unsigned long end,
-				       unsigned long *pfns, unsigned int max);
-void hmm_devmem_alloc_get_stats(struct hmm_devmem_alloc *alloc,
-				struct hmm_devmem_alloc_stats *stats);
-unsigned long hmm_devmem_alloc_used(struct hmm_devmem_alloc *alloc);
-bool hmm_devmem_alloc_any_used(struct hmm_devmem_alloc *alloc);
-unsigned int hmm_devmem_alloc_idle_areas(struct hmm_devmem_alloc *alloc);
-unsigned long hmm_devmem_alloc_area_used(struct hmm_devmem_alloc *alloc,
-					 unsigned int idx);
-int hmm_devmem_alloc_block_used(struct hmm_devmem_alloc *alloc,
-				unsigned long pfn);
-bool hmm_devmem_alloc_block_has_only(struct hmm_devmem_alloc *alloc,
-				     unsigned long pfn, unsigned int nr);
-bool hmm_devmem_alloc_has_block(struct hmm_devmem_alloc *alloc);
-bool hmm_devmem_alloc_has_page(struct hmm_devmem_alloc *alloc);
-int hmm_devmem_alloc_init(void);
+bool hmm_devmem_pool_block_has_only(struct hmm_devmem_pool *pool,
+				    unsigned long pfn, unsigned int nr);
+bool hmm_devmem_pool_has_block(struct hmm_devmem_pool *pool);
+bool hmm_devmem_pool_has_page(struct hmm_devmem_pool *pool);
+int hmm_devmem_pool_init(void);
 
 /* Was any page retired, that is, must never be allocated again? */
 static inline bool
-hmm_devmem_alloc_any_retired(const struct hmm_devmem_alloc *alloc)
+hmm_devmem_pool_any_retired(const struct hmm_devmem_pool *pool)
 {
-	return unlikely(READ_ONCE(alloc->nr_retired));
+	return unlikely(READ_ONCE(pool->nr_retired));
 }
 
 /* Was @pfn retired? */
-static inline bool hmm_devmem_alloc_retired(struct hmm_devmem_alloc *alloc,
-					    unsigned long pfn)
+static inline bool hmm_devmem_pool_retired(struct hmm_devmem_pool *pool,
+					   unsigned long pfn)
 {
-	return hmm_devmem_alloc_any_retired(alloc) &&
-	       __hmm_devmem_alloc_retired(alloc, pfn);
+	return hmm_devmem_pool_any_retired(pool) &&
+	       __hmm_devmem_pool_retired(pool, pfn);
 }
 
 /* block.c */
 
-unsigned int hmm_devmem_block_take_run(struct hmm_devmem_alloc *alloc,
+unsigned int hmm_devmem_block_take_run(struct hmm_devmem_pool *pool,
 				       unsigned int max, unsigned long *pfn);
-int hmm_devmem_block_take_order(struct hmm_devmem_alloc *alloc,
+int hmm_devmem_block_take_order(struct hmm_devmem_pool *pool,
 				unsigned int order, unsigned long *pfn);
-void hmm_devmem_block_put(struct hmm_devmem_alloc *alloc, unsigned long pfn,
+void hmm_devmem_block_put(struct hmm_devmem_pool *pool, unsigned long pfn,
 			  unsigned int order);
-void hmm_devmem_block_put_bulk(struct hmm_devmem_alloc *alloc,
+void hmm_devmem_block_put_bulk(struct hmm_devmem_pool *pool,
 			       const unsigned long *pfns, unsigned int nr);
-bool __hmm_devmem_block_set_live(struct hmm_devmem_alloc *alloc,
+bool __hmm_devmem_block_set_live(struct hmm_devmem_pool *pool,
 				 unsigned long pfn, unsigned int order,
 				 bool live);
-bool hmm_devmem_block_retire(struct hmm_devmem_alloc *alloc, unsigned long pfn);
-int hmm_devmem_alloc_reserve_bad(struct hmm_devmem_alloc *alloc,
-				 unsigned long pfn, gfp_t gfp);
-void hmm_devmem_area_free(struct hmm_devmem_area *area);
-int hmm_devmem_alloc_populate(struct hmm_devmem_alloc *alloc, unsigned int idx);
-int hmm_devmem_alloc_depopulate(struct hmm_devmem_alloc *alloc,
-				unsigned int idx);
+bool hmm_devmem_block_retire(struct hmm_devmem_pool *pool, unsigned long pfn);
+int hmm_devmem_pool_reserve_bad(struct hmm_devmem_pool *pool,
+				unsigned long pfn, gfp_t gfp);
+void hmm_devmem_pool_segment_free(struct hmm_devmem_pool_segment *segment);
+int hmm_devmem_pool_populate(struct hmm_devmem_pool *pool, unsigned int idx);
+int hmm_devmem_pool_depopulate(struct hmm_devmem_pool *pool,
+			       unsigned int idx);
 
 /*
  * Note that pages were allocated, or freed. In debug kernels, returns false if they
  * were allocated, or free, before.
  */
-static inline bool hmm_devmem_block_set_live(struct hmm_devmem_alloc *alloc,
+static inline bool hmm_devmem_block_set_live(struct hmm_devmem_pool *pool,
 					     unsigned long pfn,
 					     unsigned int order, bool live)
 {
 	return !IS_ENABLED(CONFIG_HMM_DEVMEM_DEBUG) ||
-	       __hmm_devmem_block_set_live(alloc, pfn, order, live);
+	       __hmm_devmem_block_set_live(pool, pfn, order, live);
 }
 
 /* stats.c */
@@ -330,7 +331,7 @@ static inline bool hmm_devmem_ops_managed(const struct hmm_devmem_ops *ops)
 
 static inline bool hmm_devmem_managed(const struct hmm_devmem *devmem)
 {
-	return devmem->alloc;
+	return devmem->pool;
 }
 
 /* Keep the driver from being removed; false if it was removed already. */
@@ -362,7 +363,7 @@ static inline void hmm_devmem_wait_for_intake(struct hmm_devmem *devmem)
 
 /*
  * Wait until hmm_devmem_alloc_folio() has made folios of all pages that it has taken
- * from the allocator. The caller has stopped allocation, so that it takes no more.
+ * from the pool. The caller has stopped allocation, so that it takes no more.
  */
 static inline void hmm_devmem_wait_for_handout(struct hmm_devmem *devmem)
 {
@@ -380,7 +381,7 @@ void hmm_devmem_release(struct kref *kref);
  * struct hmm_devmem_segment - a part of the range that has struct pages
  * @pagemap: The part of it that core knows.
  * @devmem: The device memory; the segment has a reference on &hmm_devmem.kref.
- * @idx: Its index in &hmm_devmem.segments, and in &hmm_devmem_alloc.areas.
+ * @idx: Its index in &hmm_devmem.segments, and in &hmm_devmem_pool.segments.
  * @idle: How often in a row it was found without a page in use.
  * @is_zombie: It has outlived its driver.
  * @first_busy: In a zombie: no page before this one is in use.

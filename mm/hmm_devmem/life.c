@@ -49,7 +49,7 @@ static void free_devmem(struct kref *kref)
 	struct hmm_devmem *devmem = container_of(kref, struct hmm_devmem, handles);
 
 	hmm_devmem_hold_destroy(devmem->hold);
-	hmm_devmem_alloc_destroy(devmem->alloc);
+	hmm_devmem_pool_destroy(devmem->pool);
 	free_percpu(devmem->stats);
 	percpu_free_rwsem(&devmem->handout);
 	percpu_free_rwsem(&devmem->intake);
@@ -99,8 +99,8 @@ void hmm_devmem_release(struct kref *kref)
 {
 	struct hmm_devmem *devmem = container_of(kref, struct hmm_devmem, kref);
 
-	/* The allocator itself stays until the last hmm_devmem_put(), and refuses. */
-	hmm_devmem_alloc_clear(devmem->alloc);
+	/* The pool itself stays until the last hmm_devmem_put(), and refuses. */
+	hmm_devmem_pool_clear(devmem->pool);
 	bitmap_free(devmem->ending);
 	devmem->ending = NULL;
 	kvfree(devmem->segments);

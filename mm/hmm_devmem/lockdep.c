@@ -37,11 +37,11 @@ static struct hmm_devmem * __init create_without_memory(void)
 	devmem->pfn_last = LOCKDEP_PFN + HMM_DEVMEM_BLOCK_NR;
 	if (hmm_devmem_segments_init(devmem, HMM_DEVMEM_LAZY))
 		goto err_put;
-	devmem->alloc = hmm_devmem_alloc_create(devmem->pfn_first,
-						HMM_DEVMEM_BLOCK_NR,
-						HMM_DEVMEM_BLOCK_ORDER,
-						HMM_DEVMEM_BLOCK_ORDER);
-	if (!devmem->alloc)
+	devmem->pool = hmm_devmem_pool_create(devmem->pfn_first,
+					      HMM_DEVMEM_BLOCK_NR,
+					      HMM_DEVMEM_BLOCK_ORDER,
+					      HMM_DEVMEM_BLOCK_ORDER);
+	if (!devmem->pool)
 		goto err_put;
 	return devmem;
 
@@ -77,7 +77,7 @@ static void __init take_in_order(struct hmm_devmem *devmem, struct mm_struct *mm
 	fs_reclaim_acquire(GFP_KERNEL);
 	lock_map_acquire(&__mmu_notifier_invalidate_range_start_map);
 	/* ... and both free pages. This allocation fails: there are no pages. */
-	WARN_ON_ONCE(!hmm_devmem_alloc_get(devmem->alloc, 0, &pfn));
+	WARN_ON_ONCE(!hmm_devmem_pool_alloc(devmem->pool, 0, &pfn));
 	take_mirror_lock();
 	lock_map_release(&__mmu_notifier_invalidate_range_start_map);
 	fs_reclaim_release(GFP_KERNEL);

@@ -246,14 +246,14 @@ static bool wants_to_grow(const struct range_walk *walk)
 	return walk->dir == HMM_DEVMEM_TO_DEVICE && !walk->full &&
 	       !walk->stunted && !walk->tries &&
 	       hmm_devmem_moves_blocks() && hmm_devmem_can_grow(walk->devmem) &&
-	       !hmm_devmem_alloc_has_block(walk->devmem->alloc);
+	       !hmm_devmem_pool_has_block(walk->devmem->pool);
 }
 
 /* If the device is full, do not collect: that could split huge pages in vain. */
 static bool device_is_full(const struct range_walk *walk)
 {
 	return !can_get_more(walk) &&
-	       !hmm_devmem_alloc_has_page(walk->devmem->alloc);
+	       !hmm_devmem_pool_has_page(walk->devmem->pool);
 }
 
 /*
@@ -355,7 +355,7 @@ static void range_note_own(struct range_walk *walk)
  */
 static int range_reclaim(struct range_walk *walk)
 {
-	struct hmm_devmem_alloc *alloc = walk->devmem->alloc;
+	struct hmm_devmem_pool *pool = walk->devmem->pool;
 	unsigned int tries = HMM_DEVMEM_RECLAIM_TRIES;
 	int ret;
 
@@ -364,7 +364,7 @@ static int range_reclaim(struct range_walk *walk)
 	walk->recount = true;
 	for (;;) {
 		ret = hmm_devmem_reclaim(walk->devmem, &walk->data, walk->own, !tries);
-		if (!ret || hmm_devmem_alloc_has_page(alloc))
+		if (!ret || hmm_devmem_pool_has_page(pool))
 			return 0;
 		if (ret != -EBUSY || !tries--)
 			return ret;
@@ -373,7 +373,7 @@ static int range_reclaim(struct range_walk *walk)
 				   TASK_KILLABLE);
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		ret = hmm_devmem_alloc_refused(alloc);
+		ret = hmm_devmem_pool_refused(pool);
 		if (ret)
 			return ret;
 	}
@@ -396,7 +396,7 @@ static int __get_more(struct range_walk *walk, enum range_pause why)
 	struct hmm_devmem *devmem = walk->devmem;
 	int ret;
 
-	ret = hmm_devmem_alloc_refused(devmem->alloc);
+	ret = hmm_devmem_pool_refused(devmem->pool);
 	if (ret)
 		return ret;
 	if (!walk->stunted && hmm_devmem_can_grow(devmem) &&
@@ -431,7 +431,7 @@ static int range_refused(const struct range_walk *walk)
 	if (READ_ONCE(devmem->dead) || percpu_ref_is_dying(&devmem->ref))
 		return -ENODEV;
 	return walk->dir == HMM_DEVMEM_TO_DEVICE ?
-	       hmm_devmem_alloc_refused(devmem->alloc) : 0;
+	       hmm_devmem_pool_refused(devmem->pool) : 0;
 }
 
 /* Keep removal from going on, and suspend, if it has to wait for this walk. */

@@ -50,7 +50,7 @@ static __always_inline void free_pages_of(struct hmm_devmem *devmem,
 	if (order)
 		hmm_devmem_count(devmem, HMM_DEVMEM_LARGE_GONE, 1UL << order);
 	/* From here on, the page can be allocated again. */
-	hmm_devmem_alloc_put(devmem->alloc, pfn, order);
+	hmm_devmem_pool_free(devmem->pool, pfn, order);
 }
 
 /*
@@ -199,7 +199,7 @@ static int pagemap_memory_failure(struct dev_pagemap *pagemap,
 	if (!hmm_devmem_managed(devmem))
 		return -EBUSY;
 	pfn = max(pfn, devmem->pfn_first);
-	hmm_devmem_alloc_retire_range(devmem->alloc, pfn, end);
+	hmm_devmem_pool_retire_range(devmem->pool, pfn, end);
 	/* The caller's reference to the pagemap keeps the struct pages. */
 	for (; pfn < end; pfn++)
 		if (!hmm_devmem_poison_page(devmem, pfn))

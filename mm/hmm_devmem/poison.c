@@ -7,7 +7,7 @@
  * DOC: Lost memory
  *
  * A device that finds out that it has lost the content of some of its memory
- * calls hmm_devmem_poison(). The pages are *retired*: the allocator never hands
+ * calls hmm_devmem_poison(). The pages are *retired*: the pool never hands
  * them out again. Where they are mapped, the mappings are replaced by markers, and
  * an access gives SIGBUS. Not by the entries that core has for its own lost memory:
  * those name a pfn, and processes can have them for longer than the pfn has a
@@ -15,7 +15,7 @@
  * affected.
  *
  * Memory can be lost while it has no struct page, and can lose its struct page
- * later: the allocator remembers it. A driver that knows of bad pages from the start
+ * later: the pool remembers it. A driver that knows of bad pages from the start
  * passes them when it adds the memory.
  *
  * If a folio cannot be split, because the kernel has other references to it, its page
@@ -244,9 +244,9 @@ void hmm_devmem_unmap_lost(struct hmm_devmem *devmem)
 	/* Removal cannot fail, so this allocation must not. */
 	pfns = kvmalloc_objs(*pfns, HMM_DEVMEM_BLOCK_NR, GFP_KERNEL | __GFP_NOFAIL);
 	scoped_guard(rwsem_read, &devmem->segments_lock) {
-		while ((nr = hmm_devmem_alloc_not_free(devmem->alloc, &pfn,
-						       devmem->pfn_last, pfns,
-						       HMM_DEVMEM_BLOCK_NR))) {
+		while ((nr = hmm_devmem_pool_not_free(devmem->pool, &pfn,
+						      devmem->pfn_last, pfns,
+						      HMM_DEVMEM_BLOCK_NR))) {
 			for (i = 0; i < nr; i++) {
 				lost += unmap_if_mapped(pfn_to_page(pfns[i]), &stays);
 				left += stays;
@@ -291,7 +291,7 @@ void hmm_devmem_poison(struct hmm_devmem *devmem, unsigned long pfn,
 	end = min(end, devmem->pfn_last);
 	pfn = max(pfn, devmem->pfn_first);
 	/* Retire first, since the pages can get their struct pages at any time. */
-	hmm_devmem_alloc_retire_range(devmem->alloc, pfn, end);
+	hmm_devmem_pool_retire_range(devmem->pool, pfn, end);
 	for (; pfn < end; pfn++) {
 		scoped_guard(rwsem_read, &devmem->segments_lock) {
 			if (hmm_devmem_segment_at(devmem, pfn))

@@ -52,7 +52,7 @@ static bool power_is_needed(struct hmm_devmem *devmem)
 	if (devmem->power_users)
 		return true;
 	/* No page is copied from a dead device, so it need not be on. */
-	return !READ_ONCE(devmem->dead) && hmm_devmem_alloc_any_used(devmem->alloc);
+	return !READ_ONCE(devmem->dead) && hmm_devmem_pool_any_used(devmem->pool);
 }
 
 static void power_work(struct work_struct *work)

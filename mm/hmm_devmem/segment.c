@@ -136,9 +136,9 @@ static unsigned long segment_count_references(struct hmm_devmem_segment *segment
  */
 unsigned long hmm_devmem_segment_busy(struct hmm_devmem_segment *segment)
 {
-	struct hmm_devmem_alloc *alloc = segment->devmem->alloc;
+	struct hmm_devmem_pool *pool = segment->devmem->pool;
 
-	return alloc ? hmm_devmem_alloc_area_used(alloc, segment->idx) :
+	return pool ? hmm_devmem_pool_segment_used(pool, segment->idx) :
 		       segment_count_references(segment);
 }
 
@@ -154,8 +154,8 @@ unsigned long hmm_devmem_segments_busy(struct hmm_devmem *devmem)
 	unsigned long busy = 0;
 	unsigned int i;
 
-	if (devmem->alloc)
-		hmm_devmem_alloc_drain(devmem->alloc);
+	if (devmem->pool)
+		hmm_devmem_pool_drain(devmem->pool);
 	guard(rwsem_read)(&devmem->segments_lock);
 	for (i = 0; i < devmem->nr_segments; i++)
 		if (devmem->segments[i])
@@ -350,8 +350,8 @@ static int segment_populate(struct hmm_devmem *devmem, unsigned int idx)
 	ret = segment_create(devmem, idx);
 	if (ret)
 		return ret;
-	if (devmem->alloc)
-		ret = hmm_devmem_alloc_populate(devmem->alloc, idx);
+	if (devmem->pool)
+		ret = hmm_devmem_pool_populate(devmem->pool, idx);
 	if (ret) {
 		segment_destroy(devmem->segments[idx]);
 		devmem->segments[idx] = NULL;
@@ -417,7 +417,7 @@ static int segments_try_grow(struct hmm_devmem *devmem, unsigned int before)
 	ret = ACQUIRE_ERR(rwsem_write_kill, &lock);
 	if (ret)
 		return ret;
-	ret = hmm_devmem_alloc_refused(devmem->alloc);
+	ret = hmm_devmem_pool_refused(devmem->pool);
 	if (ret)
 		return ret;
 	if (devmem->nr_populated > before)
@@ -500,7 +500,7 @@ static void segment_give_back(struct hmm_devmem *devmem, unsigned int idx)
 
 	scoped_guard(rwsem_write, &devmem->segments_lock) {
 		/* A page of the segment may have been allocated just now. */
-		if (hmm_devmem_alloc_depopulate(devmem->alloc, idx))
+		if (hmm_devmem_pool_depopulate(devmem->pool, idx))
 			return;
 		segment_unlink(segment);
 	}
@@ -515,7 +515,7 @@ static void segments_shrink(struct work_struct *work)
 	const bool now = xchg(&devmem->shrink_now, false);
 	unsigned int i;
 
-	hmm_devmem_alloc_drain(devmem->alloc);
+	hmm_devmem_pool_drain(devmem->pool);
 	for (i = 0; i < devmem->nr_segments; i++) {
 		if (segment_is_due(devmem, i, now))
 			segment_give_back(devmem, i);
@@ -541,7 +541,7 @@ static unsigned long segments_count(struct shrinker *shrinker,
 	const unsigned long bytes = sizeof(struct page) << devmem->segment_shift;
 	unsigned long nr;
 
-	nr = hmm_devmem_alloc_idle_areas(devmem->alloc) * PFN_UP(bytes);
+	nr = hmm_devmem_pool_idle_segments(devmem->pool) * PFN_UP(bytes);
 	return nr ?: SHRINK_EMPTY;
 }
 
@@ -608,8 +608,8 @@ static void zombie_forget_pages(struct hmm_devmem_segment *segment)
 	if (segment->devmem->type != MEMORY_DEVICE_PRIVATE)
 		return;
 	pfns = kvmalloc_objs(*pfns, HMM_DEVMEM_BLOCK_NR, GFP_KERNEL | __GFP_NOFAIL);
-	while ((nr = hmm_devmem_alloc_not_free(segment->devmem->alloc, &pfn, end,
-					       pfns, HMM_DEVMEM_BLOCK_NR))) {
+	while ((nr = hmm_devmem_pool_not_free(segment->devmem->pool, &pfn, end,
+					      pfns, HMM_DEVMEM_BLOCK_NR))) {
 		for (i = 0; i < nr; i++)
 			hmm_devmem_forget_page(pfn_to_page(pfns[i]));
 		cond_resched();
@@ -633,8 +633,8 @@ static void zombie_find_contexts(struct hmm_devmem_segment *segment)
 				     GFP_KERNEL | __GFP_NOFAIL);
 	pfns = kvmalloc_objs(*pfns, HMM_DEVMEM_BLOCK_NR, GFP_KERNEL | __GFP_NOFAIL);
 	/* Include lost pages: processes can still have them. */
-	while ((nr = hmm_devmem_alloc_not_free(segment->devmem->alloc, &pfn, end,
-					       pfns, HMM_DEVMEM_BLOCK_NR))) {
+	while ((nr = hmm_devmem_pool_not_free(segment->devmem->pool, &pfn, end,
+					      pfns, HMM_DEVMEM_BLOCK_NR))) {
 		for (i = 0; i < nr; i++) {
 			struct page *page = pfn_to_page(pfns[i]);
 
@@ -746,13 +746,13 @@ void hmm_devmem_segments_release(struct hmm_devmem *devmem)
 	/* First, because the shrinker starts the work that is cancelled next. */
 	shrinker_free(devmem->shrinker);
 	cancel_delayed_work_sync(&devmem->shrink_work);
-	if (devmem->alloc)
-		hmm_devmem_alloc_drain(devmem->alloc);
+	if (devmem->pool)
+		hmm_devmem_pool_drain(devmem->pool);
 	for (i = 0; i < devmem->nr_segments; i++)
 		if (devmem->segments[i])
 			zombies |= segment_release(devmem->segments[i]);
 	wait_var_event(&devmem->nr_ending, !atomic_read(&devmem->nr_ending));
-	if (zombies && devmem->alloc) {
+	if (zombies && devmem->pool) {
 		call_for_segments(devmem, zombie_forget_pages);
 		zombies_drop_contexts(devmem);
 	}
@@ -785,13 +785,13 @@ bool hmm_devmem_pfn_populated(struct hmm_devmem *devmem, unsigned long pfn)
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_pfn_populated);
 
-static int create_alloc(struct hmm_devmem *devmem)
+static int create_pool(struct hmm_devmem *devmem)
 {
-	devmem->alloc = hmm_devmem_alloc_create(devmem->pfn_first,
-						devmem->pfn_last - devmem->pfn_first,
-						HMM_DEVMEM_BLOCK_ORDER,
-						devmem->segment_shift);
-	if (!devmem->alloc)
+	devmem->pool = hmm_devmem_pool_create(devmem->pfn_first,
+					      devmem->pfn_last - devmem->pfn_first,
+					      HMM_DEVMEM_BLOCK_ORDER,
+					      devmem->segment_shift);
+	if (!devmem->pool)
 		return -ENOMEM;
 	if (!(devmem->flags & HMM_DEVMEM_RECLAIM))
 		return 0;
@@ -825,14 +825,14 @@ int hmm_devmem_segments_init(struct hmm_devmem *devmem, unsigned long flags)
 	if (!devmem->segments || !devmem->ending)
 		return -ENOMEM;
 	if (hmm_devmem_ops_managed(devmem->ops)) {
-		ret = create_alloc(devmem);
+		ret = create_pool(devmem);
 		if (ret)
 			return ret;
 	}
 	if (!(flags & HMM_DEVMEM_LAZY))
 		return segment_populate(devmem, 0);
-	/* The devmem of lockdep.c has no memory, and so no allocator yet. */
-	return devmem->alloc ? create_shrinker(devmem) : 0;
+	/* The devmem of lockdep.c has no memory, and so no pool yet. */
+	return devmem->pool ? create_shrinker(devmem) : 0;
 }
 
 /**

@@ -39,12 +39,12 @@ static int suspend_locked(struct hmm_devmem *devmem)
 	struct hmm_devmem_left left = { };
 	int ret = 0;
 
-	if (READ_ONCE(devmem->dead) || !hmm_devmem_alloc_freeze(devmem->alloc))
+	if (READ_ONCE(devmem->dead) || !hmm_devmem_pool_freeze(devmem->pool))
 		return -ENODEV;
 	hmm_devmem_wait_for_intake(devmem);
 	if (hmm_devmem_evict_all(devmem, true, &left)) {
 		ret = READ_ONCE(devmem->dead) ? -ENODEV : suspend_errno(&left);
-		hmm_devmem_alloc_thaw(devmem->alloc);
+		hmm_devmem_pool_thaw(devmem->pool);
 		dev_warn(devmem->device,
 			 "cannot be suspended: pages left: %lu busy, %lu without system memory, %lu not copied\n",
 			 left.busy, left.no_memory, left.not_copied);
@@ -119,7 +119,7 @@ void hmm_devmem_resume(struct hmm_devmem *devmem)
 		return;
 	scoped_guard(mutex, &devmem->suspend_lock) {
 		if (devmem->suspended)
-			hmm_devmem_alloc_thaw(devmem->alloc);
+			hmm_devmem_pool_thaw(devmem->pool);
 		devmem->suspended = false;
 	}
 	hmm_devmem_ref_put(devmem);

@@ -420,7 +420,7 @@ void hmm_devmem_txn_copy_start(struct hmm_devmem_txn *txn)
 /* Drop device pages that were retired since their allocation: they hold no data. */
 static noinline void txn_drop_retired(struct hmm_devmem_txn *txn)
 {
-	struct hmm_devmem_alloc *alloc = txn->devmem->alloc;
+	struct hmm_devmem_pool *pool = txn->devmem->pool;
 	const bool large = txn_dst_is_large(txn);
 	unsigned int i;
 
@@ -429,7 +429,7 @@ static noinline void txn_drop_retired(struct hmm_devmem_txn *txn)
 		unsigned long pfn = txn->dst[entry] >> MIGRATE_PFN_SHIFT;
 
 		if (txn->dst[entry] &&
-		    hmm_devmem_alloc_retired(alloc, pfn + (large ? i : 0)))
+		    hmm_devmem_pool_retired(pool, pfn + (large ? i : 0)))
 			txn_drop(txn, entry);
 	}
 	if (!large)
@@ -467,7 +467,7 @@ int hmm_devmem_txn_copy_wait(struct hmm_devmem_txn *txn)
 		hmm_devmem_count(devmem, HMM_DEVMEM_COPY_ERRORS,
 				 txn_drop_failed_runs(txn));
 	if (txn->copy.dir == HMM_DEVMEM_TO_DEVICE &&
-	    hmm_devmem_alloc_any_retired(devmem->alloc))
+	    hmm_devmem_pool_any_retired(devmem->pool))
 		txn_drop_retired(txn);
 	if (unlikely(txn->unmapped && !error))
 		return -EAGAIN;
@@ -671,7 +671,7 @@ static bool alloc_large_device_folio(struct hmm_devmem_txn *txn)
 				     TVA_PAGEFAULT, HMM_DEVMEM_BLOCK_ORDER))
 		return false;
 	if (hmm_devmem_should_fail(devmem, HMM_DEVMEM_FAIL_DEVICE_LARGE) ||
-	    hmm_devmem_alloc_get(devmem->alloc, HMM_DEVMEM_BLOCK_ORDER, &pfn))
+	    hmm_devmem_pool_alloc(devmem->pool, HMM_DEVMEM_BLOCK_ORDER, &pfn))
 		return false;
 	hmm_devmem_init_folio(devmem, pfn, HMM_DEVMEM_BLOCK_ORDER,
 			      txn->copy.context);
@@ -714,7 +714,7 @@ static void put_device_pages(struct hmm_devmem_txn *txn,
 			     const unsigned long *pfns, unsigned int nr)
 {
 	while (nr)
-		hmm_devmem_alloc_put(txn->devmem->alloc, pfns[--nr], 0);
+		hmm_devmem_pool_free(txn->devmem->pool, pfns[--nr], 0);
 }
 
 /**
@@ -736,7 +736,7 @@ void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn)
 	if (!wanted || (txn_is_compound(txn) && alloc_large_device_folio(txn)))
 		return;
 	got = hmm_devmem_should_fail(devmem, HMM_DEVMEM_FAIL_DEVICE) ? 0 :
-	      hmm_devmem_alloc_get_bulk(devmem->alloc, wanted, pfns);
+	      hmm_devmem_pool_alloc_bulk(devmem->pool, wanted, pfns);
 	txn->short_of_memory = got < wanted;
 	/*
 	 * Split a folio only if a part of it can move then. A large hole can be
@@ -824,7 +824,7 @@ static __always_inline bool can_go_to_ram(const struct hmm_devmem_txn *txn,
 		return false;
 	/* Peers have the same owner, so core collects their pages as well. */
 	return hmm_devmem_has_pfn(txn->devmem, pfn) &&
-	       !hmm_devmem_alloc_retired(txn->devmem->alloc, pfn);
+	       !hmm_devmem_pool_retired(txn->devmem->pool, pfn);
 }
 
 /* Can all pages of a window that was collected as one entry go to system memory? */
@@ -832,7 +832,7 @@ static bool txn_is_whole(const struct hmm_devmem_txn *txn)
 {
 	unsigned int i;
 
-	if (likely(!hmm_devmem_alloc_any_retired(txn->devmem->alloc)))
+	if (likely(!hmm_devmem_pool_any_retired(txn->devmem->pool)))
 		return can_go_to_ram(txn, 0, true);
 	for (i = 0; i < txn->nr; i++)
 		if (!can_go_to_ram(txn, i, true))

@@ -91,7 +91,7 @@ static void block_brought(struct hmm_devmem *devmem, unsigned long pfn,
 
 	/* Pages also leave a block by CPU faults, or because a process exits. */
 	if (hmm_devmem_hold_is_empty(devmem->hold, block) ||
-	    hmm_devmem_alloc_block_has_only(devmem->alloc, pfn, nr))
+	    hmm_devmem_pool_block_has_only(devmem->pool, pfn, nr))
 		hmm_devmem_hold_brought(devmem->hold, block, data);
 	else
 		hmm_devmem_hold_mark(devmem->hold, block);

@@ -276,7 +276,7 @@ static void *memremap_fails(struct dev_pagemap *pagemap, int nid)
 	return ERR_PTR(-ENOSPC);
 }
 
-static int populate_fails(struct hmm_devmem_alloc *alloc, unsigned int idx)
+static int populate_fails(struct hmm_devmem_pool *pool, unsigned int idx)
 {
 	return -ENOMEM;
 }
@@ -318,10 +318,10 @@ static void add_when_populate_fails_leaves_nothing(struct kunit *test)
 {
 	const unsigned long pfn = next_pfn(test);
 
-	kunit_activate_static_stub(test, hmm_devmem_alloc_populate,
+	kunit_activate_static_stub(test, hmm_devmem_pool_populate,
 				   populate_fails);
 	expect_add_error(test, &managed_ops, -ENOMEM);
-	kunit_deactivate_static_stub(test, hmm_devmem_alloc_populate);
+	kunit_deactivate_static_stub(test, hmm_devmem_pool_populate);
 	KUNIT_EXPECT_EQ(test, next_pfn(test), pfn);
 }
 
@@ -333,10 +333,10 @@ static void add_resource_when_core_fails_can_be_repeated(struct kunit *test)
 	kunit_activate_static_stub(test, hmm_devmem_memremap, memremap_fails);
 	expect_resource_error(test, *res, -ENOSPC);
 	kunit_deactivate_static_stub(test, hmm_devmem_memremap);
-	kunit_activate_static_stub(test, hmm_devmem_alloc_populate,
+	kunit_activate_static_stub(test, hmm_devmem_pool_populate,
 				   populate_fails);
 	expect_resource_error(test, *res, -ENOMEM);
-	kunit_deactivate_static_stub(test, hmm_devmem_alloc_populate);
+	kunit_deactivate_static_stub(test, hmm_devmem_pool_populate);
 
 	devmem = hmm_devmem_add_resource(&managed_ops, test_device(test), res);
 	KUNIT_EXPECT_NOT_ERR_OR_NULL(test, devmem);
@@ -493,7 +493,7 @@ static const struct hmm_devmem_desc bad_pages_desc = {
 static void add_with_bad_pages_hands_out_others(struct kunit *test)
 {
 	struct hmm_devmem_desc desc = bad_pages_desc;
-	struct hmm_devmem_alloc_stats stats;
+	struct hmm_devmem_pool_stats stats;
 	struct folio *folio, **folios;
 	struct hmm_devmem *devmem;
 	unsigned int lazy;
@@ -515,7 +515,7 @@ static void add_with_bad_pages_hands_out_others(struct kunit *test)
 			folios[nr] = folio;
 		}
 		KUNIT_EXPECT_EQ(test, nr, (DESC_SIZE >> PAGE_SHIFT) - 4);
-		hmm_devmem_alloc_get_stats(devmem->alloc, &stats);
+		hmm_devmem_pool_get_stats(devmem->pool, &stats);
 		KUNIT_EXPECT_EQ(test, stats.retired, 4);
 		while (nr--)
 			release(folios[nr]);

@@ -199,7 +199,7 @@ static void every_page_can_be_had(struct kunit *test)
 		folio->page.zone_device_data = NULL;
 		free_folio(folio);
 	}
-	KUNIT_EXPECT_EQ(test, hmm_devmem_alloc_used(devmem->alloc), 0);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_pool_used(devmem->pool), 0);
 	hmm_devmem_remove(devmem);
 }
 
@@ -473,10 +473,10 @@ static void shrinker_gives_empty_segments_back(struct kunit *test)
 
 	free_folio(folio);
 	/* count_objects() does not empty the cache that the page is in. */
-	drained = atomic_long_read(&devmem->alloc->nr_drained);
+	drained = atomic_long_read(&devmem->pool->nr_drained);
 	KUNIT_EXPECT_EQ(test, SHRINK_EMPTY, shrinker->count_objects(shrinker, &sc));
-	KUNIT_EXPECT_EQ(test, drained, atomic_long_read(&devmem->alloc->nr_drained));
-	hmm_devmem_alloc_drain(devmem->alloc);
+	KUNIT_EXPECT_EQ(test, drained, atomic_long_read(&devmem->pool->nr_drained));
+	hmm_devmem_pool_drain(devmem->pool);
 	KUNIT_EXPECT_EQ(test, per_segment, shrinker->count_objects(shrinker, &sc));
 	shrinker->scan_objects(shrinker, &sc);
 	flush_delayed_work(&devmem->shrink_work);
@@ -491,7 +491,7 @@ static void *memremap_fails(struct dev_pagemap *pagemap, int nid)
 	return ERR_PTR(-ENOSPC);
 }
 
-static int populate_fails(struct hmm_devmem_alloc *alloc, unsigned int idx)
+static int populate_fails(struct hmm_devmem_pool *pool, unsigned int idx)
 {
 	return -ENOMEM;
 }
@@ -543,13 +543,13 @@ static void alloc_when_populate_fails_returns_null(struct kunit *test)
 	struct folio **folios;
 	unsigned long nr;
 
-	kunit_activate_static_stub(test, hmm_devmem_alloc_populate,
+	kunit_activate_static_stub(test, hmm_devmem_pool_populate,
 				   populate_fails);
 	expect_no_folio(test, devmem);
 	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 0);
 	KUNIT_EXPECT_FALSE(test, hmm_devmem_pfn_populated(devmem, devmem->pfn_first));
 	KUNIT_EXPECT_FALSE(test, has_pagemap(devmem->pfn_first));
-	kunit_deactivate_static_stub(test, hmm_devmem_alloc_populate);
+	kunit_deactivate_static_stub(test, hmm_devmem_pool_populate);
 
 	nr = take_all_blocks(test, devmem, &folios);
 	KUNIT_EXPECT_EQ(test, nr, TEST_SIZE / BLOCK_BYTES);
@@ -590,11 +590,11 @@ static void remove_after_failing_to_grow_gives_range_back(struct kunit *test)
 	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
 	const u64 start = devmem->resource->start;
 
-	kunit_activate_static_stub(test, hmm_devmem_alloc_populate,
+	kunit_activate_static_stub(test, hmm_devmem_pool_populate,
 				   populate_fails);
 	expect_no_folio(test, devmem);
 	hmm_devmem_remove(devmem);
-	kunit_deactivate_static_stub(test, hmm_devmem_alloc_populate);
+	kunit_deactivate_static_stub(test, hmm_devmem_pool_populate);
 
 	devmem = add_lazy(test, TEST_SIZE);
 	KUNIT_EXPECT_EQ(test, devmem->resource->start, start);

@@ -673,14 +673,14 @@ static void fault_on_part_of_large_folio_is_served_at_once(struct kunit *test)
 static void poison_of_many_pages_drains_caches_once(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add(test, &copying_ops, TEST_SIZE);
-	struct hmm_devmem_alloc_stats stats;
+	struct hmm_devmem_pool_stats stats;
 	long drained;
 
-	drained = atomic_long_read(&devmem->alloc->nr_drained);
+	drained = atomic_long_read(&devmem->pool->nr_drained);
 	hmm_devmem_poison(devmem, devmem->pfn_first, HMM_DEVMEM_BLOCK_NR);
 	KUNIT_EXPECT_EQ(test, drained + 1,
-			atomic_long_read(&devmem->alloc->nr_drained));
-	hmm_devmem_alloc_get_stats(devmem->alloc, &stats);
+			atomic_long_read(&devmem->pool->nr_drained));
+	hmm_devmem_pool_get_stats(devmem->pool, &stats);
 	KUNIT_EXPECT_EQ(test, stats.retired, HMM_DEVMEM_BLOCK_NR);
 	hmm_devmem_remove(devmem);
 }
@@ -701,7 +701,7 @@ static void fault_beside_lost_page_after_pmd_split(struct kunit *test)
 	addr = map_on_device(test, devmem, 1);
 	folio = pfn_folio(devmem->pfn_first);
 	KUNIT_ASSERT_EQ(test, folio_order(folio), HMM_DEVMEM_BLOCK_ORDER);
-	hmm_devmem_alloc_retire(devmem->alloc, devmem->pfn_first);
+	hmm_devmem_pool_retire(devmem->pool, devmem->pfn_first);
 
 	mmap_read_lock(current->mm);
 	vma = find_vma(current->mm, addr);
@@ -749,7 +749,7 @@ static void remove_is_undone_by_no_resume(struct kunit *test)
 			KUNIT_EXPECT_EQ(test, 0, hmm_devmem_suspend(devmem));
 		hmm_devmem_remove(devmem);
 		KUNIT_EXPECT_EQ(test, suspend_in_kill, suspended ? 0 : -ENODEV);
-		KUNIT_EXPECT_EQ(test, devmem->alloc->refused, -ENODEV);
+		KUNIT_EXPECT_EQ(test, devmem->pool->refused, -ENODEV);
 	}
 	expect_events(test, "kk");
 }
@@ -763,7 +763,7 @@ static int copy_until_removed(struct hmm_devmem *devmem, struct hmm_devmem_copy 
 	if (xchg(&suspend_copies, true))
 		return -EIO;
 	queue_work(system_dfl_wq, &suspend_remover.work);
-	while (READ_ONCE(devmem->alloc->refused) != -ENODEV)
+	while (READ_ONCE(devmem->pool->refused) != -ENODEV)
 		msleep(20);
 	return -EIO;
 }
@@ -787,10 +787,10 @@ static void remove_is_undone_by_no_suspend_that_fails(struct kunit *test)
 	suspend_remover = (struct remover) { .devmem = devmem };
 	INIT_WORK(&suspend_remover.work, remover_work);
 	KUNIT_EXPECT_EQ(test, hmm_devmem_suspend(devmem), -EIO);
-	KUNIT_EXPECT_EQ(test, devmem->alloc->refused, -ENODEV);
+	KUNIT_EXPECT_EQ(test, devmem->pool->refused, -ENODEV);
 	flush_work(&suspend_remover.work);
 	expect_events(test, "c");
-	KUNIT_EXPECT_EQ(test, devmem->alloc->refused, -ENODEV);
+	KUNIT_EXPECT_EQ(test, devmem->pool->refused, -ENODEV);
 }
 
 /* Walks that removal waits for */

@@ -103,7 +103,7 @@ static void large_hole_gets_the_small_pages_that_there_are(struct kunit *test)
 }
 
 /* Struct pages are created, but as if other tasks had taken all their pages. */
-static int populate_for_others(struct hmm_devmem_alloc *alloc, unsigned int idx)
+static int populate_for_others(struct hmm_devmem_pool *pool, unsigned int idx)
 {
 	return 0;
 }
@@ -113,11 +113,11 @@ static void alloc_folio_gives_up_if_others_are_faster(struct kunit *test)
 	struct hmm_devmem *devmem = add_flags(test, &copying_ops, 12 * SEGMENT_SIZE,
 					      HMM_DEVMEM_LAZY);
 
-	kunit_activate_static_stub(test, hmm_devmem_alloc_populate,
+	kunit_activate_static_stub(test, hmm_devmem_pool_populate,
 				   populate_for_others);
 	KUNIT_EXPECT_NULL(test, hmm_devmem_alloc_folio(devmem, 0, NULL));
 	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 8);
-	kunit_deactivate_static_stub(test, hmm_devmem_alloc_populate);
+	kunit_deactivate_static_stub(test, hmm_devmem_pool_populate);
 	hmm_devmem_remove(devmem);
 }
 
@@ -235,7 +235,7 @@ static long call_remove(struct caller *caller)
 	return 0;
 }
 
-/* A page that was just taken from the allocator does not look like one in use yet. */
+/* A page that was just taken from the pool does not look like one in use yet. */
 static void remove_waits_for_alloc_folio(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add(test, &copying_ops, TEST_SIZE);

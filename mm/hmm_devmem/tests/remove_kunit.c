@@ -390,8 +390,8 @@ static void zombie_leaves_nothing_in_caches(struct kunit *test)
 	hmm_devmem_remove(devmem);
 	release(folio);
 	wait_for_regions(test, fixture->nr_regions);
-	hmm_devmem_alloc_drain(devmem->alloc);
-	KUNIT_EXPECT_EQ(test, hmm_devmem_alloc_used(devmem->alloc), 0);
+	hmm_devmem_pool_drain(devmem->pool);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_pool_used(devmem->pool), 0);
 }
 
 static void add_beside_zombie_works(struct kunit *test)

@@ -292,7 +292,7 @@ static uint32_t log2_of(uint32_t value)
 	return 31 - __builtin_clz(value);
 }
 
-/* As the allocator: the block with the least free pages, by powers of two. */
+/* As the pool: the block with the least free pages, by powers of two. */
 static uint32_t block_with_room(const struct device *device)
 {
 	uint32_t block, best = NONE, order, best_order = NONE;

@@ -311,7 +311,7 @@ TEST_F(nth, plug_with_bad_pages)
 	int ret;
 
 	ASSERT_EQ(0, device_unplug(self->ctl));
-	ASSERT_TRUE(only_function("hmm_devmem_alloc_retire_new"));
+	ASSERT_TRUE(only_function("hmm_devmem_pool_retire_new"));
 	lines = iomem_lines();
 	do {
 		sweep_arm(&self->sweep);

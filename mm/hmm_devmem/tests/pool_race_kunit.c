@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit suite hmm_devmem_alloc_race: the allocator for device pages used from
+ * KUnit suite hmm_devmem_pool_race: the pool of device pages used from
  * several CPUs, contexts and threads at once.
  */
 
@@ -20,13 +20,13 @@
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
 
-#include "alloc_test.h"
+#include "pool_test.h"
 #include "wait_test.h"
 
 /* Other CPUs and contexts */
 
 struct remote {
-	struct hmm_devmem_alloc *alloc;
+	struct hmm_devmem_pool *pool;
 	unsigned long pfns[200];
 	unsigned int nr;
 };
@@ -36,7 +36,7 @@ static long remote_get(void *data)
 	struct remote *remote = data;
 
 	while (remote->nr < ARRAY_SIZE(remote->pfns) &&
-	       !hmm_devmem_alloc_get(remote->alloc, 0, &remote->pfns[remote->nr]))
+	       !hmm_devmem_pool_alloc(remote->pool, 0, &remote->pfns[remote->nr]))
 		remote->nr++;
 	return remote->nr;
 }
@@ -46,7 +46,7 @@ static long remote_put(void *data)
 	struct remote *remote = data;
 
 	while (remote->nr)
-		hmm_devmem_alloc_put(remote->alloc, remote->pfns[--remote->nr], 0);
+		hmm_devmem_pool_free(remote->pool, remote->pfns[--remote->nr], 0);
 	return 0;
 }
 
@@ -60,20 +60,20 @@ static void put_on_other_cpu_frees(struct kunit *test)
 	if (other >= nr_cpu_ids)
 		kunit_skip(test, "needs two CPUs");
 
-	remote->alloc = create_blocks(test, 1);
+	remote->pool = create_blocks(test, 1);
 	for (round = 0; round < 50; round++) {
 		KUNIT_ASSERT_EQ(test, work_on_cpu(first, remote_get, remote),
 				ARRAY_SIZE(remote->pfns));
 		work_on_cpu(other, remote_put, remote);
-		KUNIT_ASSERT_EQ(test, 0, hmm_devmem_alloc_used(remote->alloc));
+		KUNIT_ASSERT_EQ(test, 0, hmm_devmem_pool_used(remote->pool));
 	}
-	KUNIT_EXPECT_EQ(test, count_blocks(remote->alloc), 1);
+	KUNIT_EXPECT_EQ(test, count_blocks(remote->pool), 1);
 }
 
 struct putter {
 	struct work_struct work;
 	struct completion ready;
-	struct hmm_devmem_alloc *alloc;
+	struct hmm_devmem_pool *pool;
 	unsigned long pfn;
 	unsigned int nr;
 	bool go;
@@ -89,7 +89,7 @@ static void putter_work(struct work_struct *work)
 	while (!READ_ONCE(putter->go))
 		cpu_relax();
 	while (putter->nr < 512) {
-		hmm_devmem_alloc_put(putter->alloc, putter->pfn + putter->nr, 0);
+		hmm_devmem_pool_free(putter->pool, putter->pfn + putter->nr, 0);
 		WRITE_ONCE(putter->nr, putter->nr + 1);
 	}
 }
@@ -113,13 +113,13 @@ static unsigned int put_contended(struct putter *putter)
 	other = cpumask_any_but(cpu_online_mask, smp_processor_id());
 	queue_work_on(other, system_percpu_wq, &putter->work);
 	wait_for_completion(&putter->ready);
-	spin_lock_irqsave(&putter->alloc->lock, flags);
+	spin_lock_irqsave(&putter->pool->blocks_lock, flags);
 	WRITE_ONCE(putter->go, true);
 	for (i = 0; i < 500 && READ_ONCE(putter->nr) < 127; i++)
 		mdelay(1);
 	mdelay(5);
 	nr = READ_ONCE(putter->nr);
-	spin_unlock_irqrestore(&putter->alloc->lock, flags);
+	spin_unlock_irqrestore(&putter->pool->blocks_lock, flags);
 	migrate_enable();
 
 	flush_work(&putter->work);
@@ -139,16 +139,16 @@ static void put_contended_waits_when_cache_is_full(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, putter);
 	if (num_online_cpus() < 2)
 		kunit_skip(test, "needs two CPUs");
-	putter->alloc = create_blocks(test, 1);
+	putter->pool = create_blocks(test, 1);
 	init_completion(&putter->ready);
 	INIT_WORK(&putter->work, putter_work);
 	do {
-		putter->pfn = get(test, putter->alloc, 9);
+		putter->pfn = get(test, putter->pool, 9);
 		nr = put_contended(putter);
-		KUNIT_EXPECT_EQ(test, 0, hmm_devmem_alloc_used(putter->alloc));
+		KUNIT_EXPECT_EQ(test, 0, hmm_devmem_pool_used(putter->pool));
 	} while (nr < 127 && time_before(jiffies, end));
 	KUNIT_EXPECT_EQ(test, nr, 127);
-	KUNIT_EXPECT_EQ(test, count_blocks(putter->alloc), 1);
+	KUNIT_EXPECT_EQ(test, count_blocks(putter->pool), 1);
 }
 
 #ifdef CONFIG_HOTPLUG_CPU
@@ -166,22 +166,22 @@ static void cpu_offline_empties_its_cache(struct kunit *test)
 	if (num_online_cpus() < 2)
 		kunit_skip(test, "needs two CPUs");
 
-	remote->alloc = create_blocks(test, 1);
+	remote->pool = create_blocks(test, 1);
 	work_on_cpu(cpu, remote_get, remote);
 	work_on_cpu(cpu, remote_put, remote);
-	KUNIT_ASSERT_GT(test, get_stats(remote->alloc).cached, 0);
+	KUNIT_ASSERT_GT(test, get_stats(remote->pool).cached, 0);
 
 	KUNIT_ASSERT_EQ(test, 0, remove_cpu(cpu));
 	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, add_cpu_action,
 							   (void *)cpu));
-	KUNIT_EXPECT_EQ(test, 0, get_stats(remote->alloc).cached);
-	KUNIT_EXPECT_EQ(test, 512, get_stats(remote->alloc).free);
+	KUNIT_EXPECT_EQ(test, 0, get_stats(remote->pool).cached);
+	KUNIT_EXPECT_EQ(test, 512, get_stats(remote->pool).free);
 }
 #endif
 
-/* Which pages have an owner, for all threads and contexts that use an allocator. */
+/* Which pages have an owner, for all threads and contexts that use a pool. */
 struct owners {
-	struct hmm_devmem_alloc *alloc;
+	struct hmm_devmem_pool *pool;
 	atomic_t *owned;
 };
 
@@ -190,7 +190,7 @@ static struct owners *create_owners(struct kunit *test, unsigned int nr_blocks)
 	struct owners *owners = kunit_kzalloc(test, sizeof(*owners), GFP_KERNEL);
 
 	KUNIT_ASSERT_NOT_NULL(test, owners);
-	owners->alloc = create_blocks(test, nr_blocks);
+	owners->pool = create_blocks(test, nr_blocks);
 	owners->owned = kunit_kcalloc(test, nr_blocks << 9,
 				      sizeof(*owners->owned), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, owners->owned);
@@ -214,7 +214,7 @@ static bool own_and_put(struct owners *owners, unsigned long pfn,
 
 	for (i = 0; i < 1U << order; i++)
 		mine += atomic_xchg(&owners->owned[pfn - TEST_BASE + i], 0);
-	hmm_devmem_alloc_put(owners->alloc, pfn, order);
+	hmm_devmem_pool_free(owners->pool, pfn, order);
 	return mine == 1U << order;
 }
 
@@ -223,9 +223,9 @@ static bool get_and_put(struct owners *owners)
 	unsigned long single, piece, bulk[3];
 	bool ok;
 
-	if (hmm_devmem_alloc_get(owners->alloc, 0, &single) ||
-	    hmm_devmem_alloc_get(owners->alloc, 3, &piece) ||
-	    hmm_devmem_alloc_get_bulk(owners->alloc, 3, bulk) != 3)
+	if (hmm_devmem_pool_alloc(owners->pool, 0, &single) ||
+	    hmm_devmem_pool_alloc(owners->pool, 3, &piece) ||
+	    hmm_devmem_pool_alloc_bulk(owners->pool, 3, bulk) != 3)
 		return false;
 
 	ok = own(owners, single, 0);
@@ -301,12 +301,12 @@ static void get_and_put_in_any_context_works(struct kunit *test)
 	flush_work(&contexts->work);
 
 	KUNIT_EXPECT_EQ(test, atomic_read(&contexts->failed), 0);
-	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_alloc_used(contexts->owners->alloc));
-	KUNIT_EXPECT_EQ(test, count_blocks(contexts->owners->alloc), TEST_BLOCKS);
+	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_pool_used(contexts->owners->pool));
+	KUNIT_EXPECT_EQ(test, count_blocks(contexts->owners->pool), TEST_BLOCKS);
 }
 
 struct drainer {
-	struct hmm_devmem_alloc *alloc;
+	struct hmm_devmem_pool *pool;
 	struct hrtimer timer;
 };
 
@@ -314,7 +314,7 @@ static enum hrtimer_restart drainer_timer(struct hrtimer *timer)
 {
 	struct drainer *drainer = container_of(timer, struct drainer, timer);
 
-	hmm_devmem_alloc_drain(drainer->alloc);
+	hmm_devmem_pool_drain(drainer->pool);
 	hrtimer_forward_now(timer, us_to_ktime(20));
 	return HRTIMER_RESTART;
 }
@@ -328,23 +328,23 @@ static void page_in_use_is_seen_while_caches_are_drained(struct kunit *test)
 
 	drainer = kunit_kzalloc(test, sizeof(*drainer), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, drainer);
-	drainer->alloc = create_owners(test, TEST_BLOCKS)->alloc;
-	KUNIT_ASSERT_EQ(test, 0, hmm_devmem_alloc_get(drainer->alloc, 0, &held));
+	drainer->pool = create_owners(test, TEST_BLOCKS)->pool;
+	KUNIT_ASSERT_EQ(test, 0, hmm_devmem_pool_alloc(drainer->pool, 0, &held));
 	hrtimer_setup(&drainer->timer, drainer_timer, CLOCK_MONOTONIC,
 		      HRTIMER_MODE_REL);
 	hrtimer_start(&drainer->timer, us_to_ktime(20), HRTIMER_MODE_REL);
 	for (i = 0; i < 200000; i++) {
-		failed += !!hmm_devmem_alloc_get(drainer->alloc, 0, &pfn);
-		hmm_devmem_alloc_put(drainer->alloc, pfn, 0);
-		unseen += !hmm_devmem_alloc_any_used(drainer->alloc);
+		failed += !!hmm_devmem_pool_alloc(drainer->pool, 0, &pfn);
+		hmm_devmem_pool_free(drainer->pool, pfn, 0);
+		unseen += !hmm_devmem_pool_any_used(drainer->pool);
 		cond_resched();
 	}
 	hrtimer_cancel(&drainer->timer);
-	hmm_devmem_alloc_put(drainer->alloc, held, 0);
+	hmm_devmem_pool_free(drainer->pool, held, 0);
 
 	KUNIT_EXPECT_EQ(test, failed, 0);
 	KUNIT_EXPECT_EQ(test, unseen, 0);
-	KUNIT_EXPECT_FALSE(test, hmm_devmem_alloc_any_used(drainer->alloc));
+	KUNIT_EXPECT_FALSE(test, hmm_devmem_pool_any_used(drainer->pool));
 }
 
 /* Many at once */
@@ -353,10 +353,10 @@ static void page_in_use_is_seen_while_caches_are_drained(struct kunit *test)
 #define TEST_HELD	64
 
 /**
- * struct crowd - threads that use one allocator
- * @owners: the allocator, and which of its pages have an owner
- * @killing: hmm_devmem_alloc_kill() was called
- * @killed: hmm_devmem_alloc_kill() has returned
+ * struct crowd - threads that use one Pool
+ * @owners: the pool, and which of its pages have an owner
+ * @killing: hmm_devmem_pool_kill() was called
+ * @killed: hmm_devmem_pool_kill() has returned
  * @nr_retired: length of @retired
  * @retired: when each page was retired, 1 for the first; 0 if not yet
  * @calls: allocations that succeeded
@@ -432,8 +432,8 @@ static void member_get(struct member *member)
 	nr_retired = smp_load_acquire(&crowd->nr_retired);
 
 	if (which < ARRAY_SIZE(orders)) {
-		ret = hmm_devmem_alloc_get(crowd->owners->alloc, orders[which],
-					   &pfns[0]);
+		ret = hmm_devmem_pool_alloc(crowd->owners->pool, orders[which],
+					    &pfns[0]);
 		if (!ret)
 			member_took(member, pfns[0], orders[which], dead,
 				    nr_retired);
@@ -442,7 +442,7 @@ static void member_get(struct member *member)
 			atomic_inc(&crowd->wrong);
 		return;
 	}
-	nr = hmm_devmem_alloc_get_bulk(crowd->owners->alloc, room, pfns);
+	nr = hmm_devmem_pool_alloc_bulk(crowd->owners->pool, room, pfns);
 	for (i = 0; i < nr; i++)
 		member_took(member, pfns[i], 0, dead, nr_retired);
 }
@@ -506,7 +506,7 @@ static void stop_crowd(struct kunit *test, struct crowd *crowd,
 		kunit_release_action(test, stop_action, tasks[i]);
 	KUNIT_EXPECT_EQ(test, atomic_read(&crowd->taken), 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&crowd->wrong), 0);
-	KUNIT_EXPECT_EQ(test, hmm_devmem_alloc_used(crowd->owners->alloc), 0);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_pool_used(crowd->owners->pool), 0);
 }
 
 /* Let the threads run until @calls allocations have succeeded. */
@@ -524,7 +524,7 @@ static void concurrent_users_never_share_a_page(struct kunit *test)
 	start_crowd(test, crowd, tasks);
 	wait_for_calls(crowd, 50000);
 	stop_crowd(test, crowd, tasks);
-	KUNIT_EXPECT_EQ(test, count_blocks(crowd->owners->alloc), TEST_BLOCKS);
+	KUNIT_EXPECT_EQ(test, count_blocks(crowd->owners->pool), TEST_BLOCKS);
 }
 
 /* One block, so that pages have to be fetched from other CPUs' caches. */
@@ -536,7 +536,7 @@ static void concurrent_users_of_one_block_never_share_a_page(struct kunit *test)
 	start_crowd(test, crowd, tasks);
 	wait_for_calls(crowd, 50000);
 	stop_crowd(test, crowd, tasks);
-	KUNIT_EXPECT_EQ(test, count_blocks(crowd->owners->alloc), 1);
+	KUNIT_EXPECT_EQ(test, count_blocks(crowd->owners->pool), 1);
 }
 
 static void kill_with_concurrent_users_lets_none_succeed(struct kunit *test)
@@ -550,7 +550,7 @@ static void kill_with_concurrent_users_lets_none_succeed(struct kunit *test)
 		start_crowd(test, crowd, tasks);
 		wait_for_calls(crowd, 1000);
 		WRITE_ONCE(crowd->killing, true);
-		hmm_devmem_alloc_kill(crowd->owners->alloc);
+		hmm_devmem_pool_kill(crowd->owners->pool);
 		/* Pairs with member_get(). */
 		smp_store_release(&crowd->killed, true);
 		msleep(20);
@@ -560,12 +560,12 @@ static void kill_with_concurrent_users_lets_none_succeed(struct kunit *test)
 }
 
 /**
- * struct freezer - a thread that freezes and thaws an allocator again and again
- * @alloc: the allocator
+ * struct freezer - a thread that freezes and thaws a pool again and again
+ * @pool: the pool
  * @rounds: how often it did both
  */
 struct freezer {
-	struct hmm_devmem_alloc *alloc;
+	struct hmm_devmem_pool *pool;
 	unsigned long rounds;
 };
 
@@ -574,8 +574,8 @@ static int freezer_thread(void *data)
 	struct freezer *freezer = data;
 
 	while (!kthread_should_stop()) {
-		hmm_devmem_alloc_freeze(freezer->alloc);
-		hmm_devmem_alloc_thaw(freezer->alloc);
+		hmm_devmem_pool_freeze(freezer->pool);
+		hmm_devmem_pool_thaw(freezer->pool);
 		WRITE_ONCE(freezer->rounds, freezer->rounds + 1);
 		cond_resched();
 	}
@@ -600,18 +600,18 @@ static void kill_while_freezing_and_thawing_is_for_good(struct kunit *test)
 	unsigned long pfn;
 
 	KUNIT_ASSERT_NOT_NULL(test, freezer);
-	freezer->alloc = create_blocks(test, 1);
+	freezer->pool = create_blocks(test, 1);
 	task = kthread_run(freezer_thread, freezer, "hmm_devmem/freezer");
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
 	KUNIT_ASSERT_EQ(test, 0,
 			kunit_add_action_or_reset(test, stop_action, task));
 	for (round = 0; round < 2000; round++) {
-		hmm_devmem_alloc_kill(freezer->alloc);
+		hmm_devmem_pool_kill(freezer->pool);
 		wait_for_freezer(freezer);
-		undone += hmm_devmem_alloc_get(freezer->alloc, 0, &pfn) != -ENODEV;
+		undone += hmm_devmem_pool_alloc(freezer->pool, 0, &pfn) != -ENODEV;
 		/* Undo the kill, which only a test can do. */
-		scoped_guard(spinlock_irqsave, &freezer->alloc->lock)
-			WRITE_ONCE(freezer->alloc->refused, 0);
+		scoped_guard(spinlock_irqsave, &freezer->pool->blocks_lock)
+			WRITE_ONCE(freezer->pool->refused, 0);
 		wait_for_freezer(freezer);
 	}
 	kunit_release_action(test, stop_action, task);
@@ -632,7 +632,7 @@ static void retire_with_concurrent_users_holds(struct kunit *test)
 		at = random_below(&rnd, TEST_BLOCKS * 512);
 		if (crowd->retired[at])
 			continue;
-		hmm_devmem_alloc_retire(crowd->owners->alloc, TEST_BASE + at);
+		hmm_devmem_pool_retire(crowd->owners->pool, TEST_BASE + at);
 		WRITE_ONCE(crowd->retired[at], i);
 		/* Pairs with member_get(). */
 		smp_store_release(&crowd->nr_retired, i);
@@ -643,7 +643,7 @@ static void retire_with_concurrent_users_holds(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, atomic_read(&crowd->revived), 0);
 }
 
-static struct kunit_case alloc_race_cases[] = {
+static struct kunit_case pool_race_cases[] = {
 	KUNIT_CASE(put_on_other_cpu_frees),
 	KUNIT_CASE(put_contended_waits_when_cache_is_full),
 #ifdef CONFIG_HOTPLUG_CPU
@@ -659,10 +659,10 @@ static struct kunit_case alloc_race_cases[] = {
 	{ }
 };
 
-static struct kunit_suite alloc_race_suite = {
-	.name = "hmm_devmem_alloc_race",
+static struct kunit_suite pool_race_suite = {
+	.name = "hmm_devmem_pool_race",
 	.suite_init = hmm_devmem_test_print_seed,
-	.test_cases = alloc_race_cases,
+	.test_cases = pool_race_cases,
 };
 
-kunit_test_suite(alloc_race_suite);
+kunit_test_suite(pool_race_suite);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit suite hmm_devmem_alloc_model: random calls of the allocator for device
+ * KUnit suite hmm_devmem_pool_model: random calls of the pool for device
  * pages, compared with a simple model.
  */
 
@@ -9,7 +9,7 @@
 #include <linux/prandom.h>
 #include <linux/string.h>
 
-#include "alloc_test.h"
+#include "pool_test.h"
 
 KUNIT_ARRAY_PARAM_DESC(geometry, geometries, desc);
 
@@ -18,10 +18,10 @@ KUNIT_ARRAY_PARAM_DESC(geometry, geometries, desc);
 enum page_state { PAGE_FREE, PAGE_USED, PAGE_RETIRED_USED, PAGE_RETIRED };
 
 /**
- * struct model - an allocator, and the state that it should have
+ * struct model - a pool, and the state that it should have
  * @test: the test
- * @geo: geometry of @alloc
- * @alloc: the allocator that is tested
+ * @geo: geometry of @pool
+ * @pool: the pool that is tested
  * @rnd: source of random decisions
  * @state: enum page_state of each page
  * @pieces: the pieces that are allocated
@@ -30,7 +30,7 @@ enum page_state { PAGE_FREE, PAGE_USED, PAGE_RETIRED_USED, PAGE_RETIRED };
 struct model {
 	struct kunit *test;
 	const struct geometry *geo;
-	struct hmm_devmem_alloc *alloc;
+	struct hmm_devmem_pool *pool;
 	struct rnd_state rnd;
 	u8 *state;
 	struct piece *pieces;
@@ -44,7 +44,7 @@ static struct model *create_model(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, model);
 	model->test = test;
 	model->geo = test->param_value;
-	model->alloc = create(test, model->geo);
+	model->pool = create(test, model->geo);
 	model->state = alloc_bytes(test, model->geo->nr);
 	model->pieces = kunit_kcalloc(test, model->geo->nr,
 				      sizeof(*model->pieces), GFP_KERNEL);
@@ -55,11 +55,11 @@ static struct model *create_model(struct kunit *test)
 
 static bool model_has_free(const struct model *model, unsigned int order)
 {
-	const unsigned long step = 1UL << order, end = model->alloc->last;
+	const unsigned long step = 1UL << order, end = model->pool->last;
 	unsigned long pfn;
 
-	for (pfn = ALIGN(model->alloc->first, step); pfn + step <= end; pfn += step)
-		if (!memchr_inv(&model->state[pfn - model->alloc->first],
+	for (pfn = ALIGN(model->pool->first, step); pfn + step <= end; pfn += step)
+		if (!memchr_inv(&model->state[pfn - model->pool->first],
 				PAGE_FREE, step))
 			return true;
 	return false;
@@ -82,12 +82,12 @@ static void model_took(struct model *model, unsigned long pfn, unsigned int orde
 
 static void model_put(struct model *model, unsigned long pfn, unsigned int order)
 {
-	u8 *state = &model->state[pfn - model->alloc->first];
+	u8 *state = &model->state[pfn - model->pool->first];
 	unsigned long n;
 
 	for (n = 0; n < 1UL << order; n++)
 		state[n] = state[n] == PAGE_USED ? PAGE_FREE : PAGE_RETIRED;
-	hmm_devmem_alloc_put(model->alloc, pfn, order);
+	hmm_devmem_pool_free(model->pool, pfn, order);
 }
 
 static void model_op_get(struct model *model)
@@ -98,7 +98,7 @@ static void model_op_get(struct model *model)
 	unsigned long pfn;
 	int ret;
 
-	ret = hmm_devmem_alloc_get(model->alloc, order, &pfn);
+	ret = hmm_devmem_pool_alloc(model->pool, order, &pfn);
 	if (!ret) {
 		model_took(model, pfn, order);
 		return;
@@ -111,7 +111,7 @@ static void model_op_bulk(struct model *model)
 {
 	unsigned long pfns[100];
 	unsigned int nr = random_below(&model->rnd, ARRAY_SIZE(pfns));
-	unsigned int got = hmm_devmem_alloc_get_bulk(model->alloc, nr, pfns);
+	unsigned int got = hmm_devmem_pool_alloc_bulk(model->pool, nr, pfns);
 	unsigned int i;
 
 	KUNIT_ASSERT_LE(model->test, got, nr);
@@ -150,7 +150,7 @@ static void model_op_retire(struct model *model)
 		model->state[i] = PAGE_RETIRED_USED;
 	else if (model->state[i] == PAGE_FREE)
 		model->state[i] = PAGE_RETIRED;
-	hmm_devmem_alloc_retire(model->alloc, model->alloc->first + i);
+	hmm_devmem_pool_retire(model->pool, model->pool->first + i);
 }
 
 static void model_op(struct model *model, bool may_retire)
@@ -161,7 +161,7 @@ static void model_op(struct model *model, bool may_retire)
 			model_op_retire(model);
 		break;
 	case 1 ... 5:
-		hmm_devmem_alloc_drain(model->alloc);
+		hmm_devmem_pool_drain(model->pool);
 		break;
 	case 6 ... 99:
 		model_op_bulk(model);
@@ -176,7 +176,7 @@ static void model_op(struct model *model, bool may_retire)
 
 static void model_check(struct model *model)
 {
-	const struct hmm_devmem_alloc_stats stats = get_stats(model->alloc);
+	const struct hmm_devmem_pool_stats stats = get_stats(model->pool);
 	const unsigned long retired = model_count(model, PAGE_RETIRED);
 	const unsigned long retired_used = model_count(model, PAGE_RETIRED_USED);
 	struct kunit *test = model->test;
@@ -187,9 +187,9 @@ static void model_check(struct model *model)
 	KUNIT_ASSERT_EQ(test, stats.retired, retired + retired_used);
 	KUNIT_ASSERT_EQ(test, stats.used + stats.cached + stats.free + retired,
 			stats.total);
-	hmm_devmem_alloc_drain(model->alloc);
-	KUNIT_ASSERT_EQ(test, get_stats(model->alloc).cached, 0);
-	expect_in_use(test, model->alloc, model->state, 0, ULONG_MAX);
+	hmm_devmem_pool_drain(model->pool);
+	KUNIT_ASSERT_EQ(test, get_stats(model->pool).cached, 0);
+	expect_in_use(test, model->pool, model->state, 0, ULONG_MAX);
 }
 
 static void random_ops_match_model(struct kunit *test)
@@ -205,7 +205,7 @@ static void random_ops_match_model(struct kunit *test)
 	while (model->nr_pieces)
 		model_op_put(model);
 	model_check(model);
-	KUNIT_EXPECT_EQ(test, get_stats(model->alloc).free, model->geo->nr);
+	KUNIT_EXPECT_EQ(test, get_stats(model->pool).free, model->geo->nr);
 }
 
 static void random_ops_with_retired_pages_match_model(struct kunit *test)
@@ -221,19 +221,19 @@ static void random_ops_with_retired_pages_match_model(struct kunit *test)
 	while (model->nr_pieces)
 		model_op_put(model);
 	model_check(model);
-	KUNIT_EXPECT_EQ(test, get_stats(model->alloc).used, 0);
+	KUNIT_EXPECT_EQ(test, get_stats(model->pool).used, 0);
 }
 
-static struct kunit_case alloc_model_cases[] = {
+static struct kunit_case pool_model_cases[] = {
 	GEOMETRY_CASE(random_ops_match_model),
 	GEOMETRY_CASE(random_ops_with_retired_pages_match_model),
 	{ }
 };
 
-static struct kunit_suite alloc_model_suite = {
-	.name = "hmm_devmem_alloc_model",
+static struct kunit_suite pool_model_suite = {
+	.name = "hmm_devmem_pool_model",
 	.suite_init = hmm_devmem_test_print_seed,
-	.test_cases = alloc_model_cases,
+	.test_cases = pool_model_cases,
 };
 
-kunit_test_suite(alloc_model_suite);
+kunit_test_suite(pool_model_suite);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Helpers that the suites of the allocator for device pages share.
+ * Helpers that the suites of the pool of device pages share.
  */
-#ifndef _HMM_DEVMEM_ALLOC_TEST_H
-#define _HMM_DEVMEM_ALLOC_TEST_H
+#ifndef _HMM_DEVMEM_POOL_TEST_H
+#define _HMM_DEVMEM_POOL_TEST_H
 
 #include <kunit/resource.h>
 #include <kunit/test.h>
@@ -31,17 +31,17 @@ static inline unsigned int random_below(struct rnd_state *rnd, unsigned int end)
 }
 
 /**
- * struct geometry - the pages that an allocator is for
+ * struct geometry - the pages that a pool is for
  * @desc: part of the name of the case
  * @block_order: pages of a block, log2
- * @area_order: blocks of an area, log2
+ * @segment_order: blocks of a segment, log2
  * @first: first page, relative to TEST_BASE
  * @nr: number of pages
  */
 struct geometry {
 	const char *desc;
 	unsigned int block_order;
-	unsigned int area_order;
+	unsigned int segment_order;
 	unsigned long first;
 	unsigned long nr;
 };
@@ -56,40 +56,40 @@ static const struct geometry __maybe_unused geometries[] = {
 	{ "unaligned ends, tiny blocks", 3, 10, 3, 1002 },
 	{ "inside one block", 9, 10, 7, 100 },
 	{ "one page", 9, 10, 511, 1 },
-	{ "areas of one block", 6, 0, 0, 1024 },
-	{ "areas of four blocks, unaligned ends", 6, 2, 61, 900 },
+	{ "segments of one block", 6, 0, 0, 1024 },
+	{ "segments of four blocks, unaligned ends", 6, 2, 61, 900 },
 };
 
 /* Needs KUNIT_ARRAY_PARAM_DESC(geometry, geometries, desc) in the same file. */
 #define GEOMETRY_CASE(name)	KUNIT_CASE_PARAM(name, geometry_gen_params)
 
-KUNIT_DEFINE_ACTION_WRAPPER(destroy_action, hmm_devmem_alloc_destroy,
-			    struct hmm_devmem_alloc *);
+KUNIT_DEFINE_ACTION_WRAPPER(destroy_action, hmm_devmem_pool_destroy,
+			    struct hmm_devmem_pool *);
 
-static inline struct hmm_devmem_alloc *create(struct kunit *test,
-					      const struct geometry *geo)
+static inline struct hmm_devmem_pool *create(struct kunit *test,
+					     const struct geometry *geo)
 {
-	struct hmm_devmem_alloc *alloc;
+	struct hmm_devmem_pool *pool;
 	unsigned int i;
 
-	alloc = hmm_devmem_alloc_create(TEST_BASE + geo->first, geo->nr,
-					geo->block_order,
-					geo->block_order + geo->area_order);
-	KUNIT_ASSERT_NOT_NULL(test, alloc);
+	pool = hmm_devmem_pool_create(TEST_BASE + geo->first, geo->nr,
+				      geo->block_order,
+				      geo->block_order + geo->segment_order);
+	KUNIT_ASSERT_NOT_NULL(test, pool);
 	KUNIT_ASSERT_EQ(test, 0,
-			kunit_add_action_or_reset(test, destroy_action, alloc));
-	for (i = 0; i < alloc->nr_areas; i++)
-		KUNIT_ASSERT_EQ(test, 0, hmm_devmem_alloc_populate(alloc, i));
-	return alloc;
+			kunit_add_action_or_reset(test, destroy_action, pool));
+	for (i = 0; i < pool->nr_segments; i++)
+		KUNIT_ASSERT_EQ(test, 0, hmm_devmem_pool_populate(pool, i));
+	return pool;
 }
 
 /* The geometry of a device with folios of 2 MiB. */
-static inline struct hmm_devmem_alloc *create_blocks(struct kunit *test,
-						     unsigned int nr_blocks)
+static inline struct hmm_devmem_pool *create_blocks(struct kunit *test,
+						    unsigned int nr_blocks)
 {
 	const struct geometry geo = {
 		.block_order = 9,
-		.area_order = 10,
+		.segment_order = 10,
 		.nr = nr_blocks << 9,
 	};
 
@@ -113,30 +113,30 @@ static inline u8 *alloc_bytes(struct kunit *test, unsigned long nr)
 }
 
 static inline unsigned long get(struct kunit *test,
-				struct hmm_devmem_alloc *alloc,
+				struct hmm_devmem_pool *pool,
 				unsigned int order)
 {
 	unsigned long pfn = 0;
 
-	KUNIT_ASSERT_EQ(test, 0, hmm_devmem_alloc_get(alloc, order, &pfn));
+	KUNIT_ASSERT_EQ(test, 0, hmm_devmem_pool_alloc(pool, order, &pfn));
 	return pfn;
 }
 
-static inline struct hmm_devmem_alloc_stats
-get_stats(struct hmm_devmem_alloc *alloc)
+static inline struct hmm_devmem_pool_stats
+get_stats(struct hmm_devmem_pool *pool)
 {
-	struct hmm_devmem_alloc_stats stats;
+	struct hmm_devmem_pool_stats stats;
 
-	hmm_devmem_alloc_get_stats(alloc, &stats);
+	hmm_devmem_pool_get_stats(pool, &stats);
 	return stats;
 }
 
-static inline unsigned int count_blocks(struct hmm_devmem_alloc *alloc)
+static inline unsigned int count_blocks(struct hmm_devmem_pool *pool)
 {
 	unsigned int nr = 0;
 	unsigned long pfn;
 
-	while (!hmm_devmem_alloc_get(alloc, alloc->block_order, &pfn))
+	while (!hmm_devmem_pool_alloc(pool, pool->block_order, &pfn))
 		nr++;
 	return nr;
 }
@@ -156,37 +156,37 @@ static inline void mark_seen(struct kunit *test, const struct geometry *geo,
 	}
 }
 
-/* Compare what hmm_devmem_alloc_in_use() lists in [@pfn, @end) with @seen. */
+/* Compare what hmm_devmem_pool_in_use() lists in [@pfn, @end) with @seen. */
 static inline void expect_in_use_by(struct kunit *test,
-				    struct hmm_devmem_alloc *alloc, const u8 *seen,
+				    struct hmm_devmem_pool *pool, const u8 *seen,
 				    unsigned long pfn, unsigned long end,
 				    unsigned int max)
 {
 	unsigned long *pfns = alloc_pfns(test, max);
-	unsigned long at = max(pfn, alloc->first);
+	unsigned long at = max(pfn, pool->first);
 	unsigned int nr, i;
 
-	while ((nr = hmm_devmem_alloc_in_use(alloc, &pfn, end, pfns, max))) {
+	while ((nr = hmm_devmem_pool_in_use(pool, &pfn, end, pfns, max))) {
 		KUNIT_ASSERT_LE(test, nr, max);
 		for (i = 0; i < nr; i++) {
 			while (at < pfns[i])
-				KUNIT_ASSERT_NE(test, 1, seen[at++ - alloc->first]);
+				KUNIT_ASSERT_NE(test, 1, seen[at++ - pool->first]);
 			KUNIT_ASSERT_EQ(test, at, pfns[i]);
-			KUNIT_ASSERT_EQ(test, 1, seen[at++ - alloc->first]);
+			KUNIT_ASSERT_EQ(test, 1, seen[at++ - pool->first]);
 		}
 	}
-	for (; at < min(end, alloc->last); at++)
-		KUNIT_ASSERT_NE(test, 1, seen[at - alloc->first]);
+	for (; at < min(end, pool->last); at++)
+		KUNIT_ASSERT_NE(test, 1, seen[at - pool->first]);
 	kunit_kfree(test, pfns);
 }
 
 /* Up to a block at a time, and in smaller parts. */
 static inline void expect_in_use(struct kunit *test,
-				 struct hmm_devmem_alloc *alloc, const u8 *seen,
+				 struct hmm_devmem_pool *pool, const u8 *seen,
 				 unsigned long pfn, unsigned long end)
 {
-	expect_in_use_by(test, alloc, seen, pfn, end, 1 << alloc->block_order);
-	expect_in_use_by(test, alloc, seen, pfn, end, 7);
+	expect_in_use_by(test, pool, seen, pfn, end, 1 << pool->block_order);
+	expect_in_use_by(test, pool, seen, pfn, end, 7);
 }
 
 /* Pages that were allocated in one call. */
@@ -195,4 +195,4 @@ struct piece {
 	unsigned int order;
 };
 
-#endif /* _HMM_DEVMEM_ALLOC_TEST_H */
+#endif /* _HMM_DEVMEM_POOL_TEST_H */
