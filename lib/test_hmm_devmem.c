@@ -42,7 +42,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "../mm/hmm_devmem/internal.h"
+#include "../mm/hmm_devmem/fail.h"
 #include "test_hmm_devmem/classic.h"
 #include "test_hmm_devmem/hw.h"
 #include "test_hmm_devmem/test_hmm_devmem.h"

@@ -16,7 +16,6 @@
 #include <linux/spinlock.h>
 
 #include "block.h"
-#include "internal.h"
 
 /*
  * How many partial blocks are searched for a piece of several pages before an

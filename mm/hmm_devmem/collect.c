@@ -36,7 +36,9 @@
 #include <linux/string.h>
 
 #include "../internal.h"
-#include "internal.h"
+#include "collect.h"
+#include "devmem.h"
+#include "txn.h"
 
 /*
  * While a window is copied the process can neither touch its pages nor change its

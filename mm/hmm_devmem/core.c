@@ -120,7 +120,16 @@
 
 #include <trace/events/hmm_devmem.h>
 
-#include "internal.h"
+#include "debugfs.h"
+#include "devmem.h"
+#include "dma.h"
+#include "evict.h"
+#include "poison.h"
+#include "pool.h"
+#include "power.h"
+#include "range.h"
+#include "segment.h"
+#include "txn.h"
 
 #define HMM_DEVMEM_FLAGS	(HMM_DEVMEM_LAZY | HMM_DEVMEM_DMA | \
 				 HMM_DEVMEM_RECLAIM | HMM_DEVMEM_RUNTIME_PM)

@@ -36,7 +36,12 @@
 #include <linux/rwsem.h>
 #include <linux/seq_file.h>
 
-#include "internal.h"
+#include "debugfs.h"
+#include "devmem.h"
+#include "fail.h"
+#include "pool.h"
+#include "segment.h"
+#include "stats.h"
 
 static struct dentry *hmm_devmem_root;
 

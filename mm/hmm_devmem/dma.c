@@ -42,7 +42,10 @@
 #include <linux/mmzone.h>
 #include <linux/swiotlb.h>
 
-#include "internal.h"
+#include "devmem.h"
+#include "dma.h"
+#include "fail.h"
+#include "txn.h"
 
 /* Does core map for the device by itself, without an IOMMU or dma_map_ops? */
 static bool maps_directly(struct device *dev)

@@ -39,8 +39,15 @@
 
 #include <trace/events/hmm_devmem.h>
 
-#include "internal.h"
+#include "collect.h"
+#include "devmem.h"
+#include "evict.h"
+#include "pool.h"
 #include "reclaim.h"
+#include "segment.h"
+#include "stats.h"
+#include "txn.h"
+#include "use.h"
 
 /*
  * Pages that a CPU fault or the kernel works with can move a moment later: removal and

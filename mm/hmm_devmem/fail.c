@@ -20,7 +20,7 @@
 #include <linux/export.h>
 #include <linux/fault-inject.h>
 
-#include "internal.h"
+#include "fail.h"
 
 struct fault_attr hmm_devmem_fail_attrs[HMM_DEVMEM_NR_FAIL] = {
 	[0 ... HMM_DEVMEM_NR_FAIL - 1] = FAULT_ATTR_INITIALIZER,

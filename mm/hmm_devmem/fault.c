@@ -17,9 +17,14 @@
 #include <trace/events/hmm_devmem.h>
 
 #include "../internal.h"
-#include "internal.h"
+#include "collect.h"
+#include "devmem.h"
+#include "dma.h"
+#include "pool.h"
+#include "stats.h"
 #include "stream.h"
 #include "turns.h"
+#include "txn.h"
 
 /* After how long a CPU fault looks again at a page that is locked or referenced. */
 #define HMM_DEVMEM_FAULT_DELAY_US	100

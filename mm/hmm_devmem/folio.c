@@ -10,7 +10,11 @@
 
 #include <trace/events/hmm_devmem.h>
 
-#include "internal.h"
+#include "devmem.h"
+#include "folio.h"
+#include "pool.h"
+#include "segment.h"
+#include "stats.h"
 
 /* How often struct pages are created for one allocation, if other tasks take them. */
 #define HMM_DEVMEM_GROW_TRIES		8

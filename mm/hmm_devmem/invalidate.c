@@ -47,7 +47,6 @@
 #include <linux/mm.h>
 #include <linux/sched.h>
 
-#include "internal.h"
 #include "mirror.h"
 
 /* How often a window waits for invalidations before it is migrated but not mapped. */

@@ -27,8 +27,11 @@
 #include <linux/percpu-rwsem.h>
 #include <linux/slab.h>
 
-#include "internal.h"
+#include "devmem.h"
+#include "pool.h"
+#include "power.h"
 #include "reclaim.h"
+#include "stats.h"
 
 /* Undo hmm_devmem_range_reserve(). */
 static void release_range(struct hmm_devmem *devmem)

@@ -15,8 +15,10 @@
 #include <linux/rwsem.h>
 #include <linux/sched/mm.h>
 
-#include "internal.h"
+#include "devmem.h"
 #include "mirror.h"
+#include "pool.h"
+#include "segment.h"
 
 /* Any pfn will do: the devmem gets no struct pages. */
 #define LOCKDEP_PFN	HMM_DEVMEM_BLOCK_NR

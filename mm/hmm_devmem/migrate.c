@@ -17,9 +17,17 @@
 
 #include <trace/events/hmm_devmem.h>
 
-#include "internal.h"
+#include "collect.h"
+#include "devmem.h"
+#include "evict.h"
 #include "mirror.h"
+#include "pool.h"
+#include "power.h"
 #include "reclaim.h"
+#include "resident.h"
+#include "segment.h"
+#include "txn.h"
+#include "use.h"
 
 /* With @split, core splits large folios before it unmaps them. */
 static int window_start_to_device(struct hmm_devmem_txn *txn, unsigned long end,

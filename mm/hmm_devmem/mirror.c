@@ -29,7 +29,8 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 
-#include "internal.h"
+#include "collect.h"
+#include "devmem.h"
 #include "mirror.h"
 
 /*

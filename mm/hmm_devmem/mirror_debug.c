@@ -12,7 +12,7 @@
 #include <linux/rcupdate.h>
 #include <linux/spinlock.h>
 
-#include "internal.h"
+#include "devmem.h"
 #include "mirror.h"
 
 static LIST_HEAD(mirrors);

@@ -33,7 +33,9 @@
 #include <linux/mm.h>
 #include <linux/rcupdate.h>
 
-#include "internal.h"
+#include "devmem.h"
+#include "page.h"
+#include "pagemap.h"
 
 /**
  * __hmm_devmem_page_drop_context() - The slow part of hmm_devmem_page_drop_context()

@@ -15,8 +15,14 @@
 
 #include <trace/events/hmm_devmem.h>
 
-#include "internal.h"
+#include "devmem.h"
 #include "mirror.h"
+#include "page.h"
+#include "pagemap.h"
+#include "poison.h"
+#include "pool.h"
+#include "segment.h"
+#include "stats.h"
 
 static struct hmm_devmem_segment *folio_segment(const struct folio *folio)
 {

@@ -35,7 +35,7 @@
 #include <linux/rmap.h>
 
 #include "../internal.h"
-#include "internal.h"
+#include "place.h"
 
 #ifdef CONFIG_NUMA
 /*

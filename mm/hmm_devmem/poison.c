@@ -56,7 +56,11 @@
 #include <trace/events/hmm_devmem.h>
 
 #include "../internal.h"
-#include "internal.h"
+#include "devmem.h"
+#include "poison.h"
+#include "pool.h"
+#include "segment.h"
+#include "stats.h"
 
 static bool folio_has_page(struct folio *folio, const struct page *page)
 {

@@ -60,7 +60,7 @@
 #include <linux/sched.h>
 #include <linux/slab.h>
 
-#include "internal.h"
+#include "block.h"
 
 /*
  * A cache of one page table's worth of pages would hold back too much of a

@@ -17,7 +17,6 @@
 #include <linux/spinlock.h>
 
 #include "block.h"
-#include "internal.h"
 
 static unsigned int segment_nr_blocks(const struct hmm_devmem_pool *pool,
 				      unsigned int idx)

@@ -34,7 +34,10 @@
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
 
-#include "internal.h"
+#include "devmem.h"
+#include "poison.h"
+#include "pool.h"
+#include "power.h"
 
 /* How often the worker checks whether a device that is on is needed. */
 #define HMM_DEVMEM_POWER_INTERVAL	(HZ / 2)

@@ -17,7 +17,8 @@
 #include <linux/string.h>
 #include <linux/swap.h>
 
-#include "internal.h"
+#include "range.h"
+#include "segment.h"
 
 /**
  * hmm_devmem_range_reserve() - Reserve physical addresses that nothing else uses

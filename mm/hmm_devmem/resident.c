@@ -11,7 +11,8 @@
 #include <linux/mmap_lock.h>
 #include <linux/pagewalk.h>
 
-#include "internal.h"
+#include "devmem.h"
+#include "resident.h"
 
 /**
  * hmm_devmem_vma_is_suitable() - Can a mapping have pages that move?

@@ -59,8 +59,13 @@
 
 #include <trace/events/hmm_devmem.h>
 
-#include "internal.h"
+#include "devmem.h"
+#include "page.h"
+#include "pagemap.h"
+#include "poison.h"
+#include "pool.h"
 #include "reclaim.h"
+#include "segment.h"
 
 /*
  * How many segments can end at the same time, which is how many workers are needed:

@@ -7,7 +7,7 @@
 #include <linux/export.h>
 #include <linux/percpu.h>
 
-#include "internal.h"
+#include "stats.h"
 
 static u64 sum_events(const struct hmm_devmem *devmem,
 		      enum hmm_devmem_event event)

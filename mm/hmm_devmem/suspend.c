@@ -23,7 +23,9 @@
 
 #include <trace/events/hmm_devmem.h>
 
-#include "internal.h"
+#include "devmem.h"
+#include "evict.h"
+#include "pool.h"
 
 static int suspend_errno(const struct hmm_devmem_left *left)
 {

@@ -34,8 +34,16 @@
 #include <linux/slab.h>
 #include <linux/userfaultfd_k.h>
 
-#include "internal.h"
+#include "collect.h"
+#include "devmem.h"
+#include "dma.h"
+#include "fail.h"
+#include "folio.h"
 #include "mirror.h"
+#include "place.h"
+#include "pool.h"
+#include "stats.h"
+#include "txn.h"
 
 /*
  * Transactions come in two sizes, so that most CPU faults do with one page of

@@ -25,8 +25,11 @@
 #include <linux/pagemap.h>
 #include <linux/rmap.h>
 
-#include "internal.h"
+#include "devmem.h"
+#include "pool.h"
 #include "reclaim.h"
+#include "txn.h"
+#include "use.h"
 
 static struct hmm_devmem_hold_data hold_data(const struct anon_vma *anon_vma,
 					     pgoff_t index)

@@ -14,6 +14,8 @@
 #include <linux/module.h>
 #include <linux/sizes.h>
 
+#include "../pool.h"
+#include "../segment.h"
 #include "core_test.h"
 
 /* Add, bad input */

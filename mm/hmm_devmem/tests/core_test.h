@@ -18,7 +18,7 @@
 #include <linux/sizes.h>
 #include <linux/spinlock.h>
 
-#include "../internal.h"
+#include "../devmem.h"
 #include "wait_test.h"
 
 /* The size of a block is a constant on most machines, but not on all. */

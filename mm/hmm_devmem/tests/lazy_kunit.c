@@ -20,7 +20,9 @@
 #include <linux/sizes.h>
 #include <linux/workqueue.h>
 
-#include "../internal.h"
+#include "../devmem.h"
+#include "../pool.h"
+#include "../segment.h"
 #include "wait_test.h"
 
 /* Three segments on x86, the last one half as large. */

@@ -23,13 +23,14 @@
 #include <linux/uaccess.h>
 #include <linux/workqueue.h>
 
+#include "../pagemap.h"
+#include "../pool.h"
 #include "core_test.h"
 
 KUNIT_DEFINE_ACTION_WRAPPER(put_action, hmm_devmem_put, struct hmm_devmem *);
 
 /* Add a devmem to which the test has a reference until it ends. */
-static struct hmm_devmem *add_and_get(struct kunit *test,
-				      const struct hmm_devmem_ops *ops)
+static struct hmm_devmem *add_and_get(struct kunit *test, const struct hmm_devmem_ops *ops)
 {
 	struct hmm_devmem *devmem = add(test, ops, TEST_SIZE);
 

@@ -14,6 +14,9 @@
 #include <linux/uaccess.h>
 #include <linux/workqueue.h>
 
+#include "../devmem.h"
+#include "../pool.h"
+#include "../resident.h"
 #include "core_test.h"
 
 /* Less than a block, so that it moves as pages of PAGE_SIZE. */

@@ -18,6 +18,7 @@
 #include <linux/uaccess.h>
 #include <linux/workqueue.h>
 
+#include "../devmem.h"
 #include "../mirror.h"
 #include "core_test.h"
 

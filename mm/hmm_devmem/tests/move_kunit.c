@@ -22,6 +22,10 @@
 #include <linux/sched/task.h>
 #include <linux/uaccess.h>
 
+#include "../collect.h"
+#include "../devmem.h"
+#include "../pool.h"
+#include "../segment.h"
 #include "core_test.h"
 
 #define SEGMENT_SIZE	((unsigned long)PAGES_PER_SECTION << PAGE_SHIFT)

@@ -11,6 +11,7 @@
 #include <linux/mm.h>
 #include <linux/sched.h>
 
+#include "../devmem.h"
 #include "core_test.h"
 
 /* Pages */

@@ -13,6 +13,8 @@
 
 #include "pool_test.h"
 
+#include "../block.h"
+
 unsigned long hmm_devmem_test_seed;
 module_param_named(seed, hmm_devmem_test_seed, ulong, 0444);
 MODULE_PARM_DESC(seed, "Seed of the random tests, 0 for a new one (printed)");

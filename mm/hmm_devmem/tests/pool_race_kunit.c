@@ -20,6 +20,7 @@
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
 
+#include "../pool.h"
 #include "pool_test.h"
 #include "wait_test.h"
 

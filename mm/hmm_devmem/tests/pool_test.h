@@ -12,7 +12,7 @@
 #include <linux/prandom.h>
 #include <linux/slab.h>
 
-#include "../internal.h"
+#include "../pool.h"
 
 /* First pfn; aligned to every block order used here. No test touches these pages. */
 #define TEST_BASE	BIT(30)

@@ -8,6 +8,7 @@
 #include <linux/prandom.h>
 #include <linux/string.h>
 
+#include "../pool.h"
 #include "pool_test.h"
 
 KUNIT_ARRAY_PARAM_DESC(geometry, geometries, desc);

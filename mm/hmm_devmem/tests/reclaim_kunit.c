@@ -11,9 +11,9 @@
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 
-#include "../internal.h"
+#include "../devmem.h"
+#include "../evict.h"
 #include "../reclaim.h"
-
 #include "core_test.h"
 
 #define NR_BLOCKS	64U

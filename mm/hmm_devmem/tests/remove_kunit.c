@@ -15,6 +15,10 @@
 #include <linux/time64.h>
 #include <linux/workqueue.h>
 
+#include "../devmem.h"
+#include "../evict.h"
+#include "../pool.h"
+#include "../segment.h"
 #include "core_test.h"
 
 /* Removal */

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Transactions: see txn.c.
+ */
+#ifndef _MM_HMM_DEVMEM_TXN_H
+#define _MM_HMM_DEVMEM_TXN_H
+
+#include <linux/hmm_devmem.h>
+#include <linux/migrate.h>
+#include <linux/types.h>
+
+#include "dma.h"
+
+struct anon_vma;
+struct hmm_devmem_mirror_window;
+struct vm_area_struct;
+
+/**
+ * struct hmm_devmem_txn - one transaction
+ * @devmem: The device memory whose pages move.
+ * @vma: The mapping of the pages; NULL in an eviction.
+ * @window: Of the mirror that the migration was asked for through; or NULL.
+ * @start: Address of the first entry, if there is a @vma.
+ * @nr: Number of entries, one for each page.
+ * @max: Number of entries in the arrays.
+ * @wanted: In an eviction: how many pages had a destination before the copy.
+ * @ns: In an eviction: how long it took to start the copy, or to get no destination.
+ * @short_of_memory: There was not enough device memory.
+ * @in_fault: A CPU fault waits for the transaction.
+ * @no_memory: There was no system memory.
+ * @must_split: The large folio that was collected has no large destination, and
+ *	must be split before it can move.
+ * @unmapped: At least one run could not be mapped for DMA.
+ * @started: A copy was started, so copy_wait() is to be called.
+ * @status: What the call that starts the copy returned.
+ * @src: The pages that core has collected (MIGRATE_PFN_*).
+ * @dst: Their destinations; 0 for a page that stays.
+ * @mappings: In an eviction: references on the anon_vmas of the pages.
+ * @runs: Memory for &hmm_devmem_copy.runs.
+ * @copy: The copy, as the driver sees it.
+ * @dma: How the runs of @copy are mapped.
+ * @mig: Arguments for core, if there is a @vma.
+ */
+struct hmm_devmem_txn {
+	struct hmm_devmem *devmem;
+	struct vm_area_struct *vma;
+	struct hmm_devmem_mirror_window *window;
+	unsigned long start;
+	unsigned int nr;
+	unsigned int max;
+	unsigned int wanted;
+	u64 ns;
+	bool short_of_memory;
+	bool in_fault;
+	bool no_memory;
+	bool must_split;
+	bool unmapped;
+	bool started;
+	int status;
+	unsigned long *src;
+	unsigned long *dst;
+	struct anon_vma **mappings;
+	struct hmm_devmem_run *runs;
+	struct hmm_devmem_copy copy;
+	struct hmm_devmem_dma dma;
+	struct migrate_vma mig;
+};
+
+/* A transaction of one page, small enough for the stack of a CPU fault. */
+struct hmm_devmem_txn_one {
+	struct hmm_devmem_txn txn;
+	struct hmm_devmem_run run;
+	unsigned long src;
+	unsigned long dst;
+};
+
+int hmm_devmem_txn_init(void);
+struct hmm_devmem_txn *hmm_devmem_txn_init_one(struct hmm_devmem_txn_one *one,
+					       struct hmm_devmem *devmem);
+struct hmm_devmem_txn *hmm_devmem_txn_get(struct hmm_devmem *devmem,
+					  unsigned int nr);
+struct hmm_devmem_txn *hmm_devmem_txn_tryget(struct hmm_devmem *devmem,
+					     unsigned int nr);
+struct hmm_devmem_txn *hmm_devmem_txn_get_locked(struct hmm_devmem *devmem,
+						 unsigned int nr);
+void hmm_devmem_txn_put(struct hmm_devmem_txn *txn);
+void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn);
+bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first);
+void hmm_devmem_txn_note_pages(const struct hmm_devmem_txn *txn,
+			       unsigned long *pages);
+void hmm_devmem_txn_copy_start(struct hmm_devmem_txn *txn);
+int hmm_devmem_txn_copy_wait(struct hmm_devmem_txn *txn);
+unsigned long hmm_devmem_txn_commit(struct hmm_devmem_txn *txn);
+bool hmm_devmem_txn_has_dst(const struct hmm_devmem_txn *txn, unsigned int i);
+bool hmm_devmem_txn_moved(const struct hmm_devmem_txn *txn, unsigned int i);
+unsigned long hmm_devmem_txn_nr_dst(const struct hmm_devmem_txn *txn);
+
+#endif /* _MM_HMM_DEVMEM_TXN_H */
