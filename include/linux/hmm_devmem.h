@@ -11,28 +11,16 @@
 #include <linux/bits.h>
 #include <linux/completion.h>
 #include <linux/err.h>
-#include <linux/kref.h>
 #include <linux/memremap.h>
 #include <linux/mm_types.h>
 #include <linux/mmu_notifier.h>
-#include <linux/mutex.h>
 #include <linux/percpu-refcount.h>
-#include <linux/percpu-rwsem.h>
 #include <linux/refcount.h>
-#include <linux/rwsem.h>
-#include <linux/spinlock.h>
 #include <linux/types.h>
-#include <linux/workqueue.h>
 
-struct dentry;
 struct device;
-struct shrinker;
 struct hmm_devmem;
-struct hmm_devmem_pool;
-struct hmm_devmem_segment;
-struct hmm_devmem_stats_pcpu;
 struct resource;
-struct task_struct;
 
 /**
  * struct hmm_devmem_context - an object of the driver that device folios belong to
@@ -389,17 +377,24 @@ struct hmm_devmem_stats {
  *	[@pfn_first, @pfn_last), as it always was.
  * @type: MEMORY_DEVICE_PRIVATE or MEMORY_DEVICE_COHERENT.
  * @owner: For &hmm_range.dev_private_owner and &migrate_vma.pgmap_owner.
- * @driver_data: For use by the driver; the library does not access it.
+ * @driver_data: For use by the driver, which also locks it where it has to. The
+ *	library sets it once, in the add, and does not access it afterwards.
  * @ref: Held around every callback into the driver but kill and cleanup.
  *	hmm_devmem_remove() waits for it to fall to zero before it calls
- *	&hmm_devmem_ops.cleanup.
- * @completion: Completed when @ref has fallen to zero.
+ *	&hmm_devmem_ops.cleanup. The library's; needs no lock.
+ * @completion: Completed when @ref has fallen to zero. The library's; has a lock of
+ *	its own.
+ * @to_device: Its address is &mmu_notifier_range.owner in invalidations by a migration to
+ *	this devmem, see hmm_devmem_is_migration_to(). Nothing accesses its value.
  *
  * The library allocates and frees this structure. It is valid memory from a successful
  * add until the driver is detached from @device and every hmm_devmem_get() was followed
  * by an hmm_devmem_put(). hmm_devmem_remove() does not free it: a function that is called
  * with a removed devmem returns -ENODEV, or does nothing if it returns no errno, and
- * accesses nothing that belongs to the driver. All fields but @driver_data are read-only
+ * accesses nothing that belongs to the driver.
+ *
+ * All fields but @driver_data, @ref and @completion are set by the add and do not change
+ * until removal, so reading them needs no lock. All fields but @driver_data are read-only
  * for drivers. Drivers must not use @device and @resource after removal.
  */
 struct hmm_devmem {
@@ -413,47 +408,7 @@ struct hmm_devmem {
 	void *driver_data;
 	struct percpu_ref ref;
 	struct completion completion;
-
-	/* private: */
-	struct percpu_rw_semaphore intake;
-	struct percpu_rw_semaphore handout;
-	struct kref handles; /* references to this structure */
-	struct kref kref; /* references to the range */
-	struct task_struct *remover;
-	struct completion removed;
-	struct rw_semaphore segments_lock;
-	struct hmm_devmem_segment **segments;
-	unsigned long *ending;
-	atomic_t nr_ending;
-	unsigned int nr_segments;
-	unsigned int nr_populated;
-	unsigned int segment_shift;
-	int nid;
-	struct delayed_work shrink_work;
-	struct shrinker *shrinker;
-	struct hmm_devmem_pool *pool;
-	struct hmm_devmem_stats_pcpu __percpu *stats;
-	struct dentry *debugfs;
-	struct device *dma_device;
-	unsigned long dma_max_pfn; /* max_pfn when ram_gfp was chosen */
-	gfp_t ram_gfp;
-	unsigned long flags;
-	unsigned long fail_next;
-	struct hmm_devmem_hold *hold; /* NULL without HMM_DEVMEM_RECLAIM */
-	u32 reclaim_hand;
-	struct mutex suspend_lock; /* held by suspend and resume */
-	unsigned int max_run;
-	bool gone; /* no callback but cleanup is called any more */
-	bool has_free;
-	bool shrink_now;
-	bool dead;
-	bool suspended;
-	bool powered;
-	unsigned int power_users;
-	spinlock_t power_lock; /* protects powered and power_users */
-	struct delayed_work power_work;
-	struct work_struct dead_work;
-	char to_device_cookie;
+	char to_device;
 };
 
 #if IS_ENABLED(CONFIG_HMM_DEVMEM)
@@ -525,7 +480,7 @@ hmm_devmem_is_migration_to(const struct hmm_devmem *devmem,
 			   const struct mmu_notifier_range *range)
 {
 	return range->event == MMU_NOTIFY_MIGRATE &&
-	       range->owner == &devmem->to_device_cookie;
+	       range->owner == &devmem->to_device;
 }
 
 #else /* !CONFIG_HMM_DEVMEM */

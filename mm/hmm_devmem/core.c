@@ -27,14 +27,14 @@
 /**
  * DOC: Locking
  *
- * One cmpxchg of hmm_devmem.remover decides which task removes a devmem; all others
+ * One cmpxchg of hmm_devmem_priv.remover decides which task removes a devmem; all others
  * wait for a completion. No lock is held.
  *
  * &hmm_devmem.ref is held around every callback into the driver but kill and
  * cleanup. It is killed after eviction, so that CPU faults bring pages back
  * while eviction is going on; then removal waits until no callback is running.
  *
- * hmm_devmem.intake (a per-CPU rwsem) is held for reading while pages are migrated
+ * hmm_devmem_priv.intake (a per-CPU rwsem) is held for reading while pages are migrated
  * to the device. Removal and suspend take it for writing, after no more pages can be
  * allocated, so that every migration has come to its end before eviction, and
  * release it at once. A process can keep its mmap lock for ever, in a fault that a
@@ -42,44 +42,61 @@
  * releases it together with the intake and the reference on &hmm_devmem.ref whenever
  * it pauses.
  *
- * hmm_devmem.handout (a per-CPU rwsem) is held for reading by
- * hmm_devmem_alloc_folio() from before it takes pages out of the pool until
- * they look like pages in use, and while it gets more struct pages. It only tries to
- * take it: the caller can hold locks that removal waits for. Removal takes it for
- * writing, after eviction, and releases it at once: from then on it can see which
- * pages are in use, and no more are added.
+ * hmm_devmem_priv.handout (a per-CPU rwsem) is held for reading by
+ * hmm_devmem_alloc_folio() from before it takes pages out of the pool until they look
+ * like pages in use, and while it gets more struct pages. It only tries to take it: the
+ * caller can hold locks that removal waits for. Removal takes it for writing, after
+ * eviction, and releases it at once: from then on it can see which pages are in use, and
+ * no more are added.
  *
- * hmm_devmem.suspend_lock (a mutex) is held by suspend, during eviction as well,
+ * hmm_devmem_priv.suspend_lock (a mutex) is held by suspend, during eviction as well,
  * and by resume.
  *
- * hmm_devmem.segments_lock (a rwsem) is held for writing while struct pages are
- * created or removed, and for reading by code that looks for pages by pfn: eviction
- * and poison.
- *
- * ``names_lock`` (a mutex, private to debugfs.c) makes names of folders unique.
+ * hmm_devmem_priv.segments_lock (a rwsem) is held for writing while struct pages are
+ * created or removed, for no longer than one segment takes, and for reading by code that
+ * looks for pages by pfn: eviction and poison. It is not taken with the mmap lock or a
+ * folio lock held: creating struct pages takes the lock of memory hotplug, inside which
+ * core takes folio locks.
  *
  * ``segments_list_lock`` (a mutex, private to segment.c) protects the list of all
- * segments of all devmems. Nothing is taken inside it.
+ * segments of all devmems.
  *
- * The pool's locks are leaf locks and safe in any context (see Pool).
- * hmm_devmem.power_lock (a spinlock) protects whether the devmem keeps its device
- * on, and how many migrations need that. The device is never resumed under a lock of
- * the library.
+ * &hmm_devmem_hold.lock (a mutex) protects what the policy of eviction knows.
  *
- * CPU faults take no other lock of the library. Core holds the mmap lock for
- * reading and the lock of the faulting folio there. The order is::
+ * &hmm_devmem_mirror.lock (a mutex) is held around the callbacks of a mirror. MMU
+ * notifiers take it.
  *
- *   hmm_devmem.suspend_lock, or hmm_devmem.handout
- *     hmm_devmem.segments_lock
- *       mmap lock (not together with the two above)
- *         hmm_devmem.intake
+ * hmm_devmem_priv.power_lock (a spinlock) protects whether the devmem keeps its device
+ * on, and how many migrations need that. A migration takes it before and after all
+ * others. The device is never resumed under a lock of the library.
+ *
+ * &hmm_devmem_pcp.lock and &hmm_devmem_pool.blocks_lock (spinlocks, with interrupts off)
+ * protect the free pages that one CPU keeps, and the blocks of the pool. They are safe in
+ * any context, see Pool.
+ *
+ * ``names_lock`` (a mutex, private to debugfs.c) makes names of folders unique. It is
+ * taken alone.
+ *
+ * CPU faults take no other lock of the library than those of the pool. Core holds the
+ * mmap lock for reading and the lock of the faulting folio there. The order is::
+ *
+ *   hmm_devmem_priv.suspend_lock, hmm_devmem_priv.handout
+ *     hmm_devmem_priv.segments_lock
+ *       segments_list_lock
+ *       mmap lock
+ *         hmm_devmem_priv.intake
+ *           hmm_devmem_hold.lock
  *           folio lock
- *             driver's locks (copy and map callbacks)
+ *             driver's locks, in copy and map callbacks
+ *               memory reclaim
+ *                 MMU notifiers
+ *                   hmm_devmem_mirror.lock
+ *                   hmm_devmem_pcp.lock
+ *                     hmm_devmem_pool.blocks_lock
+ *   hmm_devmem_priv.power_lock
  *     hmm_devmem_pcp.lock
- *       hmm_devmem_pool.blocks_lock
  *
- * Memory reclaim, and the MMU notifiers that it calls, come between the mmap lock
- * and the pool's locks. lockdep.c tells lockdep all that at boot.
+ * lockdep.c takes them in this order at boot, and a check compares it with the list.
  */
 
 /**
@@ -201,7 +218,7 @@ static int retire_bad_pages(struct hmm_devmem *devmem,
 	int ret = 0;
 
 	for (i = 0; !ret && i < desc->nr_bad_pages; i++)
-		ret = hmm_devmem_pool_retire_new(devmem->pool,
+		ret = hmm_devmem_pool_retire_new(priv(devmem)->pool,
 						 bad_pfn(devmem, desc->bad_pages[i]));
 	if (ret)
 		hmm_devmem_segments_release(devmem);
@@ -216,7 +233,7 @@ static int populate_devmem(struct hmm_devmem *devmem,
 	ret = hmm_devmem_dma_init(devmem, desc);
 	if (ret)
 		return ret;
-	devmem->nid = desc_nid(devmem->device, desc);
+	priv(devmem)->nid = desc_nid(devmem->device, desc);
 	ret = desc->res ? hmm_devmem_range_check(devmem, desc->res, desc->flags) :
 			  hmm_devmem_range_reserve(devmem, desc->size, desc->flags);
 	if (!ret)
@@ -234,7 +251,7 @@ static void teardown_devmem(struct hmm_devmem *devmem)
 	trace_hmm_devmem_remove(devmem);
 	hmm_devmem_debugfs_remove(devmem);
 	if (hmm_devmem_managed(devmem))
-		hmm_devmem_pool_kill(devmem->pool);
+		hmm_devmem_pool_kill(priv(devmem)->pool);
 	if (ops->kill)
 		ops->kill(devmem);
 	hmm_devmem_wait_for_intake(devmem);
@@ -246,12 +263,12 @@ static void teardown_devmem(struct hmm_devmem *devmem)
 	hmm_devmem_power_release(devmem);
 	hmm_devmem_unmap_lost(devmem);
 	/* No callback is running or will run: the pages have no driver any more. */
-	WRITE_ONCE(devmem->gone, true);
+	WRITE_ONCE(priv(devmem)->gone, true);
 	hmm_devmem_segments_release(devmem);
 
 	if (ops->cleanup)
 		ops->cleanup(devmem);
-	kref_put(&devmem->kref, hmm_devmem_release);
+	kref_put(&priv(devmem)->kref, hmm_devmem_release);
 }
 
 /*
@@ -261,13 +278,13 @@ static void teardown_devmem(struct hmm_devmem *devmem)
  */
 static void remove_once(struct hmm_devmem *devmem)
 {
-	const struct task_struct *remover = cmpxchg(&devmem->remover, NULL, current);
+	const struct task_struct *remover = cmpxchg(&priv(devmem)->remover, NULL, current);
 
 	if (!remover) {
 		teardown_devmem(devmem);
-		complete_all(&devmem->removed);
+		complete_all(&priv(devmem)->removed);
 	} else if (remover != current) {
-		wait_for_completion(&devmem->removed);
+		wait_for_completion(&priv(devmem)->removed);
 	}
 }
 
@@ -340,7 +357,7 @@ struct hmm_devmem *hmm_devmem_add_desc(struct device *device,
 err_release:
 	hmm_devmem_segments_release(devmem);
 err_put:
-	kref_put(&devmem->kref, hmm_devmem_release);
+	kref_put(&priv(devmem)->kref, hmm_devmem_release);
 	return ERR_PTR(ret);
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_add_desc);

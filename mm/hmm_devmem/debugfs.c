@@ -57,7 +57,7 @@ static void show_pool_stats(struct seq_file *file, struct hmm_devmem *devmem)
 {
 	struct hmm_devmem_pool_stats stats;
 
-	hmm_devmem_pool_get_stats(devmem->pool, &stats);
+	hmm_devmem_pool_get_stats(priv(devmem)->pool, &stats);
 	show_count(file, "total", stats.total);
 	show_count(file, "used", stats.used);
 	show_count(file, "cached", stats.cached);
@@ -80,8 +80,8 @@ static void show_stats(struct seq_file *file, struct hmm_devmem *devmem)
 	show_count(file, "evicted", stats.evicted);
 	show_count(file, "copy_errors", stats.copy_errors);
 	show_count(file, "lost", stats.lost);
-	show_count(file, "segments", READ_ONCE(devmem->nr_populated));
-	if (devmem->pool)
+	show_count(file, "segments", READ_ONCE(priv(devmem)->nr_populated));
+	if (priv(devmem)->pool)
 		show_pool_stats(file, devmem);
 }
 
@@ -89,11 +89,11 @@ static void show_segments(struct seq_file *file, struct hmm_devmem *devmem)
 {
 	unsigned int i;
 
-	if (devmem->pool)
-		hmm_devmem_pool_drain(devmem->pool);
-	guard(rwsem_read)(&devmem->segments_lock);
-	for (i = 0; i < devmem->nr_segments; i++) {
-		struct hmm_devmem_segment *segment = devmem->segments[i];
+	if (priv(devmem)->pool)
+		hmm_devmem_pool_drain(priv(devmem)->pool);
+	guard(rwsem_read)(&priv(devmem)->segments_lock);
+	for (i = 0; i < priv(devmem)->nr_segments; i++) {
+		struct hmm_devmem_segment *segment = priv(devmem)->segments[i];
 
 		if (segment)
 			seq_printf(file, "%pra in use %lu idle %u\n",
@@ -123,12 +123,12 @@ static void show_blocks(struct seq_file *file, struct hmm_devmem *devmem)
 	unsigned long buckets[HMM_DEVMEM_BUCKETS] = { };
 	unsigned long pfn;
 
-	if (!devmem->pool)
+	if (!priv(devmem)->pool)
 		return;
-	guard(rwsem_read)(&devmem->segments_lock);
+	guard(rwsem_read)(&priv(devmem)->segments_lock);
 	for (pfn = devmem->pfn_first; pfn < devmem->pfn_last;
 	     pfn = ALIGN(pfn + 1, HMM_DEVMEM_BLOCK_NR)) {
-		int taken = hmm_devmem_pool_block_taken(devmem->pool, pfn);
+		int taken = hmm_devmem_pool_block_taken(priv(devmem)->pool, pfn);
 
 		if (taken >= 0)
 			buckets[taken ? order_base_2(taken) + 1 : 0]++;
@@ -216,12 +216,12 @@ void hmm_devmem_debugfs_add(struct hmm_devmem *devmem)
 			 devmem->pfn_first);
 		name = unique;
 	}
-	devmem->debugfs = debugfs_create_dir(name, hmm_devmem_root);
-	debugfs_create_file_unsafe("stats", 0400, devmem->debugfs, devmem,
+	priv(devmem)->debugfs = debugfs_create_dir(name, hmm_devmem_root);
+	debugfs_create_file_unsafe("stats", 0400, priv(devmem)->debugfs, devmem,
 				   &stats_fops);
-	debugfs_create_file_unsafe("segments", 0400, devmem->debugfs, devmem,
+	debugfs_create_file_unsafe("segments", 0400, priv(devmem)->debugfs, devmem,
 				   &segments_fops);
-	debugfs_create_file_unsafe("blocks", 0400, devmem->debugfs, devmem,
+	debugfs_create_file_unsafe("blocks", 0400, priv(devmem)->debugfs, devmem,
 				   &blocks_fops);
 }
 
@@ -235,7 +235,7 @@ void hmm_devmem_debugfs_add(struct hmm_devmem *devmem)
  */
 void hmm_devmem_debugfs_remove(struct hmm_devmem *devmem)
 {
-	debugfs_remove(devmem->debugfs);
+	debugfs_remove(priv(devmem)->debugfs);
 }
 
 /**

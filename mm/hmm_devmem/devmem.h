@@ -5,15 +5,30 @@
 #ifndef _MM_HMM_DEVMEM_DEVMEM_H
 #define _MM_HMM_DEVMEM_DEVMEM_H
 
+#include <linux/atomic.h>
 #include <linux/bitmap.h>
 #include <linux/bits.h>
+#include <linux/completion.h>
+#include <linux/container_of.h>
 #include <linux/hmm_devmem.h>
+#include <linux/kref.h>
 #include <linux/mm.h>
+#include <linux/mutex.h>
 #include <linux/percpu-refcount.h>
 #include <linux/percpu-rwsem.h>
+#include <linux/rwsem.h>
+#include <linux/spinlock.h>
 #include <linux/types.h>
+#include <linux/workqueue.h>
 
-struct kref;
+struct dentry;
+struct device;
+struct hmm_devmem_hold;
+struct hmm_devmem_pool;
+struct hmm_devmem_segment;
+struct hmm_devmem_stats_pcpu;
+struct shrinker;
+struct task_struct;
 
 /*
  * Large device folios have the size that a page table maps with one PMD entry;
@@ -27,6 +42,103 @@ struct kref;
 #endif
 #define HMM_DEVMEM_BLOCK_NR	BIT(HMM_DEVMEM_BLOCK_ORDER)
 #define HMM_DEVMEM_BLOCK_SIZE	(HMM_DEVMEM_BLOCK_NR << PAGE_SHIFT)
+
+/**
+ * struct hmm_devmem_priv - what the library knows of a devmem
+ * @pub: What drivers see of it.
+ * @intake: A rwsem, see DOC: Locking: held for reading while pages are migrated to the
+ *	device.
+ * @handout: The same: held for reading while free pages become folios.
+ * @handles: References to this structure. Needs no lock.
+ * @kref: References to the range. Needs no lock.
+ * @remover: The task that removes the devmem, or did. Changed once, by cmpxchg().
+ * @removed: Completed when that task has finished. Has a lock of its own.
+ * @segments_lock: A rwsem, see DOC: Locking: protects @segments, @ending and
+ *	@nr_populated.
+ * @segments: The segments, by number; NULL for those without struct pages. The segment
+ *	of a page that the caller has allocated needs no lock.
+ * @ending: A bit for each segment whose struct pages are being removed. Set under
+ *	@segments_lock, cleared atomically.
+ * @nr_ending: Number of bits set in @ending. Changed atomically.
+ * @nr_segments: Size of @segments. Set by the add.
+ * @nr_populated: Number of @segments that are not NULL. A hint without the lock.
+ * @segment_shift: Pages of a segment, log2. Set by the add.
+ * @nid: NUMA node of the struct pages. Set by the add.
+ * @shrink_work: Takes away segments that are empty. Needs no lock.
+ * @shrinker: Wakes @shrink_work when memory is short. Set by the add; freed by removal.
+ * @pool: The pages; NULL for a classic driver. Set by the add. Has locks of its own.
+ * @stats: Counters, of which each CPU changes its own.
+ * @debugfs: The folder of the devmem, between the add and removal, which do not overlap.
+ * @dma_device: With %HMM_DEVMEM_DMA, the device that does the DMA. Set by the add.
+ * @dma_max_pfn: max_pfn when @ram_gfp was chosen. All that find a new max_pfn write the
+ *	same, without a lock.
+ * @ram_gfp: How to allocate memory for pages that are brought back. As @dma_max_pfn.
+ * @flags: HMM_DEVMEM_*. Set by the add.
+ * @fail_next: For tests: steps of which the next one fails. Changed by cmpxchg().
+ * @hold: The policy of eviction; NULL without %HMM_DEVMEM_RECLAIM. Set by the add. Has a
+ *	lock of its own.
+ * @reclaim_hand: The block that is tried next if the policy's blocks cannot be evicted.
+ *	A hint, without a lock.
+ * @suspend_lock: A mutex, see DOC: Locking: held by suspend and resume; protects
+ *	@suspended.
+ * @max_run: Pages of a run, at most, because of the DMA mapping. Set by the add.
+ * @gone: No callback but cleanup is called any more. Set once, by removal, after all
+ *	callbacks have returned.
+ * @has_free: The library must look at pages that are freed: the driver has a free
+ *	callback, or is gone. Set by the add, and by removal when nothing can be allocated.
+ * @shrink_now: @shrink_work is to take away all empty segments. Changed by xchg().
+ * @dead: The device is gone: nothing is copied. Set once, by xchg().
+ * @suspended: The devmem is suspended. Protected by @suspend_lock.
+ * @powered: The devmem keeps its device on. Protected by @power_lock.
+ * @power_users: Number of migrations that need the device. Protected by @power_lock.
+ * @power_lock: A spinlock, see DOC: Locking.
+ * @power_work: Switches the device off when nothing needs it. Needs no lock.
+ * @dead_work: Unmaps the memory of a dead device. Needs no lock.
+ */
+struct hmm_devmem_priv {
+	struct hmm_devmem pub;
+	struct percpu_rw_semaphore intake;
+	struct percpu_rw_semaphore handout;
+	struct kref handles;
+	struct kref kref;
+	struct task_struct *remover;
+	struct completion removed;
+	struct rw_semaphore segments_lock;
+	struct hmm_devmem_segment **segments;
+	unsigned long *ending;
+	atomic_t nr_ending;
+	unsigned int nr_segments;
+	unsigned int nr_populated;
+	unsigned int segment_shift;
+	int nid;
+	struct delayed_work shrink_work;
+	struct shrinker *shrinker;
+	struct hmm_devmem_pool *pool;
+	struct hmm_devmem_stats_pcpu __percpu *stats;
+	struct dentry *debugfs;
+	struct device *dma_device;
+	unsigned long dma_max_pfn;
+	gfp_t ram_gfp;
+	unsigned long flags;
+	unsigned long fail_next;
+	struct hmm_devmem_hold *hold;
+	u32 reclaim_hand;
+	struct mutex suspend_lock;	/* see above */
+	unsigned int max_run;
+	bool gone;
+	bool has_free;
+	bool shrink_now;
+	bool dead;
+	bool suspended;
+	bool powered;
+	unsigned int power_users;
+	spinlock_t power_lock;	/* see above */
+	struct delayed_work power_work;
+	struct work_struct dead_work;
+};
+
+/* The library's view of a devmem. */
+#define priv(devmem)	container_of_const(devmem, struct hmm_devmem_priv, pub)
 
 static inline bool hmm_devmem_has_pfn(const struct hmm_devmem *devmem,
 				      unsigned long pfn)
@@ -64,7 +176,7 @@ static inline bool hmm_devmem_ops_managed(const struct hmm_devmem_ops *ops)
 
 static inline bool hmm_devmem_managed(const struct hmm_devmem *devmem)
 {
-	return devmem->pool;
+	return priv(devmem)->pool;
 }
 
 /* Keep the driver from being removed; false if it was removed already. */
@@ -90,8 +202,8 @@ static inline void hmm_devmem_ref_put(struct hmm_devmem *devmem)
  */
 static inline void hmm_devmem_wait_for_intake(struct hmm_devmem *devmem)
 {
-	percpu_down_write(&devmem->intake);
-	percpu_up_write(&devmem->intake);
+	percpu_down_write(&priv(devmem)->intake);
+	percpu_up_write(&priv(devmem)->intake);
 }
 
 /*
@@ -100,8 +212,8 @@ static inline void hmm_devmem_wait_for_intake(struct hmm_devmem *devmem)
  */
 static inline void hmm_devmem_wait_for_handout(struct hmm_devmem *devmem)
 {
-	percpu_down_write(&devmem->handout);
-	percpu_up_write(&devmem->handout);
+	percpu_down_write(&priv(devmem)->handout);
+	percpu_up_write(&priv(devmem)->handout);
 }
 
 struct hmm_devmem *hmm_devmem_create(struct device *device,

@@ -151,24 +151,24 @@ int hmm_devmem_dma_init(struct hmm_devmem *devmem,
 {
 	struct device *dev = desc->dma_device ?: devmem->device;
 
-	devmem->max_run = UINT_MAX;
-	devmem->ram_gfp = GFP_HIGHUSER_MOVABLE;
+	priv(devmem)->max_run = UINT_MAX;
+	priv(devmem)->ram_gfp = GFP_HIGHUSER_MOVABLE;
 	if (!(desc->flags & HMM_DEVMEM_DMA))
 		return 0;
 	if (!dev->dma_mask)
 		return -EINVAL;
-	devmem->dma_max_pfn = READ_ONCE(max_pfn);
-	devmem->ram_gfp = find_ram_gfp(dev);
-	if (!devmem->ram_gfp) {
+	priv(devmem)->dma_max_pfn = READ_ONCE(max_pfn);
+	priv(devmem)->ram_gfp = find_ram_gfp(dev);
+	if (!priv(devmem)->ram_gfp) {
 		dev_err(devmem->device,
 			"a DMA mask of %#llx reaches neither all memory, nor bounce buffers, nor a whole zone\n",
 			dma_get_mask(dev));
 		return -EIO;
 	}
-	devmem->dma_device = dev;
+	priv(devmem)->dma_device = dev;
 	/* Bounce buffers limit the size of a run. */
-	devmem->max_run = clamp(dma_max_mapping_size(dev) >> PAGE_SHIFT, 1,
-				HMM_DEVMEM_BLOCK_NR);
+	priv(devmem)->max_run = clamp(dma_max_mapping_size(dev) >> PAGE_SHIFT, 1,
+				      HMM_DEVMEM_BLOCK_NR);
 	return 0;
 }
 
@@ -186,12 +186,12 @@ gfp_t __hmm_devmem_dma_ram_gfp(struct hmm_devmem *devmem)
 	const unsigned long now = READ_ONCE(max_pfn);
 	gfp_t gfp;
 
-	if (likely(READ_ONCE(devmem->dma_max_pfn) == now))
-		return READ_ONCE(devmem->ram_gfp);
+	if (likely(READ_ONCE(priv(devmem)->dma_max_pfn) == now))
+		return READ_ONCE(priv(devmem)->ram_gfp);
 	/* If no whole zone is in reach, runs out of reach will not be mapped. */
-	gfp = find_ram_gfp(devmem->dma_device) ?: ram_gfp_in(GFP_DMA);
-	WRITE_ONCE(devmem->ram_gfp, gfp);
-	WRITE_ONCE(devmem->dma_max_pfn, now);
+	gfp = find_ram_gfp(priv(devmem)->dma_device) ?: ram_gfp_in(GFP_DMA);
+	WRITE_ONCE(priv(devmem)->ram_gfp, gfp);
+	WRITE_ONCE(priv(devmem)->dma_max_pfn, now);
 	return gfp;
 }
 
@@ -208,7 +208,7 @@ bool __hmm_devmem_dma_reaches(struct hmm_devmem *devmem, phys_addr_t phys,
 			      size_t size)
 {
 	return likely(__hmm_devmem_dma_ram_gfp(devmem) & __GFP_HIGHMEM) ||
-	       reaches(devmem->dma_device, phys, size);
+	       reaches(priv(devmem)->dma_device, phys, size);
 }
 
 static enum dma_data_direction txn_dma_dir(const struct hmm_devmem_txn *txn)
@@ -225,7 +225,7 @@ static size_t run_size(const struct hmm_devmem_run *run)
 /* Allocate one range of IOVA for all runs, if it can map them page by page. */
 static bool dma_try_iova(struct hmm_devmem_txn *txn)
 {
-	struct device *dev = txn->devmem->dma_device;
+	struct device *dev = priv(txn->devmem)->dma_device;
 	const struct hmm_devmem_run *first = NULL;
 	size_t size = 0;
 	unsigned int r;
@@ -244,7 +244,7 @@ static bool dma_try_iova(struct hmm_devmem_txn *txn)
 
 static int dma_map_run(struct hmm_devmem_txn *txn, struct hmm_devmem_run *run)
 {
-	struct device *dev = txn->devmem->dma_device;
+	struct device *dev = priv(txn->devmem)->dma_device;
 	const phys_addr_t phys = page_to_phys(run->ram);
 	const size_t size = run_size(run);
 	int ret;
@@ -274,7 +274,7 @@ static int dma_map_run(struct hmm_devmem_txn *txn, struct hmm_devmem_run *run)
  */
 bool hmm_devmem_dma_map(struct hmm_devmem_txn *txn)
 {
-	struct device *dev = txn->devmem->dma_device;
+	struct device *dev = priv(txn->devmem)->dma_device;
 	bool all = true;
 	unsigned int r;
 
@@ -303,7 +303,7 @@ bool hmm_devmem_dma_map(struct hmm_devmem_txn *txn)
  */
 void hmm_devmem_dma_unmap(struct hmm_devmem_txn *txn)
 {
-	struct device *dev = txn->devmem->dma_device;
+	struct device *dev = priv(txn->devmem)->dma_device;
 	unsigned int r;
 
 	if (dma_use_iova(&txn->dma.iova)) {

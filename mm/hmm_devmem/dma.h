@@ -7,8 +7,9 @@
 
 #include <linux/compiler.h>
 #include <linux/dma-mapping.h>
-#include <linux/hmm_devmem.h>
 #include <linux/types.h>
+
+#include "devmem.h"
 
 struct hmm_devmem_txn;
 
@@ -36,7 +37,7 @@ void hmm_devmem_dma_unmap(struct hmm_devmem_txn *txn);
  */
 static inline gfp_t hmm_devmem_dma_ram_gfp(struct hmm_devmem *devmem)
 {
-	return likely(!devmem->dma_device) ? devmem->ram_gfp :
+	return likely(!priv(devmem)->dma_device) ? priv(devmem)->ram_gfp :
 					     __hmm_devmem_dma_ram_gfp(devmem);
 }
 
@@ -44,7 +45,7 @@ static inline gfp_t hmm_devmem_dma_ram_gfp(struct hmm_devmem *devmem)
 static inline bool hmm_devmem_dma_reaches(struct hmm_devmem *devmem,
 					  phys_addr_t phys, size_t size)
 {
-	return likely(!devmem->dma_device) ||
+	return likely(!priv(devmem)->dma_device) ||
 	       __hmm_devmem_dma_reaches(devmem, phys, size);
 }
 

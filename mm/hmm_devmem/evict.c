@@ -228,7 +228,7 @@ static unsigned int next_in_use(struct hmm_devmem_txn *txn, unsigned long *pfn,
 	unsigned int i, nr, n;
 
 	do {
-		nr = hmm_devmem_pool_in_use(txn->devmem->pool, pfn, end,
+		nr = hmm_devmem_pool_in_use(priv(txn->devmem)->pool, pfn, end,
 					    txn->src, max);
 		if (!keep)
 			return nr;
@@ -247,7 +247,7 @@ static bool must_split_first(const struct hmm_devmem_txn *txn, unsigned int max)
 {
 	return txn->nr < HMM_DEVMEM_BLOCK_NR &&
 	       (max < HMM_DEVMEM_BLOCK_NR ||
-		hmm_devmem_pool_any_retired(txn->devmem->pool));
+		hmm_devmem_pool_any_retired(priv(txn->devmem)->pool));
 }
 
 /**
@@ -340,12 +340,12 @@ static void evict_range(struct hmm_devmem *devmem, unsigned long pfn,
 	};
 	unsigned long start = pfn;
 
-	lockdep_assert_held_read(&devmem->segments_lock);
+	lockdep_assert_held_read(&priv(devmem)->segments_lock);
 
 	if (pfn >= end)
 		return;
 	/* Pages in per-CPU caches are free, but look like pages in use. */
-	hmm_devmem_pool_drain(devmem->pool);
+	hmm_devmem_pool_drain(priv(devmem)->pool);
 	walk.txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
 	if (devmem->ops->copy_wait)
 		walk.spare = hmm_devmem_txn_tryget(devmem, HMM_DEVMEM_BLOCK_NR);
@@ -372,7 +372,7 @@ static unsigned long round_to_folio(struct hmm_devmem *devmem,
 {
 	const struct folio *folio;
 
-	lockdep_assert_held_read(&devmem->segments_lock);
+	lockdep_assert_held_read(&priv(devmem)->segments_lock);
 
 	if (!hmm_devmem_segment_at(devmem, pfn))
 		return pfn;
@@ -391,10 +391,10 @@ static unsigned long count_in_use(struct hmm_devmem *devmem, unsigned long pfn,
 	unsigned long left = 0;
 	unsigned int nr;
 
-	lockdep_assert_held_read(&devmem->segments_lock);
+	lockdep_assert_held_read(&priv(devmem)->segments_lock);
 
 	/* A page in a per-CPU cache is free, although its bit is set. */
-	hmm_devmem_pool_drain(devmem->pool);
+	hmm_devmem_pool_drain(priv(devmem)->pool);
 	txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
 	while ((nr = next_in_use(txn, &pfn, end, keep, txn->max)))
 		left += nr;
@@ -411,7 +411,7 @@ static unsigned long evict_and_count_once(struct hmm_devmem *devmem,
 
 	*left = (struct hmm_devmem_left) { };
 	/* Keep the struct pages and bitmaps that are used here. */
-	guard(rwsem_read)(&devmem->segments_lock);
+	guard(rwsem_read)(&priv(devmem)->segments_lock);
 	from = round_to_folio(devmem, max(pfn, effort->from), false);
 	evict_range(devmem, from, round_to_folio(devmem, end, true), NULL, effort,
 		    left);
@@ -548,14 +548,14 @@ static unsigned long count_lost_in_flight(struct hmm_devmem *devmem)
 	struct hmm_devmem_txn *txn;
 	unsigned int nr, i;
 
-	if (!hmm_devmem_pool_any_retired(devmem->pool))
+	if (!hmm_devmem_pool_any_retired(priv(devmem)->pool))
 		return 0;
-	guard(rwsem_read)(&devmem->segments_lock);
+	guard(rwsem_read)(&priv(devmem)->segments_lock);
 	txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
-	while ((nr = hmm_devmem_pool_not_free(devmem->pool, &pfn, devmem->pfn_last,
+	while ((nr = hmm_devmem_pool_not_free(priv(devmem)->pool, &pfn, devmem->pfn_last,
 					      txn->src, txn->max)))
 		for (i = 0; i < nr; i++)
-			in_flight += hmm_devmem_pool_retired(devmem->pool,
+			in_flight += hmm_devmem_pool_retired(priv(devmem)->pool,
 							     txn->src[i]) &&
 				     folio_test_locked(pfn_folio(txn->src[i]));
 	hmm_devmem_txn_put(txn);
@@ -569,7 +569,7 @@ static unsigned long evict_pass(struct hmm_devmem *devmem,
 {
 	unsigned long nr;
 
-	if (READ_ONCE(devmem->dead))
+	if (READ_ONCE(priv(devmem)->dead))
 		return count_busy(devmem, true);
 	if (!hmm_devmem_managed(devmem))
 		return count_busy(devmem, drain);
@@ -588,7 +588,7 @@ static unsigned long find_in_use(struct hmm_devmem *devmem, unsigned long nth)
 	struct hmm_devmem_txn *txn;
 	unsigned int nr;
 
-	guard(rwsem_read)(&devmem->segments_lock);
+	guard(rwsem_read)(&priv(devmem)->segments_lock);
 	txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
 	while ((nr = next_in_use(txn, &pfn, devmem->pfn_last, NULL,
 				 txn->max)) && nr <= nth)
@@ -677,7 +677,7 @@ unsigned long hmm_devmem_evict_all(struct hmm_devmem *devmem, bool killable,
 		nr = evict_pass(devmem, &effort, drain, left);
 		now = hmm_devmem_evict_ns();
 		hmm_devmem_evict_clock_pass(&clock, start, now, nr < before);
-		if (!nr || READ_ONCE(devmem->dead) || effort_is_over(&effort))
+		if (!nr || READ_ONCE(priv(devmem)->dead) || effort_is_over(&effort))
 			return nr;
 		over = now > clock.deadline;
 		if (over && drain)
@@ -703,7 +703,7 @@ static int reclaim_block(struct hmm_devmem *devmem, unsigned long pfn,
 	struct hmm_devmem_left left = { };
 	unsigned long before, nr;
 
-	guard(rwsem_read)(&devmem->segments_lock);
+	guard(rwsem_read)(&priv(devmem)->segments_lock);
 	before = count_in_use(devmem, pfn, end, keep);
 	if (!before)
 		return -ENOMEM;
@@ -759,7 +759,7 @@ static bool reclaim_may_go(void *arg, u32 block)
 static bool reclaim_is_over(const struct reclaim *reclaim)
 {
 	return effort_is_over(&reclaim->effort) ||
-	       hmm_devmem_pool_refused(reclaim->devmem->pool);
+	       hmm_devmem_pool_refused(priv(reclaim->devmem)->pool);
 }
 
 static int reclaim_try(struct reclaim *reclaim, u32 block)
@@ -773,7 +773,7 @@ static int reclaim_try(struct reclaim *reclaim, u32 block)
 			    block_pfn(devmem, block + 1), reclaim->keep,
 			    &reclaim->effort);
 	if (!ret)
-		hmm_devmem_hold_evicted(devmem->hold, block);
+		hmm_devmem_hold_evicted(priv(devmem)->hold, block);
 	return ret;
 }
 
@@ -781,7 +781,7 @@ static int reclaim_try(struct reclaim *reclaim, u32 block)
 static int reclaim_chosen(struct reclaim *reclaim,
 			  const struct hmm_devmem_hold_data *data)
 {
-	struct hmm_devmem_hold *hold = reclaim->devmem->hold;
+	struct hmm_devmem_hold *hold = priv(reclaim->devmem)->hold;
 	unsigned int tries = HMM_DEVMEM_RECLAIM_CHOICES;
 	u32 block;
 
@@ -800,14 +800,14 @@ static int reclaim_chosen(struct reclaim *reclaim,
 static int reclaim_in_turn(struct reclaim *reclaim)
 {
 	struct hmm_devmem *devmem = reclaim->devmem;
-	const u32 nr = hmm_devmem_nr_blocks(devmem), last = READ_ONCE(devmem->hold->last);
+	const u32 nr = hmm_devmem_nr_blocks(devmem), last = READ_ONCE(priv(devmem)->hold->last);
 	u32 block, tries = nr;
 	int ret = -ENOMEM, err;
 
 	while (tries-- && !reclaim_is_over(reclaim)) {
 		/* Racy, but it only decides which block is next. */
-		block = READ_ONCE(devmem->reclaim_hand) % nr;
-		WRITE_ONCE(devmem->reclaim_hand, block + 1);
+		block = READ_ONCE(priv(devmem)->reclaim_hand) % nr;
+		WRITE_ONCE(priv(devmem)->reclaim_hand, block + 1);
 		err = block == last ? -ENOMEM : reclaim_try(reclaim, block);
 		if (!err)
 			return 0;
@@ -860,9 +860,9 @@ int hmm_devmem_reclaim(struct hmm_devmem *devmem,
 	if (ret != -EBUSY || !drain)
 		return ret;
 	/* Core's batches can have the last references, as for evict_and_count(). */
-	used = hmm_devmem_pool_used(devmem->pool);
+	used = hmm_devmem_pool_used(priv(devmem)->pool);
 	hmm_devmem_drain_batches();
-	if (hmm_devmem_pool_used(devmem->pool) < used)
+	if (hmm_devmem_pool_used(priv(devmem)->pool) < used)
 		return 0;
 	return reclaim_once(&reclaim, data);
 }

@@ -45,10 +45,10 @@ static const char * const fail_names[HMM_DEVMEM_NR_FAIL] = {
 bool __hmm_devmem_should_fail(struct hmm_devmem *devmem,
 			      enum hmm_devmem_fail step)
 {
-	const unsigned long next = READ_ONCE(devmem->fail_next);
+	const unsigned long next = READ_ONCE(priv(devmem)->fail_next);
 
 	if (unlikely(next & BIT(step)) &&
-	    cmpxchg(&devmem->fail_next, next, 0) == next)
+	    cmpxchg(&priv(devmem)->fail_next, next, 0) == next)
 		return true;
 	return should_fail(&hmm_devmem_fail_attrs[step], 1);
 }
@@ -63,7 +63,7 @@ bool __hmm_devmem_should_fail(struct hmm_devmem *devmem,
  */
 void hmm_devmem_fail_next(struct hmm_devmem *devmem, unsigned long steps)
 {
-	WRITE_ONCE(devmem->fail_next, steps);
+	WRITE_ONCE(priv(devmem)->fail_next, steps);
 }
 EXPORT_SYMBOL_FOR_MODULES(hmm_devmem_fail_next, "test_hmm_devmem");
 

@@ -7,9 +7,10 @@
 
 #include <linux/compiler.h>
 #include <linux/fault-inject.h>
-#include <linux/hmm_devmem.h>
 #include <linux/sched.h>
 #include <linux/types.h>
+
+#include "devmem.h"
 
 struct dentry;
 
@@ -42,7 +43,7 @@ static inline bool hmm_devmem_should_fail(struct hmm_devmem *devmem,
 					  enum hmm_devmem_fail step)
 {
 	if (likely(!READ_ONCE(current->fail_nth) &&
-		   !READ_ONCE(devmem->fail_next) &&
+		   !READ_ONCE(priv(devmem)->fail_next) &&
 		   !READ_ONCE(hmm_devmem_fail_attrs[step].probability)))
 		return false;
 	return __hmm_devmem_should_fail(devmem, step);

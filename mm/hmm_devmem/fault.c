@@ -232,7 +232,7 @@ static vm_fault_t fault_alone(struct hmm_devmem *devmem,
 			      struct vm_area_struct *vma, unsigned long addr,
 			      const struct page *page)
 {
-	if (READ_ONCE(devmem->dead))
+	if (READ_ONCE(priv(devmem)->dead))
 		return VM_FAULT_SIGBUS;
 	if (!split_faulting_folio(page))
 		return VM_FAULT_NOPAGE;
@@ -310,13 +310,13 @@ static bool page_is_lost(struct hmm_devmem *devmem, unsigned long addr,
 	const unsigned long i = (addr % HMM_DEVMEM_BLOCK_SIZE) >> PAGE_SHIFT;
 	unsigned long pfn = page_to_pfn(page);
 
-	if (likely(!hmm_devmem_pool_any_retired(devmem->pool)))
+	if (likely(!hmm_devmem_pool_any_retired(priv(devmem)->pool)))
 		return false;
 	if (!whole && i && PageHead(page))
 		return false;
 	if (whole)
 		pfn = ALIGN_DOWN(pfn, HMM_DEVMEM_BLOCK_NR) + i;
-	return __hmm_devmem_pool_retired(devmem->pool, pfn);
+	return __hmm_devmem_pool_retired(priv(devmem)->pool, pfn);
 }
 
 /**

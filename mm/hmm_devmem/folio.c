@@ -97,7 +97,7 @@ static noinline int grow_and_get(struct hmm_devmem *devmem, unsigned int order,
 
 	while (ret == -ENOMEM && tries-- && hmm_devmem_can_grow(devmem) &&
 	       !hmm_devmem_segments_grow(devmem))
-		ret = hmm_devmem_pool_alloc(devmem->pool, order, pfn);
+		ret = hmm_devmem_pool_alloc(priv(devmem)->pool, order, pfn);
 	return ret;
 }
 
@@ -135,16 +135,16 @@ struct folio *hmm_devmem_alloc_folio(struct hmm_devmem *devmem,
 	 * Removal waits until each page that was taken from the pool looks like one
 	 * in use. Only try: the caller can have locked folios that removal waits for.
 	 */
-	if (!hmm_devmem_managed(devmem) || !percpu_down_read_trylock(&devmem->handout))
+	if (!hmm_devmem_managed(devmem) || !percpu_down_read_trylock(&priv(devmem)->handout))
 		return NULL;
-	ret = hmm_devmem_pool_alloc(devmem->pool, order, &pfn);
+	ret = hmm_devmem_pool_alloc(priv(devmem)->pool, order, &pfn);
 	if (unlikely(ret))
 		ret = grow_and_get(devmem, order, &pfn, ret);
 	/* Two calls, so that order 0 is a constant in the inlined fast path. */
 	if (likely(!ret))
 		folio = likely(!order) ? init_folio(devmem, pfn, 0, ctx) :
 					 init_folio(devmem, pfn, order, ctx);
-	percpu_up_read(&devmem->handout);
+	percpu_up_read(&priv(devmem)->handout);
 	return folio;
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_alloc_folio);

@@ -7,9 +7,9 @@
  * DOC: Lifetime
  *
  * There are three reference counts. &hmm_devmem.ref keeps the driver: removal waits
- * for it before it calls cleanup. hmm_devmem.kref keeps the physical range, and the
+ * for it before it calls cleanup. hmm_devmem_priv.kref keeps the physical range, and the
  * state of its pages: the driver has a reference until removal, and so has each
- * segment. hmm_devmem.handles keeps the memory of the struct hmm_devmem itself: the
+ * segment. hmm_devmem_priv.handles keeps the memory of the struct hmm_devmem itself: the
  * driver has a reference until it is detached, and so have the range and each
  * hmm_devmem_get(). So a caller that is late has a pointer to a removed devmem,
  * which returns -ENODEV, and not to another devmem at the same address.
@@ -49,15 +49,15 @@ static void release_range(struct hmm_devmem *devmem)
 /* The last reference to the structure was dropped. */
 static void free_devmem(struct kref *kref)
 {
-	struct hmm_devmem *devmem = container_of(kref, struct hmm_devmem, handles);
+	struct hmm_devmem *devmem = &container_of(kref, struct hmm_devmem_priv, handles)->pub;
 
-	hmm_devmem_hold_destroy(devmem->hold);
-	hmm_devmem_pool_destroy(devmem->pool);
-	free_percpu(devmem->stats);
-	percpu_free_rwsem(&devmem->handout);
-	percpu_free_rwsem(&devmem->intake);
+	hmm_devmem_hold_destroy(priv(devmem)->hold);
+	hmm_devmem_pool_destroy(priv(devmem)->pool);
+	free_percpu(priv(devmem)->stats);
+	percpu_free_rwsem(&priv(devmem)->handout);
+	percpu_free_rwsem(&priv(devmem)->intake);
 	percpu_ref_exit(&devmem->ref);
-	kfree(devmem);
+	kfree(priv(devmem));
 }
 
 /**
@@ -74,7 +74,7 @@ static void free_devmem(struct kref *kref)
  */
 void hmm_devmem_get(struct hmm_devmem *devmem)
 {
-	kref_get(&devmem->handles);
+	kref_get(&priv(devmem)->handles);
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_get);
 
@@ -88,27 +88,27 @@ EXPORT_SYMBOL_GPL(hmm_devmem_get);
 void hmm_devmem_put(struct hmm_devmem *devmem)
 {
 	might_sleep();
-	kref_put(&devmem->handles, free_devmem);
+	kref_put(&priv(devmem)->handles, free_devmem);
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_put);
 
 /**
  * hmm_devmem_release() - Release the range after the driver and all segments
- * @kref: &hmm_devmem.kref, which is 0 now.
+ * @kref: &hmm_devmem_priv.kref, which is 0 now.
  *
  * Context: Process context, may sleep.
  */
 void hmm_devmem_release(struct kref *kref)
 {
-	struct hmm_devmem *devmem = container_of(kref, struct hmm_devmem, kref);
+	struct hmm_devmem *devmem = &container_of(kref, struct hmm_devmem_priv, kref)->pub;
 
 	/* The pool itself stays until the last hmm_devmem_put(), and refuses. */
-	hmm_devmem_pool_clear(devmem->pool);
-	bitmap_free(devmem->ending);
-	devmem->ending = NULL;
-	kvfree(devmem->segments);
-	devmem->segments = NULL;
-	devmem->nr_segments = 0;
+	hmm_devmem_pool_clear(priv(devmem)->pool);
+	bitmap_free(priv(devmem)->ending);
+	priv(devmem)->ending = NULL;
+	kvfree(priv(devmem)->segments);
+	priv(devmem)->segments = NULL;
+	priv(devmem)->nr_segments = 0;
 	release_range(devmem);
 	devmem->resource = NULL;
 	hmm_devmem_put(devmem);
@@ -125,49 +125,51 @@ static void devmem_ref_release(struct percpu_ref *ref)
  * @desc: The descriptor; it was checked.
  *
  * Context: Process context, may sleep.
- * Return: The devmem, with one reference on its &hmm_devmem.kref that
+ * Return: The devmem, with one reference on its &hmm_devmem_priv.kref that
  * hmm_devmem_release() ends, or NULL if there is no memory.
  */
 struct hmm_devmem *hmm_devmem_create(struct device *device,
 				     const struct hmm_devmem_desc *desc)
 {
+	struct hmm_devmem_priv *priv;
 	struct hmm_devmem *devmem;
 
-	devmem = kzalloc_obj(*devmem);
-	if (!devmem)
+	priv = kzalloc_obj(*priv);
+	if (!priv)
 		return NULL;
-	kref_init(&devmem->handles);
-	kref_init(&devmem->kref);
+	devmem = &priv->pub;
+	kref_init(&priv->handles);
+	kref_init(&priv->kref);
 	init_completion(&devmem->completion);
-	init_completion(&devmem->removed);
+	init_completion(&priv->removed);
 	devmem->device = device;
 	devmem->ops = desc->ops;
-	devmem->has_free = desc->ops->free;
+	priv->has_free = desc->ops->free;
 	devmem->type = desc->type;
 	devmem->owner = desc->owner ?: devmem;
 	devmem->driver_data = desc->driver_data;
-	devmem->flags = desc->flags;
-	mutex_init(&devmem->suspend_lock);
+	priv->flags = desc->flags;
+	mutex_init(&priv->suspend_lock);
 	hmm_devmem_power_init(devmem);
 
 	if (percpu_ref_init(&devmem->ref, devmem_ref_release, 0, GFP_KERNEL))
 		goto err_free;
-	if (percpu_init_rwsem(&devmem->intake))
+	if (percpu_init_rwsem(&priv->intake))
 		goto err_exit_ref;
-	if (percpu_init_rwsem(&devmem->handout))
+	if (percpu_init_rwsem(&priv->handout))
 		goto err_free_intake;
-	devmem->stats = alloc_percpu(struct hmm_devmem_stats_pcpu);
-	if (!devmem->stats)
+	priv->stats = alloc_percpu(struct hmm_devmem_stats_pcpu);
+	if (!priv->stats)
 		goto err_free_handout;
 	return devmem;
 
 err_free_handout:
-	percpu_free_rwsem(&devmem->handout);
+	percpu_free_rwsem(&priv->handout);
 err_free_intake:
-	percpu_free_rwsem(&devmem->intake);
+	percpu_free_rwsem(&priv->intake);
 err_exit_ref:
 	percpu_ref_exit(&devmem->ref);
 err_free:
-	kfree(devmem);
+	kfree(priv);
 	return NULL;
 }

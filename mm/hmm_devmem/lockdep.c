@@ -12,12 +12,15 @@
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
 #include <linux/percpu-rwsem.h>
+#include <linux/range.h>
 #include <linux/rwsem.h>
 #include <linux/sched/mm.h>
+#include <linux/spinlock.h>
 
 #include "devmem.h"
 #include "mirror.h"
 #include "pool.h"
+#include "reclaim.h"
 #include "segment.h"
 
 /* Any pfn will do: the devmem gets no struct pages. */
@@ -39,16 +42,17 @@ static struct hmm_devmem * __init create_without_memory(void)
 	devmem->pfn_last = LOCKDEP_PFN + HMM_DEVMEM_BLOCK_NR;
 	if (hmm_devmem_segments_init(devmem, HMM_DEVMEM_LAZY))
 		goto err_put;
-	devmem->pool = hmm_devmem_pool_create(devmem->pfn_first,
-					      HMM_DEVMEM_BLOCK_NR,
-					      HMM_DEVMEM_BLOCK_ORDER,
-					      HMM_DEVMEM_BLOCK_ORDER);
-	if (!devmem->pool)
+	priv(devmem)->pool = hmm_devmem_pool_create(devmem->pfn_first,
+						    HMM_DEVMEM_BLOCK_NR,
+						    HMM_DEVMEM_BLOCK_ORDER,
+						    HMM_DEVMEM_BLOCK_ORDER);
+	priv(devmem)->hold = hmm_devmem_hold_create(1);
+	if (!priv(devmem)->pool || !priv(devmem)->hold)
 		goto err_put;
 	return devmem;
 
 err_put:
-	kref_put(&devmem->kref, hmm_devmem_release);
+	kref_put(&priv(devmem)->kref, hmm_devmem_release);
 	return NULL;
 }
 
@@ -68,35 +72,48 @@ static void __init take_mirror_lock(void)
 /* All locks that are held around a migration, and what it may wait for. */
 static void __init take_in_order(struct hmm_devmem *devmem, struct mm_struct *mm)
 {
+	const struct range nowhere = { };
 	unsigned long pfn;
 
-	mutex_lock(&devmem->suspend_lock);
-	down_read(&devmem->segments_lock);
+	mutex_lock(&priv(devmem)->suspend_lock);
+	down_read(&priv(devmem)->segments_lock);
+	hmm_devmem_range_has_segment(&nowhere);
 	mmap_read_lock(mm);
-	percpu_down_read(&devmem->intake);
+	percpu_down_read(&priv(devmem)->intake);
+	hmm_devmem_hold_skip(priv(devmem)->hold, 0);
 
 	/* Callbacks may allocate memory, notifiers are called from reclaim ... */
 	fs_reclaim_acquire(GFP_KERNEL);
 	lock_map_acquire(&__mmu_notifier_invalidate_range_start_map);
 	/* ... and both free pages. This allocation fails: there are no pages. */
-	WARN_ON_ONCE(!hmm_devmem_pool_alloc(devmem->pool, 0, &pfn));
+	WARN_ON_ONCE(!hmm_devmem_pool_alloc(priv(devmem)->pool, 0, &pfn));
 	take_mirror_lock();
 	lock_map_release(&__mmu_notifier_invalidate_range_start_map);
 	fs_reclaim_release(GFP_KERNEL);
 
-	percpu_up_read(&devmem->intake);
+	percpu_up_read(&priv(devmem)->intake);
 	mmap_read_unlock(mm);
-	up_read(&devmem->segments_lock);
-	mutex_unlock(&devmem->suspend_lock);
+	up_read(&priv(devmem)->segments_lock);
+	mutex_unlock(&priv(devmem)->suspend_lock);
 }
 
 /* Locks that are held to allocate a folio, if more struct pages are needed. */
 static void __init grow_in_order(struct hmm_devmem *devmem)
 {
-	percpu_down_read(&devmem->handout);
-	down_read(&devmem->segments_lock);
-	up_read(&devmem->segments_lock);
-	percpu_up_read(&devmem->handout);
+	percpu_down_read(&priv(devmem)->handout);
+	down_read(&priv(devmem)->segments_lock);
+	up_read(&priv(devmem)->segments_lock);
+	percpu_up_read(&priv(devmem)->handout);
+}
+
+/* The worker that switches the device off asks the pool whether pages are in use. */
+static void __init power_in_order(struct hmm_devmem *devmem)
+{
+	unsigned long pfn;
+
+	spin_lock(&priv(devmem)->power_lock);
+	WARN_ON_ONCE(!hmm_devmem_pool_alloc(priv(devmem)->pool, 0, &pfn));
+	spin_unlock(&priv(devmem)->power_lock);
 }
 
 static int __init hmm_devmem_lockdep(void)
@@ -107,11 +124,12 @@ static int __init hmm_devmem_lockdep(void)
 	if (devmem && mm) {
 		take_in_order(devmem, mm);
 		grow_in_order(devmem);
+		power_in_order(devmem);
 	}
 	if (mm)
 		mmput(mm);
 	if (devmem)
-		kref_put(&devmem->kref, hmm_devmem_release);
+		kref_put(&priv(devmem)->kref, hmm_devmem_release);
 	return devmem && mm ? 0 : -ENOMEM;
 }
 late_initcall(hmm_devmem_lockdep);

@@ -40,7 +40,7 @@ static int window_start_to_device(struct hmm_devmem_txn *txn, unsigned long end,
 	/* Core supports neither migration back nor pins of large coherent folios. */
 	if (devmem->type == MEMORY_DEVICE_PRIVATE && !split)
 		flags |= MIGRATE_VMA_SELECT_COMPOUND;
-	ret = hmm_devmem_txn_collect_vma(txn, end, &devmem->to_device_cookie, flags, NULL);
+	ret = hmm_devmem_txn_collect_vma(txn, end, &devmem->to_device, flags, NULL);
 	if (ret <= 0)
 		return ret;
 	txn->copy.dir = HMM_DEVMEM_TO_DEVICE;
@@ -245,7 +245,7 @@ static bool can_get_more(const struct range_walk *walk)
 {
 	return walk->dir == HMM_DEVMEM_TO_DEVICE && !walk->full &&
 	       (hmm_devmem_can_grow(walk->devmem) ||
-		walk->devmem->flags & HMM_DEVMEM_RECLAIM);
+		priv(walk->devmem)->flags & HMM_DEVMEM_RECLAIM);
 }
 
 /* Create struct pages for a whole block, as long as there is memory for them. */
@@ -254,14 +254,14 @@ static bool wants_to_grow(const struct range_walk *walk)
 	return walk->dir == HMM_DEVMEM_TO_DEVICE && !walk->full &&
 	       !walk->stunted && !walk->tries &&
 	       hmm_devmem_moves_blocks() && hmm_devmem_can_grow(walk->devmem) &&
-	       !hmm_devmem_pool_has_block(walk->devmem->pool);
+	       !hmm_devmem_pool_has_block(priv(walk->devmem)->pool);
 }
 
 /* If the device is full, do not collect: that could split huge pages in vain. */
 static bool device_is_full(const struct range_walk *walk)
 {
 	return !can_get_more(walk) &&
-	       !hmm_devmem_pool_has_page(walk->devmem->pool);
+	       !hmm_devmem_pool_has_page(priv(walk->devmem)->pool);
 }
 
 /*
@@ -346,7 +346,7 @@ static void range_note_own(struct range_walk *walk)
 {
 	struct hmm_devmem *devmem = walk->devmem;
 
-	if (walk->own || !(devmem->flags & HMM_DEVMEM_RECLAIM))
+	if (walk->own || !(priv(devmem)->flags & HMM_DEVMEM_RECLAIM))
 		return;
 	/* Large, but no reason to compact memory or to kill a process. */
 	walk->own = __vmalloc(BITS_TO_LONGS(devmem->pfn_last - devmem->pfn_first) *
@@ -363,7 +363,7 @@ static void range_note_own(struct range_walk *walk)
  */
 static int range_reclaim(struct range_walk *walk)
 {
-	struct hmm_devmem_pool *pool = walk->devmem->pool;
+	struct hmm_devmem_pool *pool = priv(walk->devmem)->pool;
 	unsigned int tries = HMM_DEVMEM_RECLAIM_TRIES;
 	int ret;
 
@@ -404,7 +404,7 @@ static int __get_more(struct range_walk *walk, enum range_pause why)
 	struct hmm_devmem *devmem = walk->devmem;
 	int ret;
 
-	ret = hmm_devmem_pool_refused(devmem->pool);
+	ret = hmm_devmem_pool_refused(priv(devmem)->pool);
 	if (ret)
 		return ret;
 	if (!walk->stunted && hmm_devmem_can_grow(devmem) &&
@@ -413,7 +413,7 @@ static int __get_more(struct range_walk *walk, enum range_pause why)
 	walk->stunted = true;
 	if (why == PAUSE_TO_GROW)
 		return 0;
-	if (!(devmem->flags & HMM_DEVMEM_RECLAIM))
+	if (!(priv(devmem)->flags & HMM_DEVMEM_RECLAIM))
 		return -ENOMEM;
 	return range_reclaim(walk);
 }
@@ -436,10 +436,10 @@ static int range_refused(const struct range_walk *walk)
 	struct hmm_devmem *devmem = walk->devmem;
 
 	/* When removal waits for &hmm_devmem.ref, its eviction is over. */
-	if (READ_ONCE(devmem->dead) || percpu_ref_is_dying(&devmem->ref))
+	if (READ_ONCE(priv(devmem)->dead) || percpu_ref_is_dying(&devmem->ref))
 		return -ENODEV;
 	return walk->dir == HMM_DEVMEM_TO_DEVICE ?
-	       hmm_devmem_pool_refused(devmem->pool) : 0;
+	       hmm_devmem_pool_refused(priv(devmem)->pool) : 0;
 }
 
 /* Keep removal from going on, and suspend, if it has to wait for this walk. */
@@ -451,12 +451,12 @@ static int range_enter(struct range_walk *walk)
 	if (!hmm_devmem_ref_tryget_live(devmem))
 		return -ENODEV;
 	if (walk->dir == HMM_DEVMEM_TO_DEVICE)
-		percpu_down_read(&devmem->intake);
+		percpu_down_read(&priv(devmem)->intake);
 	ret = range_refused(walk);
 	if (!ret)
 		return 0;
 	if (walk->dir == HMM_DEVMEM_TO_DEVICE)
-		percpu_up_read(&devmem->intake);
+		percpu_up_read(&priv(devmem)->intake);
 	hmm_devmem_ref_put(devmem);
 	return ret;
 }
@@ -480,7 +480,7 @@ static int range_lock(struct range_walk *walk)
 static void range_unlock(struct range_walk *walk)
 {
 	if (walk->entered && walk->dir == HMM_DEVMEM_TO_DEVICE)
-		percpu_up_read(&walk->devmem->intake);
+		percpu_up_read(&priv(walk->devmem)->intake);
 	if (walk->entered)
 		hmm_devmem_ref_put(walk->devmem);
 	if (walk->locked)

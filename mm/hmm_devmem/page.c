@@ -87,7 +87,7 @@ struct hmm_devmem *hmm_devmem_from_page(const struct page *page)
 {
 	struct hmm_devmem *devmem = hmm_devmem_of_page(page);
 
-	return devmem && !READ_ONCE(devmem->gone) ? devmem : NULL;
+	return devmem && !READ_ONCE(priv(devmem)->gone) ? devmem : NULL;
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_from_page);
 

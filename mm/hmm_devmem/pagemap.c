@@ -56,7 +56,7 @@ static __always_inline void free_pages_of(struct hmm_devmem *devmem,
 	if (order)
 		hmm_devmem_count(devmem, HMM_DEVMEM_LARGE_GONE, 1UL << order);
 	/* From here on, the page can be allocated again. */
-	hmm_devmem_pool_free(devmem->pool, pfn, order);
+	hmm_devmem_pool_free(priv(devmem)->pool, pfn, order);
 }
 
 /*
@@ -94,7 +94,7 @@ static noinline void free_special(struct hmm_devmem *devmem, struct folio *folio
 	forget_mlock(folio);
 	forget_flags(folio);
 	/* See pagemap_folio_free(). */
-	if (data_race(devmem->has_free))
+	if (data_race(priv(devmem)->has_free))
 		call_free(folio_segment(folio), &folio->page);
 	if (hmm_devmem_managed(devmem))
 		free_pages_of(devmem, folio, folio_order(folio));
@@ -109,7 +109,7 @@ static void pagemap_folio_free(struct folio *folio)
 	 * has_free is set for a free callback, which every classic devmem has, and
 	 * for a zombie, which has to check its pages when one is freed.
 	 */
-	if (unlikely(folio->flags.f & special || data_race(devmem->has_free))) {
+	if (unlikely(folio->flags.f & special || data_race(priv(devmem)->has_free))) {
 		free_special(devmem, folio);
 		return;
 	}
@@ -156,7 +156,7 @@ static void share_context(struct hmm_devmem *devmem, struct folio *head,
 	struct hmm_devmem_context *ctx = NULL;
 
 	/* See zombies_drop_contexts(). */
-	if (likely(!READ_ONCE(devmem->gone)))
+	if (likely(!READ_ONCE(priv(devmem)->gone)))
 		ctx = hmm_devmem_head_context(head);
 	hmm_devmem_context_get(ctx);
 	WRITE_ONCE(tail->page.zone_device_data, ctx);
@@ -205,7 +205,7 @@ static int pagemap_memory_failure(struct dev_pagemap *pagemap,
 	if (!hmm_devmem_managed(devmem))
 		return -EBUSY;
 	pfn = max(pfn, devmem->pfn_first);
-	hmm_devmem_pool_retire_range(devmem->pool, pfn, end);
+	hmm_devmem_pool_retire_range(priv(devmem)->pool, pfn, end);
 	/* The caller's reference to the pagemap keeps the struct pages. */
 	for (; pfn < end; pfn++)
 		if (!hmm_devmem_poison_page(devmem, pfn))

@@ -247,8 +247,8 @@ void hmm_devmem_unmap_lost(struct hmm_devmem *devmem)
 		return;
 	/* Removal cannot fail, so this allocation must not. */
 	pfns = kvmalloc_objs(*pfns, HMM_DEVMEM_BLOCK_NR, GFP_KERNEL | __GFP_NOFAIL);
-	scoped_guard(rwsem_read, &devmem->segments_lock) {
-		while ((nr = hmm_devmem_pool_not_free(devmem->pool, &pfn,
+	scoped_guard(rwsem_read, &priv(devmem)->segments_lock) {
+		while ((nr = hmm_devmem_pool_not_free(priv(devmem)->pool, &pfn,
 						      devmem->pfn_last, pfns,
 						      HMM_DEVMEM_BLOCK_NR))) {
 			for (i = 0; i < nr; i++) {
@@ -295,9 +295,9 @@ void hmm_devmem_poison(struct hmm_devmem *devmem, unsigned long pfn,
 	end = min(end, devmem->pfn_last);
 	pfn = max(pfn, devmem->pfn_first);
 	/* Retire first, since the pages can get their struct pages at any time. */
-	hmm_devmem_pool_retire_range(devmem->pool, pfn, end);
+	hmm_devmem_pool_retire_range(priv(devmem)->pool, pfn, end);
 	for (; pfn < end; pfn++) {
-		scoped_guard(rwsem_read, &devmem->segments_lock) {
+		scoped_guard(rwsem_read, &priv(devmem)->segments_lock) {
 			if (hmm_devmem_segment_at(devmem, pfn))
 				hmm_devmem_poison_page(devmem, pfn);
 		}

@@ -50,27 +50,27 @@ static void power_off(struct hmm_devmem *devmem)
 
 static bool power_is_needed(struct hmm_devmem *devmem)
 {
-	lockdep_assert_held(&devmem->power_lock);
+	lockdep_assert_held(&priv(devmem)->power_lock);
 
-	if (devmem->power_users)
+	if (priv(devmem)->power_users)
 		return true;
 	/* No page is copied from a dead device, so it need not be on. */
-	return !READ_ONCE(devmem->dead) && hmm_devmem_pool_any_used(devmem->pool);
+	return !READ_ONCE(priv(devmem)->dead) && hmm_devmem_pool_any_used(priv(devmem)->pool);
 }
 
 static void power_work(struct work_struct *work)
 {
 	struct hmm_devmem *devmem =
-		container_of(to_delayed_work(work), struct hmm_devmem,
-			     power_work);
+		&container_of(to_delayed_work(work), struct hmm_devmem_priv,
+			      power_work)->pub;
 	bool needed;
 
-	scoped_guard(spinlock, &devmem->power_lock) {
+	scoped_guard(spinlock, &priv(devmem)->power_lock) {
 		needed = power_is_needed(devmem);
-		devmem->powered = needed;
+		priv(devmem)->powered = needed;
 	}
 	if (needed)
-		queue_delayed_work(system_dfl_wq, &devmem->power_work,
+		queue_delayed_work(system_dfl_wq, &priv(devmem)->power_work,
 				   HMM_DEVMEM_POWER_INTERVAL);
 	else
 		power_off(devmem);
@@ -85,12 +85,12 @@ static int power_on(struct hmm_devmem *devmem)
 	ret = pm_runtime_resume_and_get(devmem->device);
 	if (ret)
 		return ret;
-	scoped_guard(spinlock, &devmem->power_lock) {
-		first = !devmem->powered;
-		devmem->powered = true;
+	scoped_guard(spinlock, &priv(devmem)->power_lock) {
+		first = !priv(devmem)->powered;
+		priv(devmem)->powered = true;
 	}
 	if (first)
-		queue_delayed_work(system_dfl_wq, &devmem->power_work,
+		queue_delayed_work(system_dfl_wq, &priv(devmem)->power_work,
 				   HMM_DEVMEM_POWER_INTERVAL);
 	else
 		power_off(devmem);
@@ -100,7 +100,7 @@ static int power_on(struct hmm_devmem *devmem)
 /* Wait for migrations to the device, so that their pages are unmapped, too. */
 static void dead_work(struct work_struct *work)
 {
-	struct hmm_devmem *devmem = container_of(work, struct hmm_devmem, dead_work);
+	struct hmm_devmem *devmem = &container_of(work, struct hmm_devmem_priv, dead_work)->pub;
 
 	hmm_devmem_wait_for_intake(devmem);
 	hmm_devmem_unmap_lost(devmem);
@@ -114,9 +114,9 @@ static void dead_work(struct work_struct *work)
  */
 void hmm_devmem_power_init(struct hmm_devmem *devmem)
 {
-	spin_lock_init(&devmem->power_lock);
-	INIT_DELAYED_WORK(&devmem->power_work, power_work);
-	INIT_WORK(&devmem->dead_work, dead_work);
+	spin_lock_init(&priv(devmem)->power_lock);
+	INIT_DELAYED_WORK(&priv(devmem)->power_work, power_work);
+	INIT_WORK(&priv(devmem)->dead_work, dead_work);
 }
 
 /**
@@ -136,14 +136,14 @@ int hmm_devmem_power_get(struct hmm_devmem *devmem)
 	bool powered;
 	int ret;
 
-	if (!(devmem->flags & HMM_DEVMEM_RUNTIME_PM))
+	if (!(priv(devmem)->flags & HMM_DEVMEM_RUNTIME_PM))
 		return 0;
 	/* Without a reference, the device could be removed. */
 	if (!hmm_devmem_ref_tryget_live(devmem))
 		return -ENODEV;
-	scoped_guard(spinlock, &devmem->power_lock) {
-		devmem->power_users++;
-		powered = devmem->powered;
+	scoped_guard(spinlock, &priv(devmem)->power_lock) {
+		priv(devmem)->power_users++;
+		powered = priv(devmem)->powered;
 	}
 	ret = powered ? 0 : power_on(devmem);
 	if (ret)
@@ -160,10 +160,10 @@ int hmm_devmem_power_get(struct hmm_devmem *devmem)
  */
 void hmm_devmem_power_put(struct hmm_devmem *devmem)
 {
-	if (!(devmem->flags & HMM_DEVMEM_RUNTIME_PM))
+	if (!(priv(devmem)->flags & HMM_DEVMEM_RUNTIME_PM))
 		return;
-	guard(spinlock)(&devmem->power_lock);
-	devmem->power_users--;
+	guard(spinlock)(&priv(devmem)->power_lock);
+	priv(devmem)->power_users--;
 }
 
 /**
@@ -176,11 +176,11 @@ void hmm_devmem_power_put(struct hmm_devmem *devmem)
  */
 void hmm_devmem_power_release(struct hmm_devmem *devmem)
 {
-	cancel_work_sync(&devmem->dead_work);
-	cancel_delayed_work_sync(&devmem->power_work);
-	if (devmem->powered)
+	cancel_work_sync(&priv(devmem)->dead_work);
+	cancel_delayed_work_sync(&priv(devmem)->power_work);
+	if (priv(devmem)->powered)
 		power_off(devmem);
-	devmem->powered = false;
+	priv(devmem)->powered = false;
 }
 
 /**
@@ -200,10 +200,10 @@ void hmm_devmem_mark_dead(struct hmm_devmem *devmem)
 	/* After the removal, the struct device can be freed. */
 	if (!hmm_devmem_ref_tryget(devmem))
 		return;
-	if (!xchg(&devmem->dead, true)) {
+	if (!xchg(&priv(devmem)->dead, true)) {
 		dev_err(devmem->device, "device memory is gone\n");
 		if (devmem->type == MEMORY_DEVICE_COHERENT)
-			queue_work(system_dfl_wq, &devmem->dead_work);
+			queue_work(system_dfl_wq, &priv(devmem)->dead_work);
 	}
 	hmm_devmem_ref_put(devmem);
 }

@@ -141,7 +141,7 @@ static unsigned long segment_count_references(struct hmm_devmem_segment *segment
  */
 unsigned long hmm_devmem_segment_busy(struct hmm_devmem_segment *segment)
 {
-	struct hmm_devmem_pool *pool = segment->devmem->pool;
+	struct hmm_devmem_pool *pool = priv(segment->devmem)->pool;
 
 	return pool ? hmm_devmem_pool_segment_used(pool, segment->idx) :
 		       segment_count_references(segment);
@@ -159,23 +159,23 @@ unsigned long hmm_devmem_segments_busy(struct hmm_devmem *devmem)
 	unsigned long busy = 0;
 	unsigned int i;
 
-	if (devmem->pool)
-		hmm_devmem_pool_drain(devmem->pool);
-	guard(rwsem_read)(&devmem->segments_lock);
-	for (i = 0; i < devmem->nr_segments; i++)
-		if (devmem->segments[i])
-			busy += hmm_devmem_segment_busy(devmem->segments[i]);
+	if (priv(devmem)->pool)
+		hmm_devmem_pool_drain(priv(devmem)->pool);
+	guard(rwsem_read)(&priv(devmem)->segments_lock);
+	for (i = 0; i < priv(devmem)->nr_segments; i++)
+		if (priv(devmem)->segments[i])
+			busy += hmm_devmem_segment_busy(priv(devmem)->segments[i]);
 	return busy;
 }
 
 /* Segment @idx has ended: its part of the range can get struct pages again. */
 static void slot_ended(struct hmm_devmem *devmem, unsigned int idx)
 {
-	if (!test_and_clear_bit(idx, devmem->ending))
+	if (!test_and_clear_bit(idx, priv(devmem)->ending))
 		return;
 	/* Orders the end of the segment, and the bit, before the wake-up. */
-	atomic_dec_return(&devmem->nr_ending);
-	wake_up_var(&devmem->nr_ending);
+	atomic_dec_return(&priv(devmem)->nr_ending);
+	wake_up_var(&priv(devmem)->nr_ending);
 }
 
 static void segment_list(struct hmm_devmem_segment *segment)
@@ -202,7 +202,7 @@ static void segment_destroy(struct hmm_devmem_segment *segment)
 	cancel_work(&segment->end);
 	segment_unlist(segment);
 	kfree(segment);
-	kref_put(&devmem->kref, hmm_devmem_release);
+	kref_put(&priv(devmem)->kref, hmm_devmem_release);
 	/* Unless it was a zombie, the driver has a reference, and removal waits. */
 	if (!zombie)
 		slot_ended(devmem, idx);
@@ -293,12 +293,12 @@ static void segment_unlink(struct hmm_devmem_segment *segment)
 {
 	struct hmm_devmem *devmem = segment->devmem;
 
-	lockdep_assert_held_write(&devmem->segments_lock);
+	lockdep_assert_held_write(&priv(devmem)->segments_lock);
 
-	devmem->segments[segment->idx] = NULL;
-	WRITE_ONCE(devmem->nr_populated, devmem->nr_populated - 1);
-	set_bit(segment->idx, devmem->ending);
-	atomic_inc(&devmem->nr_ending);
+	priv(devmem)->segments[segment->idx] = NULL;
+	WRITE_ONCE(priv(devmem)->nr_populated, priv(devmem)->nr_populated - 1);
+	set_bit(segment->idx, priv(devmem)->ending);
+	atomic_inc(&priv(devmem)->nr_ending);
 }
 
 /* Tests replace this, to let core fail. */
@@ -313,9 +313,9 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_memremap);
 static int segment_create(struct hmm_devmem *devmem, unsigned int idx)
 {
 	unsigned long base = hmm_devmem_segments_base(devmem) +
-			     ((unsigned long)idx << devmem->segment_shift);
+			     ((unsigned long)idx << priv(devmem)->segment_shift);
 	unsigned long first = max(base, devmem->pfn_first);
-	unsigned long end = min(base + (1UL << devmem->segment_shift),
+	unsigned long end = min(base + (1UL << priv(devmem)->segment_shift),
 				devmem->pfn_last);
 	struct hmm_devmem_segment *segment;
 	void *ret;
@@ -337,14 +337,14 @@ static int segment_create(struct hmm_devmem *devmem, unsigned int idx)
 					   memremap_compat_align()) - 1;
 
 	segment_list(segment);
-	ret = hmm_devmem_memremap(&segment->pagemap, devmem->nid);
+	ret = hmm_devmem_memremap(&segment->pagemap, priv(devmem)->nid);
 	if (IS_ERR(ret)) {
 		segment_unlist(segment);
 		kfree(segment);
 		return PTR_ERR(ret);
 	}
-	kref_get(&devmem->kref);
-	devmem->segments[idx] = segment;
+	kref_get(&priv(devmem)->kref);
+	priv(devmem)->segments[idx] = segment;
 	return 0;
 }
 
@@ -355,14 +355,14 @@ static int segment_populate(struct hmm_devmem *devmem, unsigned int idx)
 	ret = segment_create(devmem, idx);
 	if (ret)
 		return ret;
-	if (devmem->pool)
-		ret = hmm_devmem_pool_populate(devmem->pool, idx);
+	if (priv(devmem)->pool)
+		ret = hmm_devmem_pool_populate(priv(devmem)->pool, idx);
 	if (ret) {
-		segment_destroy(devmem->segments[idx]);
-		devmem->segments[idx] = NULL;
+		segment_destroy(priv(devmem)->segments[idx]);
+		priv(devmem)->segments[idx] = NULL;
 		return ret;
 	}
-	WRITE_ONCE(devmem->nr_populated, devmem->nr_populated + 1);
+	WRITE_ONCE(priv(devmem)->nr_populated, priv(devmem)->nr_populated + 1);
 	return 0;
 }
 
@@ -405,8 +405,8 @@ static unsigned int segments_slot(const struct hmm_devmem *devmem)
 {
 	unsigned int i;
 
-	for (i = 0; i < devmem->nr_segments; i++)
-		if (!devmem->segments[i] && !test_bit(i, devmem->ending))
+	for (i = 0; i < priv(devmem)->nr_segments; i++)
+		if (!priv(devmem)->segments[i] && !test_bit(i, priv(devmem)->ending))
 			break;
 	return i;
 }
@@ -418,32 +418,32 @@ static int segments_try_grow(struct hmm_devmem *devmem, unsigned int before)
 	int ret;
 
 	/* An eviction can hold the lock for as long as it takes to copy. */
-	ACQUIRE(rwsem_write_kill, lock)(&devmem->segments_lock);
+	ACQUIRE(rwsem_write_kill, lock)(&priv(devmem)->segments_lock);
 	ret = ACQUIRE_ERR(rwsem_write_kill, &lock);
 	if (ret)
 		return ret;
-	ret = hmm_devmem_pool_refused(devmem->pool);
+	ret = hmm_devmem_pool_refused(priv(devmem)->pool);
 	if (ret)
 		return ret;
-	if (devmem->nr_populated > before)
+	if (priv(devmem)->nr_populated > before)
 		return 0;
-	ret = hmm_devmem_memmap_fits((u64)PAGE_SIZE << devmem->segment_shift);
+	ret = hmm_devmem_memmap_fits((u64)PAGE_SIZE << priv(devmem)->segment_shift);
 	if (ret)
 		return ret;
 	i = segments_slot(devmem);
-	if (i == devmem->nr_segments)
+	if (i == priv(devmem)->nr_segments)
 		return hmm_devmem_can_grow(devmem) ? 1 : -ENOMEM;
 	ret = segment_populate(devmem, i);
 	if (!ret)
-		queue_delayed_work(system_dfl_wq, &devmem->shrink_work,
+		queue_delayed_work(system_dfl_wq, &priv(devmem)->shrink_work,
 				   HMM_DEVMEM_SHRINK_INTERVAL);
 	return ret;
 }
 
 static bool segments_have_slot(struct hmm_devmem *devmem)
 {
-	return READ_ONCE(devmem->nr_populated) + atomic_read(&devmem->nr_ending) <
-	       devmem->nr_segments;
+	return READ_ONCE(priv(devmem)->nr_populated) + atomic_read(&priv(devmem)->nr_ending) <
+	       priv(devmem)->nr_segments;
 }
 
 /**
@@ -466,14 +466,14 @@ static bool segments_have_slot(struct hmm_devmem *devmem)
  */
 int hmm_devmem_segments_grow(struct hmm_devmem *devmem)
 {
-	const unsigned int before = READ_ONCE(devmem->nr_populated);
+	const unsigned int before = READ_ONCE(priv(devmem)->nr_populated);
 	int ret;
 
 	might_sleep();
 	if (!hmm_devmem_can_grow(devmem))
 		return -ENOMEM;
 	while ((ret = segments_try_grow(devmem, before)) > 0) {
-		ret = wait_var_event_killable(&devmem->nr_ending,
+		ret = wait_var_event_killable(&priv(devmem)->nr_ending,
 					      segments_have_slot(devmem));
 		if (ret)
 			break;
@@ -487,8 +487,8 @@ static bool segment_is_due(struct hmm_devmem *devmem, unsigned int idx, bool now
 {
 	struct hmm_devmem_segment *segment;
 
-	guard(rwsem_read)(&devmem->segments_lock);
-	segment = devmem->segments[idx];
+	guard(rwsem_read)(&priv(devmem)->segments_lock);
+	segment = priv(devmem)->segments[idx];
 	if (!segment)
 		return false;
 	if (hmm_devmem_segment_busy(segment)) {
@@ -501,11 +501,11 @@ static bool segment_is_due(struct hmm_devmem *devmem, unsigned int idx, bool now
 /* Only the worker that calls this, and removal after it, take segments away. */
 static void segment_give_back(struct hmm_devmem *devmem, unsigned int idx)
 {
-	struct hmm_devmem_segment *segment = devmem->segments[idx];
+	struct hmm_devmem_segment *segment = priv(devmem)->segments[idx];
 
-	scoped_guard(rwsem_write, &devmem->segments_lock) {
+	scoped_guard(rwsem_write, &priv(devmem)->segments_lock) {
 		/* A page of the segment may have been allocated just now. */
-		if (hmm_devmem_pool_depopulate(devmem->pool, idx))
+		if (hmm_devmem_pool_depopulate(priv(devmem)->pool, idx))
 			return;
 		segment_unlink(segment);
 	}
@@ -515,21 +515,21 @@ static void segment_give_back(struct hmm_devmem *devmem, unsigned int idx)
 static void segments_shrink(struct work_struct *work)
 {
 	struct hmm_devmem *devmem =
-		container_of(to_delayed_work(work), struct hmm_devmem,
-			     shrink_work);
-	const bool now = xchg(&devmem->shrink_now, false);
+		&container_of(to_delayed_work(work), struct hmm_devmem_priv,
+			      shrink_work)->pub;
+	const bool now = xchg(&priv(devmem)->shrink_now, false);
 	unsigned int i;
 
-	hmm_devmem_pool_drain(devmem->pool);
-	for (i = 0; i < devmem->nr_segments; i++) {
+	hmm_devmem_pool_drain(priv(devmem)->pool);
+	for (i = 0; i < priv(devmem)->nr_segments; i++) {
 		if (segment_is_due(devmem, i, now))
 			segment_give_back(devmem, i);
 		cond_resched();
 	}
 	/* If there are none, segments_try_grow() starts this again. */
-	guard(rwsem_read)(&devmem->segments_lock);
-	if (devmem->nr_populated)
-		queue_delayed_work(system_dfl_wq, &devmem->shrink_work,
+	guard(rwsem_read)(&priv(devmem)->segments_lock);
+	if (priv(devmem)->nr_populated)
+		queue_delayed_work(system_dfl_wq, &priv(devmem)->shrink_work,
 				   HMM_DEVMEM_SHRINK_INTERVAL);
 }
 
@@ -543,10 +543,10 @@ static unsigned long segments_count(struct shrinker *shrinker,
 				    struct shrink_control *sc)
 {
 	struct hmm_devmem *devmem = shrinker->private_data;
-	const unsigned long bytes = sizeof(struct page) << devmem->segment_shift;
+	const unsigned long bytes = sizeof(struct page) << priv(devmem)->segment_shift;
 	unsigned long nr;
 
-	nr = hmm_devmem_pool_idle_segments(devmem->pool) * PFN_UP(bytes);
+	nr = hmm_devmem_pool_idle_segments(priv(devmem)->pool) * PFN_UP(bytes);
 	return nr ?: SHRINK_EMPTY;
 }
 
@@ -556,8 +556,8 @@ static unsigned long segments_scan(struct shrinker *shrinker,
 {
 	struct hmm_devmem *devmem = shrinker->private_data;
 
-	WRITE_ONCE(devmem->shrink_now, true);
-	mod_delayed_work(system_dfl_wq, &devmem->shrink_work, 0);
+	WRITE_ONCE(priv(devmem)->shrink_now, true);
+	mod_delayed_work(system_dfl_wq, &priv(devmem)->shrink_work, 0);
 	return SHRINK_STOP;
 }
 
@@ -571,7 +571,7 @@ static int create_shrinker(struct hmm_devmem *devmem)
 	shrinker->count_objects = segments_count;
 	shrinker->scan_objects = segments_scan;
 	shrinker->private_data = devmem;
-	devmem->shrinker = shrinker;
+	priv(devmem)->shrinker = shrinker;
 	shrinker_register(shrinker);
 	return 0;
 }
@@ -613,7 +613,7 @@ static void zombie_forget_pages(struct hmm_devmem_segment *segment)
 	if (segment->devmem->type != MEMORY_DEVICE_PRIVATE)
 		return;
 	pfns = kvmalloc_objs(*pfns, HMM_DEVMEM_BLOCK_NR, GFP_KERNEL | __GFP_NOFAIL);
-	while ((nr = hmm_devmem_pool_not_free(segment->devmem->pool, &pfn, end,
+	while ((nr = hmm_devmem_pool_not_free(priv(segment->devmem)->pool, &pfn, end,
 					      pfns, HMM_DEVMEM_BLOCK_NR))) {
 		for (i = 0; i < nr; i++)
 			hmm_devmem_forget_page(pfn_to_page(pfns[i]));
@@ -638,7 +638,7 @@ static void zombie_find_contexts(struct hmm_devmem_segment *segment)
 				     GFP_KERNEL | __GFP_NOFAIL);
 	pfns = kvmalloc_objs(*pfns, HMM_DEVMEM_BLOCK_NR, GFP_KERNEL | __GFP_NOFAIL);
 	/* Include lost pages: processes can still have them. */
-	while ((nr = hmm_devmem_pool_not_free(segment->devmem->pool, &pfn, end,
+	while ((nr = hmm_devmem_pool_not_free(priv(segment->devmem)->pool, &pfn, end,
 					      pfns, HMM_DEVMEM_BLOCK_NR))) {
 		for (i = 0; i < nr; i++) {
 			struct page *page = pfn_to_page(pfns[i]);
@@ -683,7 +683,7 @@ static void segment_make_zombie(struct hmm_devmem_segment *segment,
 static void zombie_let_go(struct hmm_devmem_segment *segment)
 {
 	/* From here on hmm_devmem_segment_page_freed() is called for each page. */
-	WRITE_ONCE(segment->devmem->has_free, true);
+	WRITE_ONCE(priv(segment->devmem)->has_free, true);
 	WRITE_ONCE(segment->is_zombie, true);
 	/* Pairs with hmm_devmem_segment_page_freed(). */
 	smp_mb();
@@ -699,7 +699,7 @@ static bool segment_release(struct hmm_devmem_segment *segment)
 		segment_make_zombie(segment, busy);
 		return true;
 	}
-	scoped_guard(rwsem_write, &segment->devmem->segments_lock)
+	scoped_guard(rwsem_write, &priv(segment->devmem)->segments_lock)
 		segment_unlink(segment);
 	queue_work(segments_wq, &segment->end);
 	return false;
@@ -710,14 +710,14 @@ static void call_for_segments(struct hmm_devmem *devmem,
 {
 	unsigned int i;
 
-	for (i = 0; i < devmem->nr_segments; i++)
-		if (devmem->segments[i])
-			func(devmem->segments[i]);
+	for (i = 0; i < priv(devmem)->nr_segments; i++)
+		if (priv(devmem)->segments[i])
+			func(priv(devmem)->segments[i]);
 }
 
 /*
  * A task with a reference to a folio can split it at any time. Splits that begin
- * after &hmm_devmem.gone was set leave the parts without a context; the first grace
+ * after &hmm_devmem_priv.gone was set leave the parts without a context; the first grace
  * period waits for splits that began before. A part of a folio that is being split
  * can look as if it had a context, but core still uses its word: the second grace
  * period waits until core has handed the word over, which is NULL then. The third
@@ -749,15 +749,15 @@ void hmm_devmem_segments_release(struct hmm_devmem *devmem)
 	unsigned int i;
 
 	/* First, because the shrinker starts the work that is cancelled next. */
-	shrinker_free(devmem->shrinker);
-	cancel_delayed_work_sync(&devmem->shrink_work);
-	if (devmem->pool)
-		hmm_devmem_pool_drain(devmem->pool);
-	for (i = 0; i < devmem->nr_segments; i++)
-		if (devmem->segments[i])
-			zombies |= segment_release(devmem->segments[i]);
-	wait_var_event(&devmem->nr_ending, !atomic_read(&devmem->nr_ending));
-	if (zombies && devmem->pool) {
+	shrinker_free(priv(devmem)->shrinker);
+	cancel_delayed_work_sync(&priv(devmem)->shrink_work);
+	if (priv(devmem)->pool)
+		hmm_devmem_pool_drain(priv(devmem)->pool);
+	for (i = 0; i < priv(devmem)->nr_segments; i++)
+		if (priv(devmem)->segments[i])
+			zombies |= segment_release(priv(devmem)->segments[i]);
+	wait_var_event(&priv(devmem)->nr_ending, !atomic_read(&priv(devmem)->nr_ending));
+	if (zombies && priv(devmem)->pool) {
 		call_for_segments(devmem, zombie_forget_pages);
 		zombies_drop_contexts(devmem);
 	}
@@ -783,7 +783,7 @@ bool hmm_devmem_pfn_populated(struct hmm_devmem *devmem, unsigned long pfn)
 
 	if (!hmm_devmem_ref_tryget_live(devmem))
 		return false;
-	scoped_guard(rwsem_read, &devmem->segments_lock)
+	scoped_guard(rwsem_read, &priv(devmem)->segments_lock)
 		ret = hmm_devmem_segment_at(devmem, pfn);
 	hmm_devmem_ref_put(devmem);
 	return ret;
@@ -792,16 +792,17 @@ EXPORT_SYMBOL_GPL(hmm_devmem_pfn_populated);
 
 static int create_pool(struct hmm_devmem *devmem)
 {
-	devmem->pool = hmm_devmem_pool_create(devmem->pfn_first,
-					      devmem->pfn_last - devmem->pfn_first,
-					      HMM_DEVMEM_BLOCK_ORDER,
-					      devmem->segment_shift);
-	if (!devmem->pool)
+	struct hmm_devmem_priv *priv = priv(devmem);
+
+	priv->pool = hmm_devmem_pool_create(devmem->pfn_first,
+					    devmem->pfn_last - devmem->pfn_first,
+					    HMM_DEVMEM_BLOCK_ORDER, priv->segment_shift);
+	if (!priv->pool)
 		return -ENOMEM;
-	if (!(devmem->flags & HMM_DEVMEM_RECLAIM))
+	if (!(priv->flags & HMM_DEVMEM_RECLAIM))
 		return 0;
-	devmem->hold = hmm_devmem_hold_create(hmm_devmem_nr_blocks(devmem));
-	return devmem->hold ? 0 : -ENOMEM;
+	priv->hold = hmm_devmem_hold_create(hmm_devmem_nr_blocks(devmem));
+	return priv->hold ? 0 : -ENOMEM;
 }
 
 /**
@@ -816,18 +817,18 @@ static int create_pool(struct hmm_devmem *devmem)
 int hmm_devmem_segments_init(struct hmm_devmem *devmem, unsigned long flags)
 {
 	const unsigned long nr = devmem->pfn_last - hmm_devmem_segments_base(devmem);
+	struct hmm_devmem_priv *priv = priv(devmem);
 	int ret;
 
-	init_rwsem(&devmem->segments_lock);
-	INIT_DELAYED_WORK(&devmem->shrink_work, segments_shrink);
-	devmem->segment_shift = flags & HMM_DEVMEM_LAZY ?
-				HMM_DEVMEM_SEGMENT_SHIFT : order_base_2(nr);
-	devmem->segment_shift = max(devmem->segment_shift, HMM_DEVMEM_BLOCK_ORDER);
-	devmem->nr_segments = hmm_devmem_segment_idx(devmem,
-						     devmem->pfn_last - 1) + 1;
-	devmem->segments = kvzalloc_objs(*devmem->segments, devmem->nr_segments);
-	devmem->ending = bitmap_zalloc(devmem->nr_segments, GFP_KERNEL);
-	if (!devmem->segments || !devmem->ending)
+	init_rwsem(&priv->segments_lock);
+	INIT_DELAYED_WORK(&priv->shrink_work, segments_shrink);
+	priv->segment_shift = flags & HMM_DEVMEM_LAZY ?
+			      HMM_DEVMEM_SEGMENT_SHIFT : order_base_2(nr);
+	priv->segment_shift = max(priv->segment_shift, HMM_DEVMEM_BLOCK_ORDER);
+	priv->nr_segments = hmm_devmem_segment_idx(devmem, devmem->pfn_last - 1) + 1;
+	priv->segments = kvzalloc_objs(*priv->segments, priv->nr_segments);
+	priv->ending = bitmap_zalloc(priv->nr_segments, GFP_KERNEL);
+	if (!priv->segments || !priv->ending)
 		return -ENOMEM;
 	if (hmm_devmem_ops_managed(devmem->ops)) {
 		ret = create_pool(devmem);
@@ -837,7 +838,7 @@ int hmm_devmem_segments_init(struct hmm_devmem *devmem, unsigned long flags)
 	if (!(flags & HMM_DEVMEM_LAZY))
 		return segment_populate(devmem, 0);
 	/* The devmem of lockdep.c has no memory, and so no pool yet. */
-	return devmem->pool ? create_shrinker(devmem) : 0;
+	return priv->pool ? create_shrinker(devmem) : 0;
 }
 
 /**

@@ -18,8 +18,8 @@
 /**
  * struct hmm_devmem_segment - a part of the range that has struct pages
  * @pagemap: The part of it that core knows.
- * @devmem: The device memory; the segment has a reference on &hmm_devmem.kref.
- * @idx: Its index in &hmm_devmem.segments, and in &hmm_devmem_pool.segments.
+ * @devmem: The device memory; the segment has a reference on &hmm_devmem_priv.kref.
+ * @idx: Its index in &hmm_devmem_priv.segments, and in &hmm_devmem_pool.segments.
  * @idle: How often in a row it was found without a page in use.
  * @is_zombie: It has outlived its driver.
  * @first_busy: In a zombie: no page before this one is in use.
@@ -65,32 +65,32 @@ hmm_devmem_segments_base(const struct hmm_devmem *devmem)
 static inline unsigned long
 hmm_devmem_segment_idx(const struct hmm_devmem *devmem, unsigned long pfn)
 {
-	return (pfn - hmm_devmem_segments_base(devmem)) >> devmem->segment_shift;
+	return (pfn - hmm_devmem_segments_base(devmem)) >> priv(devmem)->segment_shift;
 }
 
 /*
  * The segment of any pfn; NULL if the pfn is not of @devmem or has no struct page.
- * The caller has allocated the page, or holds &hmm_devmem.segments_lock.
+ * The caller has allocated the page, or holds &hmm_devmem_priv.segments_lock.
  */
 static inline struct hmm_devmem_segment *
 hmm_devmem_segment_at(struct hmm_devmem *devmem, unsigned long pfn)
 {
 	if (!hmm_devmem_has_pfn(devmem, pfn))
 		return NULL;
-	return devmem->segments[hmm_devmem_segment_idx(devmem, pfn)];
+	return priv(devmem)->segments[hmm_devmem_segment_idx(devmem, pfn)];
 }
 
 /* The struct dev_pagemap of a page that the caller has allocated. */
 static inline struct dev_pagemap *
 hmm_devmem_allocated_pagemap(struct hmm_devmem *devmem, unsigned long pfn)
 {
-	return &devmem->segments[hmm_devmem_segment_idx(devmem, pfn)]->pagemap;
+	return &priv(devmem)->segments[hmm_devmem_segment_idx(devmem, pfn)]->pagemap;
 }
 
 /* Are there parts of the range for which struct pages can be created? */
 static inline bool hmm_devmem_can_grow(struct hmm_devmem *devmem)
 {
-	return READ_ONCE(devmem->nr_populated) < devmem->nr_segments;
+	return READ_ONCE(priv(devmem)->nr_populated) < priv(devmem)->nr_segments;
 }
 
 #endif /* _MM_HMM_DEVMEM_SEGMENT_H */

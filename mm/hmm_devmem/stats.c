@@ -16,7 +16,7 @@ static u64 sum_events(const struct hmm_devmem *devmem,
 	u64 sum = 0;
 
 	for_each_possible_cpu(cpu)
-		sum += READ_ONCE(per_cpu_ptr(devmem->stats, cpu)->events[event]);
+		sum += READ_ONCE(per_cpu_ptr(priv(devmem)->stats, cpu)->events[event]);
 	return sum;
 }
 

@@ -5,9 +5,10 @@
 #ifndef _MM_HMM_DEVMEM_STATS_H
 #define _MM_HMM_DEVMEM_STATS_H
 
-#include <linux/hmm_devmem.h>
 #include <linux/percpu.h>
 #include <linux/types.h>
+
+#include "devmem.h"
 
 /* The first ones are the counters of struct hmm_devmem_stats; see there. */
 enum hmm_devmem_event {
@@ -34,7 +35,7 @@ static inline void hmm_devmem_count(struct hmm_devmem *devmem,
 				    enum hmm_devmem_event event,
 				    unsigned long nr)
 {
-	this_cpu_add(devmem->stats->events[event], nr);
+	this_cpu_add(priv(devmem)->stats->events[event], nr);
 }
 
 u64 hmm_devmem_large_pages(const struct hmm_devmem *devmem);

@@ -41,17 +41,17 @@ static int suspend_locked(struct hmm_devmem *devmem)
 	struct hmm_devmem_left left = { };
 	int ret = 0;
 
-	if (READ_ONCE(devmem->dead) || !hmm_devmem_pool_freeze(devmem->pool))
+	if (READ_ONCE(priv(devmem)->dead) || !hmm_devmem_pool_freeze(priv(devmem)->pool))
 		return -ENODEV;
 	hmm_devmem_wait_for_intake(devmem);
 	if (hmm_devmem_evict_all(devmem, true, &left)) {
-		ret = READ_ONCE(devmem->dead) ? -ENODEV : suspend_errno(&left);
-		hmm_devmem_pool_thaw(devmem->pool);
+		ret = READ_ONCE(priv(devmem)->dead) ? -ENODEV : suspend_errno(&left);
+		hmm_devmem_pool_thaw(priv(devmem)->pool);
 		dev_warn(devmem->device,
 			 "cannot be suspended: pages left: %lu busy, %lu without system memory, %lu not copied\n",
 			 left.busy, left.no_memory, left.not_copied);
 	}
-	devmem->suspended = !ret;
+	priv(devmem)->suspended = !ret;
 	return ret;
 }
 
@@ -96,10 +96,10 @@ int hmm_devmem_suspend(struct hmm_devmem *devmem)
 	if (!hmm_devmem_ref_tryget_live(devmem))
 		return -ENODEV;
 	/* Another suspend holds it for as long as it takes to evict all pages. */
-	ret = mutex_lock_killable(&devmem->suspend_lock);
+	ret = mutex_lock_killable(&priv(devmem)->suspend_lock);
 	if (!ret) {
-		ret = devmem->suspended ? 0 : suspend_locked(devmem);
-		mutex_unlock(&devmem->suspend_lock);
+		ret = priv(devmem)->suspended ? 0 : suspend_locked(devmem);
+		mutex_unlock(&priv(devmem)->suspend_lock);
 	}
 	trace_hmm_devmem_suspend(devmem, ret);
 	hmm_devmem_ref_put(devmem);
@@ -119,10 +119,10 @@ void hmm_devmem_resume(struct hmm_devmem *devmem)
 {
 	if (!hmm_devmem_managed(devmem) || !hmm_devmem_ref_tryget_live(devmem))
 		return;
-	scoped_guard(mutex, &devmem->suspend_lock) {
-		if (devmem->suspended)
-			hmm_devmem_pool_thaw(devmem->pool);
-		devmem->suspended = false;
+	scoped_guard(mutex, &priv(devmem)->suspend_lock) {
+		if (priv(devmem)->suspended)
+			hmm_devmem_pool_thaw(priv(devmem)->pool);
+		priv(devmem)->suspended = false;
 	}
 	hmm_devmem_ref_put(devmem);
 }

@@ -289,7 +289,7 @@ run_start(struct hmm_devmem_txn *txn, unsigned int i, unsigned long src,
  */
 static void txn_build_runs(struct hmm_devmem_txn *txn)
 {
-	const unsigned int nr = txn->nr, max = txn->devmem->max_run;
+	const unsigned int nr = txn->nr, max = priv(txn->devmem)->max_run;
 	const unsigned long *dsts = txn->dst;
 	const bool compound = txn_is_compound(txn);
 	unsigned long src, dst, next_src = 0, next_dst = 0;
@@ -332,7 +332,7 @@ static void txn_build_large_runs(struct hmm_devmem_txn *txn)
 	txn->copy.nr_runs = 0;
 	for (i = 0; i < HMM_DEVMEM_BLOCK_NR; i += run->nr_pages) {
 		run = run_start(txn, i, src ? src + i : 0, dst + i);
-		run->nr_pages = min(txn->devmem->max_run,
+		run->nr_pages = min(priv(txn->devmem)->max_run,
 				    (unsigned int)HMM_DEVMEM_BLOCK_NR - i);
 	}
 }
@@ -396,7 +396,7 @@ static int txn_call_copy(struct hmm_devmem_txn *txn)
 {
 	struct hmm_devmem *devmem = txn->devmem;
 
-	if (unlikely(READ_ONCE(devmem->dead)))
+	if (unlikely(READ_ONCE(priv(devmem)->dead)))
 		return -ENODEV;
 	return txn->copy.dir == HMM_DEVMEM_TO_DEVICE ?
 	       devmem->ops->copy_to_device(devmem, &txn->copy) :
@@ -417,7 +417,7 @@ void hmm_devmem_txn_copy_start(struct hmm_devmem_txn *txn)
 		txn_build_large_runs(txn);
 	else
 		txn_build_runs(txn);
-	if (devmem->dma_device && txn->copy.nr_runs &&
+	if (priv(devmem)->dma_device && txn->copy.nr_runs &&
 	    !hmm_devmem_dma_map(txn))
 		txn_forget_failed_runs(txn);
 	txn->copy.driver_private = NULL;
@@ -428,7 +428,7 @@ void hmm_devmem_txn_copy_start(struct hmm_devmem_txn *txn)
 /* Drop device pages that were retired since their allocation: they hold no data. */
 static noinline void txn_drop_retired(struct hmm_devmem_txn *txn)
 {
-	struct hmm_devmem_pool *pool = txn->devmem->pool;
+	struct hmm_devmem_pool *pool = priv(txn->devmem)->pool;
 	const bool large = txn_dst_is_large(txn);
 	unsigned int i;
 
@@ -463,7 +463,7 @@ int hmm_devmem_txn_copy_wait(struct hmm_devmem_txn *txn)
 		ret = devmem->ops->copy_wait(devmem, &txn->copy);
 	if (unlikely(ret == -ENODEV))
 		hmm_devmem_mark_dead(devmem);
-	if (devmem->dma_device && txn->copy.nr_runs)
+	if (priv(devmem)->dma_device && txn->copy.nr_runs)
 		hmm_devmem_dma_unmap(txn);
 	error = ret;
 	for (r = 0; r < txn->copy.nr_runs; r++) {
@@ -475,7 +475,7 @@ int hmm_devmem_txn_copy_wait(struct hmm_devmem_txn *txn)
 		hmm_devmem_count(devmem, HMM_DEVMEM_COPY_ERRORS,
 				 txn_drop_failed_runs(txn));
 	if (txn->copy.dir == HMM_DEVMEM_TO_DEVICE &&
-	    hmm_devmem_pool_any_retired(devmem->pool))
+	    hmm_devmem_pool_any_retired(priv(devmem)->pool))
 		txn_drop_retired(txn);
 	if (unlikely(txn->unmapped && !error))
 		return -EAGAIN;
@@ -679,7 +679,7 @@ static bool alloc_large_device_folio(struct hmm_devmem_txn *txn)
 				     TVA_PAGEFAULT, HMM_DEVMEM_BLOCK_ORDER))
 		return false;
 	if (hmm_devmem_should_fail(devmem, HMM_DEVMEM_FAIL_DEVICE_LARGE) ||
-	    hmm_devmem_pool_alloc(devmem->pool, HMM_DEVMEM_BLOCK_ORDER, &pfn))
+	    hmm_devmem_pool_alloc(priv(devmem)->pool, HMM_DEVMEM_BLOCK_ORDER, &pfn))
 		return false;
 	hmm_devmem_init_folio(devmem, pfn, HMM_DEVMEM_BLOCK_ORDER,
 			      txn->copy.context);
@@ -722,7 +722,7 @@ static void put_device_pages(struct hmm_devmem_txn *txn,
 			     const unsigned long *pfns, unsigned int nr)
 {
 	while (nr)
-		hmm_devmem_pool_free(txn->devmem->pool, pfns[--nr], 0);
+		hmm_devmem_pool_free(priv(txn->devmem)->pool, pfns[--nr], 0);
 }
 
 /**
@@ -744,7 +744,7 @@ void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn)
 	if (!wanted || (txn_is_compound(txn) && alloc_large_device_folio(txn)))
 		return;
 	got = hmm_devmem_should_fail(devmem, HMM_DEVMEM_FAIL_DEVICE) ? 0 :
-	      hmm_devmem_pool_alloc_bulk(devmem->pool, wanted, pfns);
+	      hmm_devmem_pool_alloc_bulk(priv(devmem)->pool, wanted, pfns);
 	txn->short_of_memory = got < wanted;
 	/*
 	 * Split a folio only if a part of it can move then. A large hole can be
@@ -832,7 +832,7 @@ static __always_inline bool can_go_to_ram(const struct hmm_devmem_txn *txn,
 		return false;
 	/* Peers have the same owner, so core collects their pages as well. */
 	return hmm_devmem_has_pfn(txn->devmem, pfn) &&
-	       !hmm_devmem_pool_retired(txn->devmem->pool, pfn);
+	       !hmm_devmem_pool_retired(priv(txn->devmem)->pool, pfn);
 }
 
 /* Can all pages of a window that was collected as one entry go to system memory? */
@@ -840,7 +840,7 @@ static bool txn_is_whole(const struct hmm_devmem_txn *txn)
 {
 	unsigned int i;
 
-	if (likely(!hmm_devmem_pool_any_retired(txn->devmem->pool)))
+	if (likely(!hmm_devmem_pool_any_retired(priv(txn->devmem)->pool)))
 		return can_go_to_ram(txn, 0, true);
 	for (i = 0; i < txn->nr; i++)
 		if (!can_go_to_ram(txn, i, true))

@@ -74,7 +74,7 @@ void hmm_devmem_mark_used(struct hmm_devmem *devmem, unsigned long pfn,
 	unsigned long first, end;
 	u32 block;
 
-	if (!devmem->hold)
+	if (!priv(devmem)->hold)
 		return;
 	first = max(pfn, devmem->pfn_first);
 	end = min(pfn + min(nr, ULONG_MAX - pfn), devmem->pfn_last);
@@ -82,7 +82,7 @@ void hmm_devmem_mark_used(struct hmm_devmem *devmem, unsigned long pfn,
 		return;
 	for (block = hmm_devmem_block_index(devmem, first);
 	     block <= hmm_devmem_block_index(devmem, end - 1); block++)
-		hmm_devmem_hold_mark(devmem->hold, block);
+		hmm_devmem_hold_mark(priv(devmem)->hold, block);
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_mark_used);
 
@@ -93,11 +93,11 @@ static void block_brought(struct hmm_devmem *devmem, unsigned long pfn,
 	const u32 block = hmm_devmem_block_index(devmem, pfn);
 
 	/* Pages also leave a block by CPU faults, or because a process exits. */
-	if (hmm_devmem_hold_is_empty(devmem->hold, block) ||
-	    hmm_devmem_pool_block_has_only(devmem->pool, pfn, nr))
-		hmm_devmem_hold_brought(devmem->hold, block, data);
+	if (hmm_devmem_hold_is_empty(priv(devmem)->hold, block) ||
+	    hmm_devmem_pool_block_has_only(priv(devmem)->pool, pfn, nr))
+		hmm_devmem_hold_brought(priv(devmem)->hold, block, data);
 	else
-		hmm_devmem_hold_mark(devmem->hold, block);
+		hmm_devmem_hold_mark(priv(devmem)->hold, block);
 }
 
 static unsigned long dst_pfn(const struct hmm_devmem_txn *txn, unsigned int i)
@@ -129,7 +129,7 @@ void hmm_devmem_use_brought(const struct hmm_devmem_txn *txn)
 	struct hmm_devmem_hold_data data;
 	unsigned int i, nr;
 
-	if (!txn->devmem->hold)
+	if (!priv(txn->devmem)->hold)
 		return;
 	for (i = 0; i < txn->nr; i += nr) {
 		nr = 1;
@@ -155,7 +155,7 @@ void hmm_devmem_use_leaving(const struct hmm_devmem_txn *txn)
 	struct page *page;
 	unsigned int i;
 
-	if (!devmem->hold)
+	if (!priv(devmem)->hold)
 		return;
 	for (i = 0; i < txn->nr; i++) {
 		page = migrate_pfn_to_page(txn->src[i]);
@@ -165,7 +165,7 @@ void hmm_devmem_use_leaving(const struct hmm_devmem_txn *txn)
 		data = hold_data(txn->mappings[i],
 				 folio->index + folio_page_idx(folio, page));
 		if (data.owner != before.owner || data.index != before.index)
-			hmm_devmem_hold_remember(devmem->hold,
+			hmm_devmem_hold_remember(priv(devmem)->hold,
 						 hmm_devmem_block_index(devmem, page_to_pfn(page)),
 						 &data);
 		before = data;

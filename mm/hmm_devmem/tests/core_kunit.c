@@ -517,7 +517,7 @@ static void add_with_bad_pages_hands_out_others(struct kunit *test)
 			folios[nr] = folio;
 		}
 		KUNIT_EXPECT_EQ(test, nr, (DESC_SIZE >> PAGE_SHIFT) - 4);
-		hmm_devmem_pool_get_stats(devmem->pool, &stats);
+		hmm_devmem_pool_get_stats(priv(devmem)->pool, &stats);
 		KUNIT_EXPECT_EQ(test, stats.retired, 4);
 		while (nr--)
 			release(folios[nr]);

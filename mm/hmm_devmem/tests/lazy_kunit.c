@@ -113,15 +113,15 @@ static void free_blocks(struct folio **folios, unsigned long nr)
 
 static bool wait_for_populated(struct hmm_devmem *devmem, unsigned int nr)
 {
-	return soon(READ_ONCE(devmem->nr_populated) == nr);
+	return soon(READ_ONCE(priv(devmem)->nr_populated) == nr);
 }
 
 static void add_creates_no_struct_pages(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
 
-	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 0);
-	KUNIT_EXPECT_EQ(test, devmem->nr_segments, 3);
+	KUNIT_EXPECT_EQ(test, priv(devmem)->nr_populated, 0);
+	KUNIT_EXPECT_EQ(test, priv(devmem)->nr_segments, 3);
 	KUNIT_EXPECT_FALSE(test, hmm_devmem_pfn_populated(devmem, devmem->pfn_first));
 	KUNIT_EXPECT_FALSE(test, hmm_devmem_pfn_populated(devmem, devmem->pfn_last - 1));
 	KUNIT_EXPECT_EQ(test, devmem->pfn_last - devmem->pfn_first,
@@ -154,7 +154,7 @@ static void first_allocation_populates_one_segment(struct kunit *test)
 	struct folio *folio = hmm_devmem_alloc_folio(devmem, 0, NULL);
 
 	KUNIT_ASSERT_NOT_NULL(test, folio);
-	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 1);
+	KUNIT_EXPECT_EQ(test, priv(devmem)->nr_populated, 1);
 	KUNIT_EXPECT_TRUE(test, hmm_devmem_pfn_populated(devmem, folio_pfn(folio)));
 	KUNIT_EXPECT_FALSE(test, hmm_devmem_pfn_populated(devmem, devmem->pfn_last - 1));
 	KUNIT_EXPECT_PTR_EQ(test, hmm_devmem_from_page(&folio->page), devmem);
@@ -172,7 +172,7 @@ static void every_block_can_be_had(struct kunit *test)
 
 	nr = take_all_blocks(test, devmem, &folios);
 	KUNIT_EXPECT_EQ(test, nr, TEST_SIZE / BLOCK_BYTES);
-	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 3);
+	KUNIT_EXPECT_EQ(test, priv(devmem)->nr_populated, 3);
 	free_blocks(folios, nr);
 
 	/* Pages that were freed can be allocated again. */
@@ -201,7 +201,7 @@ static void every_page_can_be_had(struct kunit *test)
 		folio->page.zone_device_data = NULL;
 		free_folio(folio);
 	}
-	KUNIT_EXPECT_EQ(test, hmm_devmem_pool_used(devmem->pool), 0);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_pool_used(priv(devmem)->pool), 0);
 	hmm_devmem_remove(devmem);
 }
 
@@ -212,7 +212,7 @@ static void empty_segments_are_given_back(struct kunit *test)
 	unsigned long nr;
 
 	nr = take_all_blocks(test, devmem, &folios);
-	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 3);
+	KUNIT_EXPECT_EQ(test, priv(devmem)->nr_populated, 3);
 	/* Free all blocks but one, which keeps its segment. */
 	free_blocks(folios + 1, nr - 1);
 	KUNIT_EXPECT_TRUE(test, wait_for_populated(devmem, 1));
@@ -238,13 +238,13 @@ static void segments_in_use_now_and_then_stay(struct kunit *test)
 
 	folio = hmm_devmem_alloc_folio(devmem, 0, NULL);
 	KUNIT_ASSERT_NOT_NULL(test, folio);
-	segment = READ_ONCE(devmem->segments[0]);
+	segment = READ_ONCE(priv(devmem)->segments[0]);
 	for (i = 0; i < 100 && folio; i++) {
 		msleep(100);
 		free_folio(folio);
 		folio = hmm_devmem_alloc_folio(devmem, 0, NULL);
 		KUNIT_EXPECT_NOT_NULL(test, folio);
-		KUNIT_EXPECT_PTR_EQ(test, READ_ONCE(devmem->segments[0]), segment);
+		KUNIT_EXPECT_PTR_EQ(test, READ_ONCE(priv(devmem)->segments[0]), segment);
 	}
 	if (folio)
 		free_folio(folio);
@@ -289,7 +289,7 @@ static void racing_allocators_share_segments(struct kunit *test)
 		nr += takers[i].nr;
 	}
 	KUNIT_EXPECT_EQ(test, nr, TEST_SIZE / BLOCK_BYTES);
-	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 3);
+	KUNIT_EXPECT_EQ(test, priv(devmem)->nr_populated, 3);
 	for (i = 0; i < NR_THREADS; i++)
 		free_blocks(takers[i].folios, takers[i].nr);
 	hmm_devmem_remove(devmem);
@@ -337,7 +337,7 @@ static void populate_all(struct kunit *test, struct hmm_devmem *devmem)
 	unsigned long nr;
 
 	nr = take_all_blocks(test, devmem, &folios);
-	KUNIT_ASSERT_EQ(test, devmem->nr_populated, NR_SEGMENTS);
+	KUNIT_ASSERT_EQ(test, priv(devmem)->nr_populated, NR_SEGMENTS);
 	free_blocks(folios, nr);
 }
 
@@ -347,8 +347,8 @@ static void shrink_until_idle(struct hmm_devmem *devmem)
 	unsigned int i;
 
 	for (i = 0; i < 3; i++) {
-		mod_delayed_work(system_dfl_wq, &devmem->shrink_work, 0);
-		flush_delayed_work(&devmem->shrink_work);
+		mod_delayed_work(system_dfl_wq, &priv(devmem)->shrink_work, 0);
+		flush_delayed_work(&priv(devmem)->shrink_work);
 	}
 }
 
@@ -408,10 +408,10 @@ static void segments_end_without_lock(struct kunit *test)
 	populate_all(test, devmem);
 	hold_segments(devmem, pagemaps);
 	KUNIT_EXPECT_TRUE(test, wait_until_all_die(pagemaps));
-	locked = down_write_trylock(&devmem->segments_lock);
+	locked = down_write_trylock(&priv(devmem)->segments_lock);
 	KUNIT_EXPECT_TRUE(test, locked);
 	if (locked)
-		up_write(&devmem->segments_lock);
+		up_write(&priv(devmem)->segments_lock);
 	for (i = 0; i < NR_SEGMENTS; i++)
 		put_dev_pagemap(pagemaps[i]);
 	hmm_devmem_remove(devmem);
@@ -428,8 +428,8 @@ static void growth_waits_for_segment_that_ends(struct kunit *test)
 	populate_all(test, devmem);
 	hold_segments(devmem, pagemaps);
 	shrink_until_idle(devmem);
-	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 0);
-	KUNIT_EXPECT_EQ(test, atomic_read(&devmem->nr_ending), NR_SEGMENTS);
+	KUNIT_EXPECT_EQ(test, priv(devmem)->nr_populated, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&priv(devmem)->nr_ending), NR_SEGMENTS);
 
 	/* Let only segment 1 end, so only this one can be created again. */
 	put_dev_pagemap(pagemaps[1]);
@@ -451,7 +451,7 @@ static void shrinker_gives_empty_segments_back(struct kunit *test)
 	const unsigned long per_segment = PAGES_PER_SECTION * sizeof(struct page) /
 					  PAGE_SIZE;
 	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);
-	struct shrinker *shrinker = devmem->shrinker;
+	struct shrinker *shrinker = priv(devmem)->shrinker;
 	struct shrink_control sc = { .gfp_mask = GFP_KERNEL };
 	struct folio *folio;
 	long drained;
@@ -460,29 +460,29 @@ static void shrinker_gives_empty_segments_back(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, SHRINK_EMPTY, shrinker->count_objects(shrinker, &sc));
 	populate_all(test, devmem);
 	/* Empty segments must not be given back because of their age. */
-	cancel_delayed_work_sync(&devmem->shrink_work);
+	cancel_delayed_work_sync(&priv(devmem)->shrink_work);
 	folio = hmm_devmem_alloc_folio(devmem, 0, NULL);
 	KUNIT_ASSERT_NOT_NULL(test, folio);
 	KUNIT_EXPECT_EQ(test, (NR_SEGMENTS - 1) * per_segment,
 			shrinker->count_objects(shrinker, &sc));
 
 	KUNIT_EXPECT_EQ(test, SHRINK_STOP, shrinker->scan_objects(shrinker, &sc));
-	flush_delayed_work(&devmem->shrink_work);
-	cancel_delayed_work_sync(&devmem->shrink_work);
-	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 1);
+	flush_delayed_work(&priv(devmem)->shrink_work);
+	cancel_delayed_work_sync(&priv(devmem)->shrink_work);
+	KUNIT_EXPECT_EQ(test, priv(devmem)->nr_populated, 1);
 	KUNIT_EXPECT_EQ(test, SHRINK_EMPTY, shrinker->count_objects(shrinker, &sc));
 	KUNIT_EXPECT_PTR_EQ(test, hmm_devmem_from_page(&folio->page), devmem);
 
 	free_folio(folio);
 	/* count_objects() does not empty the cache that the page is in. */
-	drained = atomic_long_read(&devmem->pool->nr_drained);
+	drained = atomic_long_read(&priv(devmem)->pool->nr_drained);
 	KUNIT_EXPECT_EQ(test, SHRINK_EMPTY, shrinker->count_objects(shrinker, &sc));
-	KUNIT_EXPECT_EQ(test, drained, atomic_long_read(&devmem->pool->nr_drained));
-	hmm_devmem_pool_drain(devmem->pool);
+	KUNIT_EXPECT_EQ(test, drained, atomic_long_read(&priv(devmem)->pool->nr_drained));
+	hmm_devmem_pool_drain(priv(devmem)->pool);
 	KUNIT_EXPECT_EQ(test, per_segment, shrinker->count_objects(shrinker, &sc));
 	shrinker->scan_objects(shrinker, &sc);
-	flush_delayed_work(&devmem->shrink_work);
-	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 0);
+	flush_delayed_work(&priv(devmem)->shrink_work);
+	KUNIT_EXPECT_EQ(test, priv(devmem)->nr_populated, 0);
 	hmm_devmem_remove(devmem);
 }
 
@@ -529,7 +529,7 @@ static void alloc_when_memremap_fails_returns_null(struct kunit *test)
 	expect_no_folio(test, devmem);
 	/* The caller gets core's errno. */
 	KUNIT_EXPECT_EQ(test, hmm_devmem_segments_grow(devmem), -ENOSPC);
-	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 0);
+	KUNIT_EXPECT_EQ(test, priv(devmem)->nr_populated, 0);
 	KUNIT_EXPECT_FALSE(test, hmm_devmem_pfn_populated(devmem, devmem->pfn_first));
 	kunit_deactivate_static_stub(test, hmm_devmem_memremap);
 
@@ -548,7 +548,7 @@ static void alloc_when_populate_fails_returns_null(struct kunit *test)
 	kunit_activate_static_stub(test, hmm_devmem_pool_populate,
 				   populate_fails);
 	expect_no_folio(test, devmem);
-	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 0);
+	KUNIT_EXPECT_EQ(test, priv(devmem)->nr_populated, 0);
 	KUNIT_EXPECT_FALSE(test, hmm_devmem_pfn_populated(devmem, devmem->pfn_first));
 	KUNIT_EXPECT_FALSE(test, has_pagemap(devmem->pfn_first));
 	kunit_deactivate_static_stub(test, hmm_devmem_pool_populate);
@@ -573,7 +573,7 @@ static void failing_to_grow_leaves_other_segments(struct kunit *test)
 	kunit_activate_static_stub(test, hmm_devmem_memremap, memremap_fails);
 	nr = take_all_blocks(test, devmem, &folios);
 	KUNIT_EXPECT_EQ(test, nr, max - 1);
-	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 1);
+	KUNIT_EXPECT_EQ(test, priv(devmem)->nr_populated, 1);
 	expect_no_folio(test, devmem);
 	free_blocks(folios, nr);
 	nr = take_all_blocks(test, devmem, &folios);

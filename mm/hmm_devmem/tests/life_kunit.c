@@ -59,7 +59,7 @@ static void expect_refused(struct kunit *test, struct hmm_devmem *devmem)
 	hmm_devmem_resume(devmem);
 	hmm_devmem_poison(devmem, pfn, 1);
 	hmm_devmem_mark_dead(devmem);
-	KUNIT_EXPECT_FALSE(test, devmem->dead);
+	KUNIT_EXPECT_FALSE(test, priv(devmem)->dead);
 	KUNIT_EXPECT_NULL(test, hmm_devmem_alloc_folio(devmem, 0, NULL));
 	KUNIT_EXPECT_NULL(test, hmm_devmem_alloc_folio(devmem, HMM_DEVMEM_BLOCK_ORDER,
 						       NULL));
@@ -106,7 +106,7 @@ static void removed_classic_devmem_refuses_everything(struct kunit *test)
 	hmm_devmem_remove(devmem);
 	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP, hmm_devmem_suspend(devmem));
 	hmm_devmem_mark_dead(devmem);
-	KUNIT_EXPECT_FALSE(test, devmem->dead);
+	KUNIT_EXPECT_FALSE(test, priv(devmem)->dead);
 	KUNIT_EXPECT_FALSE(test, hmm_devmem_pfn_populated(devmem, devmem->pfn_first));
 	hmm_devmem_remove(devmem);
 	expect_events(test, "kc");
@@ -246,11 +246,11 @@ static void remove_in_own_callback_returns_at_once(struct kunit *test)
 	struct hmm_devmem *devmem = add_and_get(test, &ops);
 	struct remover *remover = start_remover(test, devmem);
 
-	while (work_busy(&remover->work) && !swait_active(&devmem->removed.wait))
+	while (work_busy(&remover->work) && !swait_active(&priv(devmem)->removed.wait))
 		msleep(20);
-	KUNIT_EXPECT_FALSE(test, swait_active(&devmem->removed.wait));
-	if (swait_active(&devmem->removed.wait))
-		complete_all(&devmem->removed);
+	KUNIT_EXPECT_FALSE(test, swait_active(&priv(devmem)->removed.wait));
+	if (swait_active(&priv(devmem)->removed.wait))
+		complete_all(&priv(devmem)->removed);
 	flush_work(&remover->work);
 	expect_events(test, "kc");
 }
@@ -336,7 +336,7 @@ static void splitter_remove(struct work_struct *work)
  */
 static void removal_pauses(struct work_struct *work)
 {
-	struct hmm_devmem *devmem = container_of(work, struct hmm_devmem, dead_work);
+	struct hmm_devmem *devmem = &container_of(work, struct hmm_devmem_priv, dead_work)->pub;
 	struct fixture *fixture = devmem_fixture(devmem);
 	struct splitter *splitter = fixture->priv;
 
@@ -382,9 +382,9 @@ static void remove_during_split_drops_contexts_of_parts(struct kunit *test)
 	tail = alloc(test, devmem, 0, NULL);
 	hmm_devmem_context_put(&splitter->ctx);
 	hmm_devmem_mark_dead(devmem);
-	INIT_WORK(&devmem->dead_work, removal_pauses);
-	queue_work(system_dfl_wq, &devmem->dead_work);
-	while (work_pending(&devmem->dead_work))
+	INIT_WORK(&priv(devmem)->dead_work, removal_pauses);
+	queue_work(system_dfl_wq, &priv(devmem)->dead_work);
+	while (work_pending(&priv(devmem)->dead_work))
 		msleep(20);
 	queue_work(system_dfl_wq, &splitter->work);
 	while (!percpu_ref_is_zero(&devmem->ref))
@@ -430,7 +430,7 @@ static void remove_during_split_drops_nothing_of_cores(struct kunit *test)
 {
 	struct splitter *splitter = create_splitter(test);
 	struct hmm_devmem *devmem = splitter->devmem;
-	struct hmm_devmem_segment *segment = devmem->segments[0];
+	struct hmm_devmem_segment *segment = priv(devmem)->segments[0];
 	struct folio *head, *tail;
 
 	head = alloc(test, devmem, 0, NULL);
@@ -612,7 +612,7 @@ static int peer_invalidate(struct mmu_notifier *notifier,
 {
 	struct peer *peer = container_of(notifier, struct peer, notifier);
 
-	if (READ_ONCE(peer->devmem->gone) && range->start <= peer->start &&
+	if (READ_ONCE(priv(peer->devmem)->gone) && range->start <= peer->start &&
 	    range->end >= peer->end)
 		peer->nr++;
 	return 0;
@@ -677,11 +677,11 @@ static void poison_of_many_pages_drains_caches_once(struct kunit *test)
 	struct hmm_devmem_pool_stats stats;
 	long drained;
 
-	drained = atomic_long_read(&devmem->pool->nr_drained);
+	drained = atomic_long_read(&priv(devmem)->pool->nr_drained);
 	hmm_devmem_poison(devmem, devmem->pfn_first, HMM_DEVMEM_BLOCK_NR);
 	KUNIT_EXPECT_EQ(test, drained + 1,
-			atomic_long_read(&devmem->pool->nr_drained));
-	hmm_devmem_pool_get_stats(devmem->pool, &stats);
+			atomic_long_read(&priv(devmem)->pool->nr_drained));
+	hmm_devmem_pool_get_stats(priv(devmem)->pool, &stats);
 	KUNIT_EXPECT_EQ(test, stats.retired, HMM_DEVMEM_BLOCK_NR);
 	hmm_devmem_remove(devmem);
 }
@@ -702,7 +702,7 @@ static void fault_beside_lost_page_after_pmd_split(struct kunit *test)
 	addr = map_on_device(test, devmem, 1);
 	folio = pfn_folio(devmem->pfn_first);
 	KUNIT_ASSERT_EQ(test, folio_order(folio), HMM_DEVMEM_BLOCK_ORDER);
-	hmm_devmem_pool_retire(devmem->pool, devmem->pfn_first);
+	hmm_devmem_pool_retire(priv(devmem)->pool, devmem->pfn_first);
 
 	mmap_read_lock(current->mm);
 	vma = find_vma(current->mm, addr);
@@ -750,7 +750,7 @@ static void remove_is_undone_by_no_resume(struct kunit *test)
 			KUNIT_EXPECT_EQ(test, 0, hmm_devmem_suspend(devmem));
 		hmm_devmem_remove(devmem);
 		KUNIT_EXPECT_EQ(test, suspend_in_kill, suspended ? 0 : -ENODEV);
-		KUNIT_EXPECT_EQ(test, devmem->pool->refused, -ENODEV);
+		KUNIT_EXPECT_EQ(test, priv(devmem)->pool->refused, -ENODEV);
 	}
 	expect_events(test, "kk");
 }
@@ -764,7 +764,7 @@ static int copy_until_removed(struct hmm_devmem *devmem, struct hmm_devmem_copy 
 	if (xchg(&suspend_copies, true))
 		return -EIO;
 	queue_work(system_dfl_wq, &suspend_remover.work);
-	while (READ_ONCE(devmem->pool->refused) != -ENODEV)
+	while (READ_ONCE(priv(devmem)->pool->refused) != -ENODEV)
 		msleep(20);
 	return -EIO;
 }
@@ -788,10 +788,10 @@ static void remove_is_undone_by_no_suspend_that_fails(struct kunit *test)
 	suspend_remover = (struct remover) { .devmem = devmem };
 	INIT_WORK(&suspend_remover.work, remover_work);
 	KUNIT_EXPECT_EQ(test, hmm_devmem_suspend(devmem), -EIO);
-	KUNIT_EXPECT_EQ(test, devmem->pool->refused, -ENODEV);
+	KUNIT_EXPECT_EQ(test, priv(devmem)->pool->refused, -ENODEV);
 	flush_work(&suspend_remover.work);
 	expect_events(test, "c");
-	KUNIT_EXPECT_EQ(test, devmem->pool->refused, -ENODEV);
+	KUNIT_EXPECT_EQ(test, priv(devmem)->pool->refused, -ENODEV);
 }
 
 /* Walks that removal waits for */

@@ -54,12 +54,12 @@ static void holder_work(struct work_struct *work)
 
 static void suspend_begins(struct hmm_devmem *devmem)
 {
-	hmm_devmem_pool_freeze(devmem->pool);
+	hmm_devmem_pool_freeze(priv(devmem)->pool);
 }
 
 static void removal_begins(struct hmm_devmem *devmem)
 {
-	hmm_devmem_pool_kill(devmem->pool);
+	hmm_devmem_pool_kill(priv(devmem)->pool);
 }
 
 static void caller_is_killed(struct hmm_devmem *devmem)
@@ -157,7 +157,7 @@ static void interrupted_migration_returns_what_moved(struct kunit *test)
 				hmm_devmem_count_resident(devmem, current->mm, addr,
 							  addr + MOVED_PAGES * PAGE_SIZE,
 							  false, NULL));
-	hmm_devmem_pool_thaw(devmem->pool);
+	hmm_devmem_pool_thaw(priv(devmem)->pool);
 	hmm_devmem_remove(devmem);
 }
 

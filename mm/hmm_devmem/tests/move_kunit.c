@@ -71,7 +71,7 @@ static void nobody_is_evicted_for_a_whole_block(struct kunit *test)
 	unsigned long others, own, addr, i;
 
 	others = map_on_device(test, devmem, SEGMENT_BLOCKS);
-	KUNIT_ASSERT_EQ(test, devmem->nr_populated, 1);
+	KUNIT_ASSERT_EQ(test, priv(devmem)->nr_populated, 1);
 	for (i = 0; i < SEGMENT_BLOCKS; i++) {
 		addr = others + i * BLOCK_SIZE_BYTES;
 		KUNIT_ASSERT_EQ(test, 1,
@@ -120,7 +120,7 @@ static void alloc_folio_gives_up_if_others_are_faster(struct kunit *test)
 	kunit_activate_static_stub(test, hmm_devmem_pool_populate,
 				   populate_for_others);
 	KUNIT_EXPECT_NULL(test, hmm_devmem_alloc_folio(devmem, 0, NULL));
-	KUNIT_EXPECT_EQ(test, devmem->nr_populated, 8);
+	KUNIT_EXPECT_EQ(test, priv(devmem)->nr_populated, 8);
 	kunit_deactivate_static_stub(test, hmm_devmem_pool_populate);
 	hmm_devmem_remove(devmem);
 }
@@ -205,9 +205,9 @@ static void alloc_folio_can_be_killed(struct kunit *test)
 	struct caller caller = { .devmem = devmem, .call = call_alloc_folio };
 	bool died;
 
-	down_read(&devmem->segments_lock);
+	down_read(&priv(devmem)->segments_lock);
 	died = caller_dies(test, &caller);
-	up_read(&devmem->segments_lock);
+	up_read(&priv(devmem)->segments_lock);
 	expect_death(test, &caller, died, -ENOMEM);
 	hmm_devmem_remove(devmem);
 }
@@ -224,9 +224,9 @@ static void suspend_can_be_killed(struct kunit *test)
 	struct caller caller = { .devmem = devmem, .call = call_suspend };
 	bool died;
 
-	mutex_lock(&devmem->suspend_lock);
+	mutex_lock(&priv(devmem)->suspend_lock);
 	died = caller_dies(test, &caller);
-	mutex_unlock(&devmem->suspend_lock);
+	mutex_unlock(&priv(devmem)->suspend_lock);
 	expect_death(test, &caller, died, -EINTR);
 	hmm_devmem_remove(devmem);
 }
@@ -247,14 +247,14 @@ static void remove_waits_for_alloc_folio(struct kunit *test)
 	struct task_struct *task;
 
 	hmm_devmem_get(devmem);
-	KUNIT_EXPECT_TRUE(test, percpu_down_read_trylock(&devmem->handout));
+	KUNIT_EXPECT_TRUE(test, percpu_down_read_trylock(&priv(devmem)->handout));
 	start_caller(test, &caller, &task);
-	KUNIT_EXPECT_TRUE(test, soon(percpu_is_write_locked(&devmem->handout) ||
+	KUNIT_EXPECT_TRUE(test, soon(percpu_is_write_locked(&priv(devmem)->handout) ||
 				     completion_done(&caller.done)));
-	KUNIT_EXPECT_FALSE(test, READ_ONCE(devmem->gone));
-	percpu_up_read(&devmem->handout);
+	KUNIT_EXPECT_FALSE(test, READ_ONCE(priv(devmem)->gone));
+	percpu_up_read(&priv(devmem)->handout);
 	wait_for_completion(&caller.done);
-	KUNIT_EXPECT_TRUE(test, devmem->gone);
+	KUNIT_EXPECT_TRUE(test, priv(devmem)->gone);
 	put_task_struct(task);
 	hmm_devmem_put(devmem);
 }
@@ -264,9 +264,9 @@ static void alloc_folio_does_not_wait_for_remove(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add(test, &copying_ops, TEST_SIZE);
 
-	percpu_down_write(&devmem->handout);
+	percpu_down_write(&priv(devmem)->handout);
 	KUNIT_EXPECT_NULL(test, hmm_devmem_alloc_folio(devmem, 0, NULL));
-	percpu_up_write(&devmem->handout);
+	percpu_up_write(&priv(devmem)->handout);
 	release(alloc(test, devmem, 0, NULL));
 	hmm_devmem_remove(devmem);
 }

@@ -376,7 +376,7 @@ static struct hmm_devmem *add_as(struct kunit *test, unsigned long flags)
 static void mark_used_in_any_context(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add_as(test, HMM_DEVMEM_RECLAIM);
-	struct hmm_devmem_hold *hold = devmem->hold;
+	struct hmm_devmem_hold *hold = priv(devmem)->hold;
 	struct interrupt interrupt = { .devmem = devmem, .left = 20 };
 
 	bring(hold, 0, 0);
@@ -402,7 +402,7 @@ static void mark_used_in_any_context(struct kunit *test)
 static void mark_used_outside(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add_as(test, HMM_DEVMEM_RECLAIM);
-	struct hmm_devmem_hold *hold = devmem->hold;
+	struct hmm_devmem_hold *hold = priv(devmem)->hold;
 	u32 block;
 
 	for (block = 0; block < hold->nr_blocks; block++)
@@ -431,7 +431,7 @@ static void mark_used_in_any_state(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add_as(test, 0);
 
-	KUNIT_EXPECT_NULL(test, devmem->hold);
+	KUNIT_EXPECT_NULL(test, priv(devmem)->hold);
 	hmm_devmem_mark_used(devmem, devmem->pfn_first, 1);
 	hmm_devmem_remove(devmem);
 	devmem = add_as(test, HMM_DEVMEM_RECLAIM | HMM_DEVMEM_LAZY);

@@ -362,7 +362,7 @@ static void zombie_is_looked_at_when_a_page_is_freed(struct kunit *test)
 	const struct fixture *fixture = test->priv;
 	struct hmm_devmem *devmem = add(test, &classic_ops, TEST_SIZE);
 	const unsigned long pfn = devmem->pfn_first;
-	struct hmm_devmem_segment *segment = devmem->segments[0];
+	struct hmm_devmem_segment *segment = priv(devmem)->segments[0];
 	struct folio *first = init_classic(devmem, 3, 0);
 	struct folio *second = init_classic(devmem, HMM_DEVMEM_BLOCK_NR,
 					    HMM_DEVMEM_BLOCK_ORDER);
@@ -394,8 +394,8 @@ static void zombie_leaves_nothing_in_caches(struct kunit *test)
 	hmm_devmem_remove(devmem);
 	release(folio);
 	wait_for_regions(test, fixture->nr_regions);
-	hmm_devmem_pool_drain(devmem->pool);
-	KUNIT_EXPECT_EQ(test, hmm_devmem_pool_used(devmem->pool), 0);
+	hmm_devmem_pool_drain(priv(devmem)->pool);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_pool_used(priv(devmem)->pool), 0);
 }
 
 static void add_beside_zombie_works(struct kunit *test)
