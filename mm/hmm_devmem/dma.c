@@ -213,7 +213,7 @@ bool __hmm_devmem_dma_reaches(struct hmm_devmem *devmem, phys_addr_t phys,
 
 static enum dma_data_direction txn_dma_dir(const struct hmm_devmem_txn *txn)
 {
-	return txn->copy.dir == HMM_DEVMEM_TO_DEVICE ? DMA_TO_DEVICE :
+	return txn->to ? DMA_TO_DEVICE :
 						       DMA_FROM_DEVICE;
 }
 

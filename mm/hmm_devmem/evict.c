@@ -39,6 +39,7 @@
 
 #include <trace/events/hmm_devmem.h>
 
+#include "allocate.h"
 #include "collect.h"
 #include "devmem.h"
 #include "evict.h"
@@ -180,7 +181,6 @@ static bool evict_start(struct hmm_devmem_txn *txn)
 		return true;
 	txn->unmapped = false;
 	txn->must_split = false;
-	txn->copy.dir = HMM_DEVMEM_TO_RAM;
 	start = hmm_devmem_evict_ns();
 	ret = hmm_devmem_txn_alloc_ram(txn, 0);
 	txn->wanted = hmm_devmem_txn_nr_dst(txn);
@@ -346,9 +346,9 @@ static void evict_range(struct hmm_devmem *devmem, unsigned long pfn,
 		return;
 	/* Pages in per-CPU caches are free, but look like pages in use. */
 	hmm_devmem_pool_drain(priv(devmem)->pool);
-	walk.txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
+	walk.txn = hmm_devmem_txn_get(devmem, NULL, HMM_DEVMEM_BLOCK_NR);
 	if (devmem->ops->copy_wait)
-		walk.spare = hmm_devmem_txn_tryget(devmem, HMM_DEVMEM_BLOCK_NR);
+		walk.spare = hmm_devmem_txn_tryget(devmem, NULL, HMM_DEVMEM_BLOCK_NR);
 	while (!place_is_over(effort) && evict_find(&walk)) {
 		if (evict_window(&walk))
 			start = walk.pfn;
@@ -395,7 +395,7 @@ static unsigned long count_in_use(struct hmm_devmem *devmem, unsigned long pfn,
 
 	/* A page in a per-CPU cache is free, although its bit is set. */
 	hmm_devmem_pool_drain(priv(devmem)->pool);
-	txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
+	txn = hmm_devmem_txn_get(devmem, NULL, HMM_DEVMEM_BLOCK_NR);
 	while ((nr = next_in_use(txn, &pfn, end, keep, txn->max)))
 		left += nr;
 	hmm_devmem_txn_put(txn);
@@ -551,7 +551,7 @@ static unsigned long count_lost_in_flight(struct hmm_devmem *devmem)
 	if (!hmm_devmem_pool_any_retired(priv(devmem)->pool))
 		return 0;
 	guard(rwsem_read)(&priv(devmem)->segments_lock);
-	txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
+	txn = hmm_devmem_txn_get(devmem, NULL, HMM_DEVMEM_BLOCK_NR);
 	while ((nr = hmm_devmem_pool_not_free(priv(devmem)->pool, &pfn, devmem->pfn_last,
 					      txn->src, txn->max)))
 		for (i = 0; i < nr; i++)
@@ -589,7 +589,7 @@ static unsigned long find_in_use(struct hmm_devmem *devmem, unsigned long nth)
 	unsigned int nr;
 
 	guard(rwsem_read)(&priv(devmem)->segments_lock);
-	txn = hmm_devmem_txn_get(devmem, HMM_DEVMEM_BLOCK_NR);
+	txn = hmm_devmem_txn_get(devmem, NULL, HMM_DEVMEM_BLOCK_NR);
 	while ((nr = next_in_use(txn, &pfn, devmem->pfn_last, NULL,
 				 txn->max)) && nr <= nth)
 		nth -= nr;

@@ -17,6 +17,7 @@
 #include <trace/events/hmm_devmem.h>
 
 #include "../internal.h"
+#include "allocate.h"
 #include "collect.h"
 #include "devmem.h"
 #include "dma.h"
@@ -199,7 +200,6 @@ static vm_fault_t fault_window(struct hmm_devmem_txn *txn, unsigned long addr,
 	if (collected <= 0)
 		return collected ? VM_FAULT_SIGBUS : VM_FAULT_NOPAGE;
 
-	txn->copy.dir = HMM_DEVMEM_TO_RAM;
 	txn->in_fault = true;
 	ret = fault_copy(txn, first);
 	moved = hmm_devmem_txn_commit(txn);
@@ -221,7 +221,7 @@ static vm_fault_t fault_one(struct hmm_devmem *devmem,
 	struct hmm_devmem_txn_one one __uninitialized;
 	struct hmm_devmem_txn *txn;
 
-	txn = hmm_devmem_txn_init_one(&one, devmem);
+	txn = hmm_devmem_txn_init_one(&one, devmem, NULL);
 	txn->vma = vma;
 	txn->start = addr;
 	return fault_window(txn, addr, addr + PAGE_SIZE, page, 0);
@@ -247,7 +247,7 @@ static vm_fault_t fault_many(struct hmm_devmem *devmem,
 	struct hmm_devmem_txn *txn;
 	vm_fault_t ret;
 
-	txn = hmm_devmem_txn_get_locked(devmem, (end - start) >> PAGE_SHIFT);
+	txn = hmm_devmem_txn_get_locked(devmem, NULL, (end - start) >> PAGE_SHIFT);
 	/* The caller then tries the page alone, which needs no memory for that. */
 	if (!txn)
 		return VM_FAULT_OOM;

@@ -17,6 +17,7 @@
 
 #include <trace/events/hmm_devmem.h>
 
+#include "allocate.h"
 #include "collect.h"
 #include "devmem.h"
 #include "evict.h"
@@ -43,7 +44,6 @@ static int window_start_to_device(struct hmm_devmem_txn *txn, unsigned long end,
 	ret = hmm_devmem_txn_collect_vma(txn, end, &devmem->to_device, flags, NULL);
 	if (ret <= 0)
 		return ret;
-	txn->copy.dir = HMM_DEVMEM_TO_DEVICE;
 	hmm_devmem_txn_alloc_device(txn);
 	hmm_devmem_txn_copy_start(txn);
 	return 1;
@@ -68,7 +68,6 @@ static int window_start_to_ram(struct hmm_devmem_txn *txn, unsigned long end,
 	ret = hmm_devmem_txn_collect_vma(txn, end, devmem->owner, flags, NULL);
 	if (ret <= 0)
 		return ret;
-	txn->copy.dir = HMM_DEVMEM_TO_RAM;
 	txn->no_memory = !hmm_devmem_txn_alloc_ram(txn, 0) && !txn->must_split;
 	hmm_devmem_txn_copy_start(txn);
 	return 1;
@@ -87,7 +86,7 @@ static unsigned long window_finish(struct hmm_devmem_txn *txn, unsigned long *ow
 	moved = hmm_devmem_txn_commit(txn);
 	if (own)
 		hmm_devmem_txn_note_pages(txn, own);
-	if (txn->copy.dir == HMM_DEVMEM_TO_DEVICE) {
+	if (txn->to) {
 		hmm_devmem_use_brought(txn);
 		trace_hmm_devmem_to_device(devmem, txn->start, txn->mig.end, moved);
 	} else {
@@ -110,11 +109,12 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
 
 /**
  * struct range_walk - the migration of a range
- * @devmem: The device memory.
+ * @from: The device memory that pages move from; NULL for system memory.
+ * @to: The same for where they move to. One of the two is NULL.
+ * @devmem: The one that is not.
  * @mm: The process.
  * @ctx: The context that device folios get.
  * @mirror: How the migration maps what has moved; NULL if not through a mirror.
- * @dir: To the device or back.
  * @start: User virtual address, inclusive.
  * @end: The same, exclusive.
  * @in_flight: A window whose copy was started and not yet waited for.
@@ -134,11 +134,12 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
  * @entered: &hmm_devmem.ref is held, and, on the way to the device, the intake.
  */
 struct range_walk {
+	struct hmm_devmem *from;
+	struct hmm_devmem *to;
 	struct hmm_devmem *devmem;
 	struct mm_struct *mm;
 	struct hmm_devmem_context *ctx;
 	struct hmm_devmem_mirror_migration *mirror;
-	enum hmm_devmem_dir dir;
 	unsigned long start;
 	unsigned long end;
 	struct hmm_devmem_txn *in_flight;
@@ -170,7 +171,7 @@ static unsigned long count_resident(const struct range_walk *walk,
 				    unsigned long start, unsigned long end)
 {
 	return hmm_devmem_count_resident(walk->devmem, walk->mm, start, end,
-					 walk->dir == HMM_DEVMEM_TO_DEVICE, walk->own);
+					 walk->to, walk->own);
 }
 
 /* The number of pages to return for a window of which @moved have just moved. */
@@ -178,8 +179,7 @@ static unsigned long window_pages(struct range_walk *walk, unsigned long start,
 				  unsigned long end, unsigned long moved)
 {
 	/* Pages that were on the device before count as well. */
-	if (walk->dir == HMM_DEVMEM_TO_DEVICE &&
-	    moved < (end - start) >> PAGE_SHIFT)
+	if (walk->to && moved < (end - start) >> PAGE_SHIFT)
 		return count_resident(walk, start, end);
 	return moved;
 }
@@ -209,12 +209,12 @@ static struct hmm_devmem_txn *range_get_txn(struct range_walk *walk,
 
 	*ret = 0;
 	if (walk->in_flight)
-		txn = hmm_devmem_txn_tryget(walk->devmem, nr);
+		txn = hmm_devmem_txn_tryget(walk->from, walk->to, nr);
 	if (txn)
 		return txn;
 	/* Never wait for a transaction while holding one: the reserve could deadlock. */
 	*ret = range_drain(walk);
-	return hmm_devmem_txn_get(walk->devmem, nr);
+	return hmm_devmem_txn_get(walk->from, walk->to, nr);
 }
 
 /*
@@ -243,7 +243,7 @@ static int range_open_window(struct range_walk *walk, struct hmm_devmem_txn *txn
 /* Can more device memory be had, by more struct pages or by eviction? */
 static bool can_get_more(const struct range_walk *walk)
 {
-	return walk->dir == HMM_DEVMEM_TO_DEVICE && !walk->full &&
+	return walk->to && !walk->full &&
 	       (hmm_devmem_can_grow(walk->devmem) ||
 		priv(walk->devmem)->flags & HMM_DEVMEM_RECLAIM);
 }
@@ -251,7 +251,7 @@ static bool can_get_more(const struct range_walk *walk)
 /* Create struct pages for a whole block, as long as there is memory for them. */
 static bool wants_to_grow(const struct range_walk *walk)
 {
-	return walk->dir == HMM_DEVMEM_TO_DEVICE && !walk->full &&
+	return walk->to && !walk->full &&
 	       !walk->stunted && !walk->tries &&
 	       hmm_devmem_moves_blocks() && hmm_devmem_can_grow(walk->devmem) &&
 	       !hmm_devmem_pool_has_block(priv(walk->devmem)->pool);
@@ -272,7 +272,7 @@ static bool window_stays(const struct range_walk *walk,
 			 const struct vm_area_struct *vma, unsigned long start,
 			 unsigned long end)
 {
-	if (walk->dir == HMM_DEVMEM_TO_DEVICE)
+	if (walk->to)
 		return must_stay_in_ram(vma) || device_is_full(walk);
 	return end - start < HMM_DEVMEM_BLOCK_SIZE &&
 	       !count_resident(walk, start, end);
@@ -310,7 +310,7 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 		hmm_devmem_txn_put(txn);
 		return ret;
 	}
-	started = walk->dir == HMM_DEVMEM_TO_DEVICE ?
+	started = walk->to ?
 		  window_start_to_device(txn, end, walk->split) :
 		  window_start_to_ram(txn, end, walk->split);
 	/* Two are in flight now; the device works on the second meanwhile. */
@@ -438,7 +438,7 @@ static int range_refused(const struct range_walk *walk)
 	/* When removal waits for &hmm_devmem.ref, its eviction is over. */
 	if (READ_ONCE(priv(devmem)->dead) || percpu_ref_is_dying(&devmem->ref))
 		return -ENODEV;
-	return walk->dir == HMM_DEVMEM_TO_DEVICE ?
+	return walk->to ?
 	       hmm_devmem_pool_refused(priv(devmem)->pool) : 0;
 }
 
@@ -450,12 +450,12 @@ static int range_enter(struct range_walk *walk)
 
 	if (!hmm_devmem_ref_tryget_live(devmem))
 		return -ENODEV;
-	if (walk->dir == HMM_DEVMEM_TO_DEVICE)
+	if (walk->to)
 		percpu_down_read(&priv(devmem)->intake);
 	ret = range_refused(walk);
 	if (!ret)
 		return 0;
-	if (walk->dir == HMM_DEVMEM_TO_DEVICE)
+	if (walk->to)
 		percpu_up_read(&priv(devmem)->intake);
 	hmm_devmem_ref_put(devmem);
 	return ret;
@@ -479,7 +479,7 @@ static int range_lock(struct range_walk *walk)
 
 static void range_unlock(struct range_walk *walk)
 {
-	if (walk->entered && walk->dir == HMM_DEVMEM_TO_DEVICE)
+	if (walk->entered && walk->to)
 		percpu_up_read(&priv(walk->devmem)->intake);
 	if (walk->entered)
 		hmm_devmem_ref_put(walk->devmem);
@@ -608,11 +608,11 @@ long hmm_devmem_migrate_through(struct hmm_devmem *devmem, struct mm_struct *mm,
 				struct hmm_devmem_mirror_migration *mirror)
 {
 	struct range_walk walk = {
+		.to = devmem,
 		.devmem = devmem,
 		.mm = mm,
 		.ctx = ctx,
 		.mirror = mirror,
-		.dir = HMM_DEVMEM_TO_DEVICE,
 		.start = start,
 		.end = end,
 	};
@@ -702,9 +702,9 @@ long hmm_devmem_migrate_to_ram(struct hmm_devmem *devmem, struct mm_struct *mm,
 			       unsigned long start, unsigned long end)
 {
 	struct range_walk walk = {
+		.from = devmem,
 		.devmem = devmem,
 		.mm = mm,
-		.dir = HMM_DEVMEM_TO_RAM,
 		.start = start,
 		.end = end,
 	};

@@ -32,15 +32,11 @@
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/slab.h>
-#include <linux/userfaultfd_k.h>
 
 #include "collect.h"
 #include "devmem.h"
 #include "dma.h"
-#include "fail.h"
-#include "folio.h"
 #include "mirror.h"
-#include "place.h"
 #include "pool.h"
 #include "stats.h"
 #include "txn.h"
@@ -85,10 +81,12 @@ static void txn_pool_free(void *txn, void *pool_data)
 }
 
 static struct hmm_devmem_txn *txn_start(struct hmm_devmem_txn *txn,
-					struct hmm_devmem *devmem,
-					unsigned int nr)
+					struct hmm_devmem *from,
+					struct hmm_devmem *to, unsigned int nr)
 {
-	txn->devmem = devmem;
+	txn->from = from;
+	txn->to = to;
+	txn->devmem = to ?: from;
 	txn->vma = NULL;
 	txn->window = NULL;
 	txn->start = 0;
@@ -100,7 +98,7 @@ static struct hmm_devmem_txn *txn_start(struct hmm_devmem_txn *txn,
 	txn->unmapped = false;
 	/* All fields: to clear them first would cost each fault as much again. */
 	txn->copy = (struct hmm_devmem_copy) {
-		.dir = HMM_DEVMEM_TO_DEVICE,
+		.dir = to ? HMM_DEVMEM_TO_DEVICE : HMM_DEVMEM_TO_RAM,
 		.nr_runs = 0,
 		.runs = txn->runs,
 		.nr_entries = 0,
@@ -118,22 +116,25 @@ static mempool_t *txn_pool(unsigned int nr)
 
 /**
  * hmm_devmem_txn_get() - Get a transaction
- * @devmem: The device memory whose pages it moves.
+ * @from: The device memory that it moves pages from; NULL for system memory.
+ * @to: The same for where it moves them to. One of the two is NULL.
  * @nr: For how many pages, at most %HMM_DEVMEM_BLOCK_NR.
  *
  * Context: Process context, may sleep until another transaction has ended. The caller
  * has neither another transaction nor a folio lock.
  * Return: The transaction; never NULL. Give it back with hmm_devmem_txn_put().
  */
-struct hmm_devmem_txn *hmm_devmem_txn_get(struct hmm_devmem *devmem,
+struct hmm_devmem_txn *hmm_devmem_txn_get(struct hmm_devmem *from,
+					  struct hmm_devmem *to,
 					  unsigned int nr)
 {
-	return txn_start(mempool_alloc(txn_pool(nr), GFP_KERNEL), devmem, nr);
+	return txn_start(mempool_alloc(txn_pool(nr), GFP_KERNEL), from, to, nr);
 }
 
 /**
  * hmm_devmem_txn_tryget() - Get a second transaction
- * @devmem: The device memory whose pages it moves.
+ * @from: The device memory that it moves pages from; NULL for system memory.
+ * @to: The same for where it moves them to. One of the two is NULL.
  * @nr: For how many pages, at most %HMM_DEVMEM_BLOCK_NR.
  *
  * For a caller that has one already, and must not wait: another one could do the same,
@@ -142,24 +143,27 @@ struct hmm_devmem_txn *hmm_devmem_txn_get(struct hmm_devmem *devmem,
  * Context: Any context.
  * Return: The transaction, or NULL if there is no memory.
  */
-struct hmm_devmem_txn *hmm_devmem_txn_tryget(struct hmm_devmem *devmem,
+struct hmm_devmem_txn *hmm_devmem_txn_tryget(struct hmm_devmem *from,
+					     struct hmm_devmem *to,
 					     unsigned int nr)
 {
 	struct hmm_devmem_txn *txn;
 
 	txn = mempool_alloc(txn_pool(nr), GFP_NOWAIT);
-	return txn ? txn_start(txn, devmem, nr) : NULL;
+	return txn ? txn_start(txn, from, to, nr) : NULL;
 }
 
 /**
  * hmm_devmem_txn_get_locked() - Get a transaction with a folio locked
- * @devmem: The device memory whose pages it moves.
+ * @from: The device memory that it moves pages from; NULL for system memory.
+ * @to: The same for where it moves them to. One of the two is NULL.
  * @nr: For how many pages, at most %HMM_DEVMEM_BLOCK_NR.
  *
  * Context: Process context, may sleep, but not until another transaction has ended.
  * Return: The transaction, or NULL if there is no memory.
  */
-struct hmm_devmem_txn *hmm_devmem_txn_get_locked(struct hmm_devmem *devmem,
+struct hmm_devmem_txn *hmm_devmem_txn_get_locked(struct hmm_devmem *from,
+						 struct hmm_devmem *to,
 						 unsigned int nr)
 {
 	const size_t max = nr <= HMM_DEVMEM_SMALL_NR ? HMM_DEVMEM_SMALL_NR :
@@ -169,25 +173,28 @@ struct hmm_devmem_txn *hmm_devmem_txn_get_locked(struct hmm_devmem *devmem,
 	/* Not from the mempool, which can take it as its reserve when it is freed. */
 	txn = txn_pool_alloc(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN,
 			     (void *)max);
-	return txn ? txn_start(txn, devmem, nr) : hmm_devmem_txn_tryget(devmem, nr);
+	return txn ? txn_start(txn, from, to, nr) :
+		     hmm_devmem_txn_tryget(from, to, nr);
 }
 
 /**
  * hmm_devmem_txn_init_one() - Set up a transaction of one page
  * @one: Memory for it.
- * @devmem: The device memory whose page it moves.
+ * @from: The device memory that it moves a page from; NULL for system memory.
+ * @to: The same for where it moves it to. One of the two is NULL.
  *
  * Context: Any context.
  * Return: The transaction. There is nothing to give back.
  */
 struct hmm_devmem_txn *hmm_devmem_txn_init_one(struct hmm_devmem_txn_one *one,
-					       struct hmm_devmem *devmem)
+					       struct hmm_devmem *from,
+					       struct hmm_devmem *to)
 {
 	one->txn.max = 1;
 	one->txn.runs = &one->run;
 	one->txn.src = &one->src;
 	one->txn.dst = &one->dst;
-	return txn_start(&one->txn, devmem, 1);
+	return txn_start(&one->txn, from, to, 1);
 }
 
 /**
@@ -199,17 +206,6 @@ struct hmm_devmem_txn *hmm_devmem_txn_init_one(struct hmm_devmem_txn_one *one,
 void hmm_devmem_txn_put(struct hmm_devmem_txn *txn)
 {
 	mempool_free(txn, txn_pool(txn->max));
-}
-
-/* Has core collected all of the window as one entry: a large folio or a hole? */
-static bool txn_is_compound(const struct hmm_devmem_txn *txn)
-{
-	return txn->src[0] & MIGRATE_PFN_COMPOUND;
-}
-
-static bool txn_is_large_hole(const struct hmm_devmem_txn *txn)
-{
-	return txn_is_compound(txn) && !migrate_pfn_to_page(txn->src[0]);
 }
 
 /* Number of pages of the destination at entry @i. */
@@ -249,29 +245,12 @@ static bool txn_drop_partial_hole(struct hmm_devmem_txn *txn)
 	return true;
 }
 
-static unsigned long txn_addr(const struct hmm_devmem_txn *txn, unsigned int i)
-{
-	return txn->vma ? txn->start + ((unsigned long)i << PAGE_SHIFT) : 0;
-}
-
-/* The pfn of the source at entry @i; 0, which is no process's page, for a hole. */
-static unsigned long txn_src_pfn(const struct hmm_devmem_txn *txn,
-				 unsigned int i, bool compound)
-{
-	const unsigned long src = txn->src[compound ? 0 : i];
-
-	if (!(src & MIGRATE_PFN_VALID))
-		return 0;
-	return (src >> MIGRATE_PFN_SHIFT) + (compound ? i : 0);
-}
-
 static __always_inline struct hmm_devmem_run *
 run_start(struct hmm_devmem_txn *txn, unsigned int i, unsigned long src,
 	  unsigned long dst)
 {
-	const bool to_device = txn->copy.dir == HMM_DEVMEM_TO_DEVICE;
-	const unsigned long device = to_device ? dst : src;
-	const unsigned long ram = to_device ? src : dst;
+	const unsigned long device = txn->to ? dst : src;
+	const unsigned long ram = txn->to ? src : dst;
 	struct hmm_devmem_run *run = &txn->runs[txn->copy.nr_runs++];
 
 	run->device = pfn_to_page(device);
@@ -398,7 +377,7 @@ static int txn_call_copy(struct hmm_devmem_txn *txn)
 
 	if (unlikely(READ_ONCE(priv(devmem)->dead)))
 		return -ENODEV;
-	return txn->copy.dir == HMM_DEVMEM_TO_DEVICE ?
+	return txn->to ?
 	       devmem->ops->copy_to_device(devmem, &txn->copy) :
 	       devmem->ops->copy_to_ram(devmem, &txn->copy);
 }
@@ -474,8 +453,7 @@ int hmm_devmem_txn_copy_wait(struct hmm_devmem_txn *txn)
 	if (unlikely(error))
 		hmm_devmem_count(devmem, HMM_DEVMEM_COPY_ERRORS,
 				 txn_drop_failed_runs(txn));
-	if (txn->copy.dir == HMM_DEVMEM_TO_DEVICE &&
-	    hmm_devmem_pool_any_retired(priv(devmem)->pool))
+	if (txn->to && hmm_devmem_pool_any_retired(priv(txn->to)->pool))
 		txn_drop_retired(txn);
 	if (unlikely(txn->unmapped && !error))
 		return -EAGAIN;
@@ -553,7 +531,6 @@ static void txn_map(struct hmm_devmem_txn *txn)
  */
 unsigned long hmm_devmem_txn_commit(struct hmm_devmem_txn *txn)
 {
-	const bool to_device = txn->copy.dir == HMM_DEVMEM_TO_DEVICE;
 	unsigned long moved;
 
 	if (txn->vma)
@@ -561,7 +538,7 @@ unsigned long hmm_devmem_txn_commit(struct hmm_devmem_txn *txn)
 	else
 		migrate_device_pages(txn->src, txn->dst, txn->nr);
 	moved = txn_nr_committed(txn);
-	if (to_device)
+	if (txn->to)
 		txn_map(txn);
 	if (txn->vma) {
 		migrate_vma_finalize(&txn->mig);
@@ -569,8 +546,8 @@ unsigned long hmm_devmem_txn_commit(struct hmm_devmem_txn *txn)
 		migrate_device_finalize(txn->src, txn->dst, txn->nr);
 		hmm_devmem_txn_put_mappings(txn);
 	}
-	hmm_devmem_count(txn->devmem, to_device ? HMM_DEVMEM_MOVED_TO_DEVICE :
-						  HMM_DEVMEM_MOVED_TO_RAM, moved);
+	hmm_devmem_count(txn->devmem, txn->to ? HMM_DEVMEM_MOVED_TO_DEVICE :
+						HMM_DEVMEM_MOVED_TO_RAM, moved);
 	return moved;
 }
 
@@ -637,255 +614,6 @@ void hmm_devmem_txn_note_pages(const struct hmm_devmem_txn *txn,
 					      txn->dst[i] >> MIGRATE_PFN_SHIFT,
 					      nr);
 	}
-}
-
-/*
- * Core cannot tell a hole from a zero page, and maps the page that takes its place
- * with all access that the mapping allows. That loses userfaultfd's write protection
- * of a zero page: the next write would not be reported. And missing pages have to be
- * reported to userfaultfd. Memory that the process cannot access needs no pages.
- */
-static bool may_fill_holes(struct vm_area_struct *vma)
-{
-	return !userfaultfd_armed(vma) && vma_is_accessible(vma);
-}
-
-/* Can entry @i move to the device? With @fill, a hole can. */
-static bool can_go_to_device(const struct hmm_devmem_txn *txn, unsigned int i,
-			     bool fill)
-{
-	struct page *page = migrate_pfn_to_page(txn->src[i]);
-
-	if (!(txn->src[i] & MIGRATE_PFN_MIGRATE))
-		return false;
-	if (!page)
-		return fill;
-	return PageAnon(page) && !is_zone_device_page(page) &&
-	       hmm_devmem_dma_reaches(txn->devmem, page_to_phys(page), PAGE_SIZE);
-}
-
-/*
- * Allocate a device folio for all of a window that core collected as one entry. Core
- * does so with every hole that is large enough, also where the process has asked for
- * no huge pages.
- */
-static bool alloc_large_device_folio(struct hmm_devmem_txn *txn)
-{
-	struct hmm_devmem *devmem = txn->devmem;
-	unsigned long pfn;
-
-	if (txn_is_large_hole(txn) &&
-	    !thp_vma_allowable_order(txn->vma, txn->vma->vm_flags,
-				     TVA_PAGEFAULT, HMM_DEVMEM_BLOCK_ORDER))
-		return false;
-	if (hmm_devmem_should_fail(devmem, HMM_DEVMEM_FAIL_DEVICE_LARGE) ||
-	    hmm_devmem_pool_alloc(priv(devmem)->pool, HMM_DEVMEM_BLOCK_ORDER, &pfn))
-		return false;
-	hmm_devmem_init_folio(devmem, pfn, HMM_DEVMEM_BLOCK_ORDER,
-			      txn->copy.context);
-	memset(txn->dst, 0, txn->nr * sizeof(txn->dst[0]));
-	txn->dst[0] = migrate_pfn(pfn) | MIGRATE_PFN_COMPOUND;
-	return true;
-}
-
-/*
- * Set the entries of @dst that are to get a device page to 1, the others to 0. If
- * core collected the window as one entry, all pages are wanted, or none.
- */
-static unsigned int mark_wanted(struct hmm_devmem_txn *txn)
-{
-	const bool compound = txn_is_compound(txn);
-	const bool fill = may_fill_holes(txn->vma);
-	unsigned int i, nr = 0;
-
-	for (i = 0; i < txn->nr; i++) {
-		txn->dst[i] = compound && i ? txn->dst[0] :
-					      can_go_to_device(txn, i, fill);
-		nr += txn->dst[i];
-	}
-	return nr;
-}
-
-/* Make folios of @nr free pages, for the entries that want one. */
-static void spread_device_pages(struct hmm_devmem_txn *txn,
-				const unsigned long *pfns, unsigned int nr)
-{
-	unsigned int i, used = 0;
-
-	hmm_devmem_init_pages(txn->devmem, pfns, nr, txn->copy.context);
-	for (i = 0; i < txn->nr; i++)
-		if (txn->dst[i])
-			txn->dst[i] = used < nr ? migrate_pfn(pfns[used++]) : 0;
-}
-
-static void put_device_pages(struct hmm_devmem_txn *txn,
-			     const unsigned long *pfns, unsigned int nr)
-{
-	while (nr)
-		hmm_devmem_pool_free(priv(txn->devmem)->pool, pfns[--nr], 0);
-}
-
-/**
- * hmm_devmem_txn_alloc_device() - Allocate device memory for the pages collected
- * @txn: The transaction. Pages for which there is no memory get no destination. Sets
- *	&hmm_devmem_txn.must_split if there are only small device pages for a window
- *	that was collected as one entry.
- *
- * Context: Process context.
- */
-void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn)
-{
-	struct hmm_devmem *devmem = txn->devmem;
-	/* Use the memory of the runs, which are not needed yet; it is enough. */
-	unsigned long *pfns = (void *)txn->runs;
-	unsigned int got, wanted;
-
-	wanted = mark_wanted(txn);
-	if (!wanted || (txn_is_compound(txn) && alloc_large_device_folio(txn)))
-		return;
-	got = hmm_devmem_should_fail(devmem, HMM_DEVMEM_FAIL_DEVICE) ? 0 :
-	      hmm_devmem_pool_alloc_bulk(priv(devmem)->pool, wanted, pfns);
-	txn->short_of_memory = got < wanted;
-	/*
-	 * Split a folio only if a part of it can move then. A large hole can be
-	 * filled with small pages, but core wants all of them or crashes.
-	 */
-	if (txn_is_compound(txn) && !(txn_is_large_hole(txn) && got == wanted))
-		txn->must_split = got;
-	if (txn->must_split) {
-		put_device_pages(txn, pfns, got);
-		got = 0;
-	}
-	spread_device_pages(txn, pfns, got);
-}
-
-/*
- * How hard to look for a large folio: as core does for a huge page of the mapping,
- * by the administrator's choice (thp/defrag) and the process's. An eviction has no
- * mapping, and takes a folio only if one is free: the device folio can be split.
- */
-static gfp_t large_ram_gfp(const struct hmm_devmem_txn *txn)
-{
-	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) || !txn->vma)
-		return GFP_TRANSHUGE_LIGHT;
-	return vma_thp_gfp_mask(txn->vma);
-}
-
-/*
- * How hard to look for system memory. A CPU fault waits for page @first, and gets it like
- * any other page: if need be, a process is killed for it. Everything else that brings
- * pages back can leave them where they are. No memory cgroup is asked: a migration
- * hands on the charge that the device page has.
- */
-static gfp_t ram_gfp(const struct hmm_devmem_txn *txn, unsigned int order,
-		     bool first)
-{
-	const gfp_t gfp = hmm_devmem_dma_ram_gfp(txn->devmem);
-
-	if (order)
-		return (large_ram_gfp(txn) & ~GFP_ZONEMASK) | (gfp & GFP_ZONEMASK);
-	if (!first)
-		return gfp | __GFP_NORETRY | __GFP_NOWARN;
-	return txn->in_fault ? gfp : gfp | __GFP_RETRY_MAYFAIL | __GFP_NOWARN;
-}
-
-/* Allocate system memory for a device page, on the node that its mapping wants. */
-static struct folio *alloc_ram(const struct hmm_devmem_txn *txn,
-			       unsigned int i, unsigned int order, gfp_t gfp)
-{
-	if (!txn->vma)
-		return hmm_devmem_alloc_evicted(migrate_pfn_to_page(txn->src[i]),
-						txn->mappings[i], order, gfp);
-	return vma_alloc_folio(gfp, order, txn->vma, txn_addr(txn, i));
-}
-
-static __always_inline bool alloc_ram_entry(struct hmm_devmem_txn *txn,
-					    unsigned int i, unsigned int order,
-					    bool first)
-{
-	struct folio *folio;
-
-	if (hmm_devmem_should_fail(txn->devmem,
-				   order ? HMM_DEVMEM_FAIL_RAM_LARGE :
-					   HMM_DEVMEM_FAIL_RAM))
-		return false;
-	folio = alloc_ram(txn, i, order, ram_gfp(txn, order, first));
-	if (!folio)
-		return false;
-	__folio_set_locked(folio);
-	txn->dst[i] = migrate_pfn(folio_pfn(folio));
-	if (order)
-		txn->dst[i] |= MIGRATE_PFN_COMPOUND;
-	return true;
-}
-
-/*
- * Is entry @i a page of this device that can move? @compound: the window was
- * collected as one entry.
- */
-static __always_inline bool can_go_to_ram(const struct hmm_devmem_txn *txn,
-					  unsigned int i, bool compound)
-{
-	const unsigned long pfn = txn_src_pfn(txn, i, compound);
-
-	if (!(txn->src[compound ? 0 : i] & MIGRATE_PFN_MIGRATE))
-		return false;
-	/* Peers have the same owner, so core collects their pages as well. */
-	return hmm_devmem_has_pfn(txn->devmem, pfn) &&
-	       !hmm_devmem_pool_retired(priv(txn->devmem)->pool, pfn);
-}
-
-/* Can all pages of a window that was collected as one entry go to system memory? */
-static bool txn_is_whole(const struct hmm_devmem_txn *txn)
-{
-	unsigned int i;
-
-	if (likely(!hmm_devmem_pool_any_retired(priv(txn->devmem)->pool)))
-		return can_go_to_ram(txn, 0, true);
-	for (i = 0; i < txn->nr; i++)
-		if (!can_go_to_ram(txn, i, true))
-			return false;
-	return true;
-}
-
-/**
- * hmm_devmem_txn_alloc_ram() - Allocate system memory for the pages collected
- * @txn: The transaction.
- * @first: An entry that is served before all others; they are only tried for
- *	if that succeeds, and only as long as memory is easily had.
- *
- * A large folio goes to a large one or stays: core must not split it while it moves. Only
- * the page that a CPU fault waits for is worth that another process is killed.
- *
- * Context: Process context, may sleep.
- * Return: False if there is no memory for @first, or for a large folio; then
- * &hmm_devmem_txn.must_split is set. True does not mean that @first can move: it
- * may not have been collected.
- */
-bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first)
-{
-	unsigned int i;
-
-	if (txn_is_compound(txn)) {
-		/* Do not split a large folio of a peer. */
-		if (!(txn->src[0] & MIGRATE_PFN_MIGRATE) ||
-		    !hmm_devmem_has_pfn(txn->devmem, txn_src_pfn(txn, 0, true)))
-			return true;
-		txn->must_split = !txn_is_whole(txn) ||
-				  !alloc_ram_entry(txn, 0, HMM_DEVMEM_BLOCK_ORDER,
-						   true);
-		return !txn->must_split;
-	}
-	if (can_go_to_ram(txn, first, false) &&
-	    !alloc_ram_entry(txn, first, 0, true))
-		return false;
-	if (txn->nr == 1)
-		return true;
-	for (i = 0; i < txn->nr; i++)
-		if (!txn->dst[i] && can_go_to_ram(txn, i, false) &&
-		    !alloc_ram_entry(txn, i, 0, false))
-			break;
-	return true;
 }
 
 /**

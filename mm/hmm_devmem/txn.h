@@ -17,7 +17,9 @@ struct vm_area_struct;
 
 /**
  * struct hmm_devmem_txn - one transaction
- * @devmem: The device memory whose pages move.
+ * @from: The device memory that pages move from; NULL for system memory.
+ * @to: The same for where they move to. One of the two is NULL.
+ * @devmem: The one that is not: its driver copies the pages.
  * @vma: The mapping of the pages; NULL in an eviction.
  * @window: Of the mirror that the migration was asked for through; or NULL.
  * @start: Address of the first entry, if there is a @vma.
@@ -42,6 +44,8 @@ struct vm_area_struct;
  * @mig: Arguments for core, if there is a @vma.
  */
 struct hmm_devmem_txn {
+	struct hmm_devmem *from;
+	struct hmm_devmem *to;
 	struct hmm_devmem *devmem;
 	struct vm_area_struct *vma;
 	struct hmm_devmem_mirror_window *window;
@@ -76,16 +80,18 @@ struct hmm_devmem_txn_one {
 
 int hmm_devmem_txn_init(void);
 struct hmm_devmem_txn *hmm_devmem_txn_init_one(struct hmm_devmem_txn_one *one,
-					       struct hmm_devmem *devmem);
-struct hmm_devmem_txn *hmm_devmem_txn_get(struct hmm_devmem *devmem,
+					       struct hmm_devmem *from,
+					       struct hmm_devmem *to);
+struct hmm_devmem_txn *hmm_devmem_txn_get(struct hmm_devmem *from,
+					  struct hmm_devmem *to,
 					  unsigned int nr);
-struct hmm_devmem_txn *hmm_devmem_txn_tryget(struct hmm_devmem *devmem,
+struct hmm_devmem_txn *hmm_devmem_txn_tryget(struct hmm_devmem *from,
+					     struct hmm_devmem *to,
 					     unsigned int nr);
-struct hmm_devmem_txn *hmm_devmem_txn_get_locked(struct hmm_devmem *devmem,
+struct hmm_devmem_txn *hmm_devmem_txn_get_locked(struct hmm_devmem *from,
+						 struct hmm_devmem *to,
 						 unsigned int nr);
 void hmm_devmem_txn_put(struct hmm_devmem_txn *txn);
-void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn);
-bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first);
 void hmm_devmem_txn_note_pages(const struct hmm_devmem_txn *txn,
 			       unsigned long *pages);
 void hmm_devmem_txn_copy_start(struct hmm_devmem_txn *txn);
@@ -94,5 +100,33 @@ unsigned long hmm_devmem_txn_commit(struct hmm_devmem_txn *txn);
 bool hmm_devmem_txn_has_dst(const struct hmm_devmem_txn *txn, unsigned int i);
 bool hmm_devmem_txn_moved(const struct hmm_devmem_txn *txn, unsigned int i);
 unsigned long hmm_devmem_txn_nr_dst(const struct hmm_devmem_txn *txn);
+
+/* Has core collected all of the window as one entry: a large folio or a hole? */
+static inline bool txn_is_compound(const struct hmm_devmem_txn *txn)
+{
+	return txn->src[0] & MIGRATE_PFN_COMPOUND;
+}
+
+static inline bool txn_is_large_hole(const struct hmm_devmem_txn *txn)
+{
+	return txn_is_compound(txn) && !migrate_pfn_to_page(txn->src[0]);
+}
+
+static inline unsigned long txn_addr(const struct hmm_devmem_txn *txn,
+				     unsigned int i)
+{
+	return txn->vma ? txn->start + ((unsigned long)i << PAGE_SHIFT) : 0;
+}
+
+/* The pfn of the source at entry @i; 0, which is no process's page, for a hole. */
+static inline unsigned long txn_src_pfn(const struct hmm_devmem_txn *txn,
+					unsigned int i, bool compound)
+{
+	const unsigned long src = txn->src[compound ? 0 : i];
+
+	if (!(src & MIGRATE_PFN_VALID))
+		return 0;
+	return (src >> MIGRATE_PFN_SHIFT) + (compound ? i : 0);
+}
 
 #endif /* _MM_HMM_DEVMEM_TXN_H */
