@@ -1,74 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the files of the pool share: blocks, and how to get from a page to its block and
+ * Which pages are taken: bitmaps of blocks, and how to get from a page to its block and
  * segment, and back. Included last, see below.
  */
 #ifndef _MM_HMM_DEVMEM_BLOCK_H
 #define _MM_HMM_DEVMEM_BLOCK_H
 
+#include <linux/bitmap.h>
 #include <linux/bitops.h>
-#include <linux/list.h>
+#include <linux/bug.h>
 #include <linux/lockdep.h>
 #include <linux/minmax.h>
 #include <linux/types.h>
 
 #include "pool.h"
+#include "supply.h"
 
-/**
- * struct hmm_devmem_block - one block of device pages
- * @node: on the list &hmm_devmem_pool.free of @order; on no list when no page is
- *	free, and while the block has never been used.
- * @pfn: First pfn, once it has been used.
- * @nr_taken: Bits set in the block's part of &hmm_devmem_pool_segment.taken.
- * @nr_disabled: How many of those will never be cleared: pages that were retired and
- *	are not in use any more, and pages that the device does not have (the range
- *	need not end with a block).
- * @order: No free, aligned piece is larger than 2^@order pages. -1 if none is free.
- */
-struct hmm_devmem_block {
-	struct list_head node;
-	unsigned long pfn;
-	unsigned int nr_taken;
-	unsigned short nr_disabled;
-	short order;
-};
-
-/**
- * struct hmm_devmem_pool_segment - blocks of one segment
- * @node: on &hmm_devmem_pool.fresh while there are blocks never used.
- * @base: First pfn of the first block, a multiple of the block size.
- * @nr_blocks: Number of @blocks.
- * @next_fresh: Blocks from here on were never used, but for those that have a
- *	disabled page.
- * @nr_taken: Sum of &hmm_devmem_block.nr_taken.
- * @nr_disabled: Sum of &hmm_devmem_block.nr_disabled.
- * @nr_absent: How many of those the device does not have.
- * @taken: One bit for each page that is allocated, cached or disabled.
- * @retired: One bit for each page that is never to be handed out again, and for
- *	each that the device does not have.
- * @live: Debug only: one bit for each page that is allocated.
- * @blocks: The blocks.
- *
- * All fields but @base and @nr_blocks: protected by &hmm_devmem_pool.blocks_lock.
- */
-struct hmm_devmem_pool_segment {
-	struct list_head node;
-	unsigned long base;
-	unsigned int nr_blocks;
-	unsigned int next_fresh;
-	unsigned long nr_taken;
-	unsigned long nr_disabled;
-	unsigned long nr_absent;
-	unsigned long *taken;
-	unsigned long *retired;
-	unsigned long *live;
-	struct hmm_devmem_block blocks[] __counted_by(nr_blocks);
-};
-
-unsigned int hmm_devmem_block_take_run(struct hmm_devmem_pool *pool,
-				       unsigned int max, unsigned long *pfn);
-int hmm_devmem_block_take_order(struct hmm_devmem_pool *pool,
-				unsigned int order, unsigned long *pfn);
 void hmm_devmem_block_put(struct hmm_devmem_pool *pool, unsigned long pfn,
 			  unsigned int order);
 void hmm_devmem_block_put_bulk(struct hmm_devmem_pool *pool,
@@ -91,11 +38,6 @@ static inline bool hmm_devmem_block_set_live(struct hmm_devmem_pool *pool,
 {
 	return !IS_ENABLED(CONFIG_HMM_DEVMEM_DEBUG) ||
 	       __hmm_devmem_block_set_live(pool, pfn, order, live);
-}
-
-static inline unsigned int block_size(const struct hmm_devmem_pool *pool)
-{
-	return 1U << pool->block_order;
 }
 
 /* Blocks have their own words in the bitmaps, also if they are tiny. */
@@ -132,11 +74,6 @@ static inline unsigned long *block_map(const struct hmm_devmem_pool *pool,
 	return map + (block - segment->blocks) * block_stride(pool);
 }
 
-static inline bool block_is_active(const struct hmm_devmem_block *block)
-{
-	return block->node.next;
-}
-
 static inline unsigned int pfn_segment_idx(const struct hmm_devmem_pool *pool,
 					   unsigned long pfn)
 {
@@ -157,22 +94,46 @@ static inline unsigned long segment_end(const struct hmm_devmem_pool *pool,
 		   pool->last);
 }
 
-/* Note that @block has no free piece larger than 2^@order pages; -1: none is free. */
-static inline void block_set_order(struct hmm_devmem_pool *pool,
-				   struct hmm_devmem_block *block, int order)
+static inline bool segment_is_idle(const struct hmm_devmem_pool_segment *segment)
 {
+	return segment->nr_taken == segment->nr_disabled;
+}
+
+/* Account for @nr bits of @block that were set (or cleared, if @nr < 0). */
+static inline void block_account(struct hmm_devmem_pool *pool,
+				 struct hmm_devmem_pool_segment *segment,
+				 struct hmm_devmem_block *block, int nr)
+{
+	const bool was_idle = segment_is_idle(segment);
+
 	lockdep_assert_held(&pool->blocks_lock);
 
-	if (block->order >= 0) {
-		list_del(&block->node);
-		if (list_empty(&pool->free[block->order]))
-			pool->free_orders &= ~BIT(block->order);
-	}
-	block->order = order;
-	if (order >= 0) {
-		list_add(&block->node, &pool->free[order]);
-		pool->free_orders |= BIT(order);
-	}
+	block->nr_taken += nr;
+	segment->nr_taken += nr;
+	pool->nr_taken += nr;
+	pool->nr_idle += segment_is_idle(segment) - was_idle;
+	block_relist(pool, block, nr < 0);
+
+	if (IS_ENABLED(CONFIG_HMM_DEVMEM_DEBUG))
+		WARN_ON_ONCE(block->nr_taken !=
+			     bitmap_weight(block_map(pool, segment, block, segment->taken),
+					   block_size(pool)));
+}
+
+/* Set the bits of pages that are free. */
+static inline void block_take(struct hmm_devmem_pool *pool,
+			      struct hmm_devmem_pool_segment *segment,
+			      struct hmm_devmem_block *block,
+			      unsigned int bit, unsigned int nr)
+{
+	unsigned long *taken = block_map(pool, segment, block, segment->taken);
+
+	/* A large folio takes a whole block: set words rather than bits. */
+	if (nr >= BITS_PER_LONG && nr == block_size(pool))
+		bitmap_fill(taken, nr);
+	else
+		bitmap_set(taken, bit, nr);
+	block_account(pool, segment, block, nr);
 }
 
 void hmm_devmem_block_disable(struct hmm_devmem_pool *pool,

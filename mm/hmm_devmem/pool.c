@@ -37,8 +37,12 @@
  * before it has one (%HMM_DEVMEM_LAZY): for a segment that is not populated, a bitmap,
  * which exists only if needed, says which of its pages are bad.
  *
- * Pages are pfns here. This file knows nothing of struct page, of processes or
- * of struct dev_pagemap, so it is tested without any device.
+ * block.c keeps which pages are free, supply.c which of them are handed out next. They
+ * are separate, because a block whose pages are not to be handed out, such as one that
+ * the driver needs for itself, still has pages that are in use.
+ *
+ * Pages are pfns here. These files know nothing of struct page, of processes or
+ * of struct dev_pagemap, so they are tested without any device.
  *
  * Locking: &hmm_devmem_pcp.lock is taken before &hmm_devmem_pool.blocks_lock, both
  * with interrupts off; nothing else is taken inside. Freeing can therefore
@@ -130,7 +134,7 @@ static int pcp_refill(struct hmm_devmem_pool *pool,
 	if (pcp->nr)
 		return 0;
 	while (top) {
-		nr = hmm_devmem_block_take_run(pool, top, &pfn);
+		nr = hmm_devmem_supply_take_run(pool, top, &pfn);
 		if (!nr)
 			break;
 		while (nr--)
@@ -316,7 +320,7 @@ static noinline int alloc_locked(struct hmm_devmem_pool *pool,
 	do {
 		spin_lock_irqsave(&pool->blocks_lock, flags);
 		ret = pool->refused ?:
-		      hmm_devmem_block_take_order(pool, order, pfn);
+		      hmm_devmem_supply_take_order(pool, order, pfn);
 		spin_unlock_irqrestore(&pool->blocks_lock, flags);
 	} while (unlikely(ret > 0));
 	return ret;
@@ -382,7 +386,7 @@ static unsigned int alloc_bulk_locked(struct hmm_devmem_pool *pool,
 
 	spin_lock_irqsave(&pool->blocks_lock, flags);
 	while (!pool->refused && got < nr) {
-		run = hmm_devmem_block_take_run(pool, nr - got, &pfn);
+		run = hmm_devmem_supply_take_run(pool, nr - got, &pfn);
 		if (!run)
 			break;
 		while (run--)
@@ -687,8 +691,8 @@ unsigned int hmm_devmem_pool_idle_segments(struct hmm_devmem_pool *pool)
  */
 bool hmm_devmem_pool_has_block(struct hmm_devmem_pool *pool)
 {
-	return READ_ONCE(pool->free_orders) & BIT(pool->block_order) ||
-	       !list_empty_careful(&pool->fresh);
+	return READ_ONCE(pool->supply.orders) & BIT(pool->block_order) ||
+	       !list_empty_careful(&pool->supply.fresh);
 }
 
 /**
@@ -702,7 +706,7 @@ bool hmm_devmem_pool_has_page(struct hmm_devmem_pool *pool)
 {
 	unsigned int cpu;
 
-	if (READ_ONCE(pool->free_orders) || !list_empty_careful(&pool->fresh))
+	if (READ_ONCE(pool->supply.orders) || !list_empty_careful(&pool->supply.fresh))
 		return true;
 	for_each_possible_cpu(cpu)
 		if (READ_ONCE(per_cpu_ptr(pool->pcp, cpu)->nr))
@@ -734,7 +738,7 @@ struct hmm_devmem_pool *hmm_devmem_pool_create(unsigned long first,
 	unsigned long nr_segments = DIV_ROUND_UP(first + nr_pages - base,
 						 1UL << segment_shift);
 	struct hmm_devmem_pool *pool;
-	unsigned int cpu, i;
+	unsigned int cpu;
 
 	if (WARN_ON_ONCE(block_order > HMM_DEVMEM_MAX_BLOCK_ORDER))
 		return NULL;
@@ -760,9 +764,7 @@ struct hmm_devmem_pool *hmm_devmem_pool_create(unsigned long first,
 	pool->last = first + nr_pages;
 	pool->nr_pages = nr_pages;
 	pool->base = base;
-	for (i = 0; i <= block_order; i++)
-		INIT_LIST_HEAD(&pool->free[i]);
-	INIT_LIST_HEAD(&pool->fresh);
+	hmm_devmem_supply_init(pool);
 	if (cpuhp_state_add_instance_nocalls(hmm_devmem_cpuhp, &pool->cpuhp))
 		goto err_free_pcp;
 	return pool;

@@ -18,6 +18,23 @@ struct hmm_devmem_pool_segment;
 #define HMM_DEVMEM_MAX_BLOCK_ORDER	15
 
 /**
+ * struct hmm_devmem_supply - the blocks that have free pages
+ * @free: Blocks that have been used before and have free pages, by
+ *	&hmm_devmem_block.order. Those of @block_order are whole, the others partial.
+ * @orders: Bit n is set if there are blocks on list n of @free.
+ * @fresh: Segments that have blocks never used.
+ * @nr_searched: How often a block was searched for a piece that it has not.
+ *
+ * Protected by &hmm_devmem_pool.blocks_lock.
+ */
+struct hmm_devmem_supply {
+	struct list_head free[HMM_DEVMEM_MAX_BLOCK_ORDER + 1];
+	unsigned long orders;
+	struct list_head fresh;
+	unsigned long nr_searched;
+};
+
+/**
  * struct hmm_devmem_pool - the device pages of one devmem
  * @blocks_lock: Protects everything but the per-CPU caches; nests inside their locks.
  *	Taken with interrupts off.
@@ -29,17 +46,13 @@ struct hmm_devmem_pool_segment;
  * @last: One past the last pfn.
  * @nr_pages: @last - @first.
  * @base: @first, rounded down to a block.
- * @free: Blocks that have been used before and have free pages, by
- *	&hmm_devmem_block.order. Those of @block_order are whole, the others partial.
- * @free_orders: Bit n is set if there are blocks on list n of @free.
- * @fresh: Segments that have blocks never used.
+ * @supply: Which free pages are handed out next.
  * @nr_total: Pages of all populated segments, with those that the device does not have.
  * @nr_taken: Sum of &hmm_devmem_block.nr_taken.
  * @nr_disabled: Sum of &hmm_devmem_block.nr_disabled.
  * @nr_absent: How many of those the device does not have.
  * @nr_idle: Populated segments without a page that is allocated or in a cache.
  * @nr_retired: Pages that were retired, in use or not, with or without struct page.
- * @nr_searched: How often a block was searched for a piece that it has not.
  * @nr_drained: How often the caches were emptied: because something was in them, or
  *	so that all CPUs see what has changed.
  * @nr_filled: How many per-CPU caches may have a page.
@@ -59,16 +72,13 @@ struct hmm_devmem_pool {
 	unsigned long last;
 	unsigned long nr_pages;
 	unsigned long base;
-	struct list_head free[HMM_DEVMEM_MAX_BLOCK_ORDER + 1];
-	unsigned long free_orders;
-	struct list_head fresh;
+	struct hmm_devmem_supply supply;
 	unsigned long nr_total;
 	unsigned long nr_taken;
 	unsigned long nr_disabled;
 	unsigned long nr_absent;
 	unsigned int nr_idle;
 	unsigned long nr_retired;
-	unsigned long nr_searched;
 	atomic_long_t nr_drained;
 	atomic_t nr_filled;
 	struct hmm_devmem_pcp __percpu *pcp;

@@ -190,7 +190,7 @@ int hmm_devmem_pool_populate(struct hmm_devmem_pool *pool, unsigned int idx)
 	pool->segments[idx] = segment;
 	pool->nr_total += (unsigned long)nr_blocks << pool->block_order;
 	pool->nr_idle++;
-	list_add_tail(&segment->node, &pool->fresh);
+	hmm_devmem_supply_add_segment(pool, segment);
 	unused = segment_disable_retired(pool, segment, idx);
 	segment_trim(pool, segment, start, max(start, pool->first) - start);
 	segment_trim(pool, segment, end,
@@ -215,7 +215,6 @@ int hmm_devmem_pool_depopulate(struct hmm_devmem_pool *pool,
 {
 	struct hmm_devmem_pool_segment *segment;
 	unsigned long flags;
-	unsigned int i;
 
 	spin_lock_irqsave(&pool->blocks_lock, flags);
 	segment = pool->segments[idx];
@@ -223,10 +222,7 @@ int hmm_devmem_pool_depopulate(struct hmm_devmem_pool *pool,
 		spin_unlock_irqrestore(&pool->blocks_lock, flags);
 		return -EBUSY;
 	}
-	for (i = 0; i < segment->nr_blocks; i++)
-		if (block_is_active(&segment->blocks[i]))
-			block_set_order(pool, &segment->blocks[i], -1);
-	list_del(&segment->node);
+	hmm_devmem_supply_remove_segment(pool, segment);
 	pool->nr_total -= (unsigned long)segment->nr_blocks << pool->block_order;
 	pool->nr_idle--;
 	pool->segments[idx] = NULL;

@@ -355,19 +355,19 @@ static void get_order_in_vain_searches_blocks_once(struct kunit *test)
 	unsigned long pfn;
 
 	KUNIT_EXPECT_EQ(test, -ENOMEM, hmm_devmem_pool_alloc(pool, 1, &pfn));
-	KUNIT_EXPECT_LE(test, pool->nr_searched, 1000);
-	pool->nr_searched = 0;
+	KUNIT_EXPECT_LE(test, pool->supply.nr_searched, 1000);
+	pool->supply.nr_searched = 0;
 	KUNIT_EXPECT_EQ(test, -ENOMEM, hmm_devmem_pool_alloc(pool, 1, &pfn));
 	KUNIT_EXPECT_EQ(test, -ENOMEM, hmm_devmem_pool_alloc(pool, 3, &pfn));
 	KUNIT_EXPECT_EQ(test, -ENOMEM, hmm_devmem_pool_alloc(pool, 6, &pfn));
 	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_pool_alloc(pool, 0, &pfn));
-	KUNIT_EXPECT_EQ(test, pool->nr_searched, 0);
+	KUNIT_EXPECT_EQ(test, pool->supply.nr_searched, 0);
 
 	/* Free the second page of a pair. */
 	hmm_devmem_pool_free(pool, TEST_BASE + 700 * 64 + 33, 0);
 	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_pool_alloc(pool, 1, &pfn));
 	KUNIT_EXPECT_EQ(test, pfn, TEST_BASE + 700 * 64 + 32);
-	KUNIT_EXPECT_LE(test, pool->nr_searched, 2);
+	KUNIT_EXPECT_LE(test, pool->supply.nr_searched, 2);
 }
 
 /* No more than a few blocks are searched with the lock held. */
@@ -379,10 +379,10 @@ static void get_order_in_vain_releases_the_lock(struct kunit *test)
 	int ret;
 
 	do {
-		pool->nr_searched = 0;
+		pool->supply.nr_searched = 0;
 		scoped_guard(spinlock_irqsave, &pool->blocks_lock)
-			ret = hmm_devmem_block_take_order(pool, 1, &pfn);
-		KUNIT_ASSERT_LE(test, pool->nr_searched, 8);
+			ret = hmm_devmem_supply_take_order(pool, 1, &pfn);
+		KUNIT_ASSERT_LE(test, pool->supply.nr_searched, 8);
 		calls++;
 	} while (ret > 0);
 	KUNIT_EXPECT_EQ(test, ret, -ENOMEM);
@@ -400,7 +400,7 @@ static void get_order_breaks_up_block_before_long_search(struct kunit *test)
 	hmm_devmem_pool_drain(pool);
 	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_pool_alloc(pool, 1, &pfn));
 	KUNIT_EXPECT_EQ(test, pfn, whole);
-	KUNIT_EXPECT_LE(test, pool->nr_searched, 8);
+	KUNIT_EXPECT_LE(test, pool->supply.nr_searched, 8);
 }
 
 /* If nothing is free, and nothing was freed, other CPUs' caches are left alone. */

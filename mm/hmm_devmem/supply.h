@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What a block is, and which free pages are handed out next: see supply.c. Files include
+ * block.h instead.
+ */
+#ifndef _MM_HMM_DEVMEM_SUPPLY_H
+#define _MM_HMM_DEVMEM_SUPPLY_H
+
+#include <linux/bitops.h>
+#include <linux/list.h>
+#include <linux/lockdep.h>
+#include <linux/minmax.h>
+#include <linux/types.h>
+
+#include "pool.h"
+
+/**
+ * struct hmm_devmem_block - one block of device pages
+ * @node: on the list &hmm_devmem_supply.free of @order; on no list when no page is
+ *	free, and while the block has never been used.
+ * @pfn: First pfn, once it has been used.
+ * @nr_taken: Bits set in the block's part of &hmm_devmem_pool_segment.taken.
+ * @nr_disabled: How many of those will never be cleared: pages that were retired and
+ *	are not in use any more, and pages that the device does not have (the range
+ *	need not end with a block).
+ * @order: No free, aligned piece is larger than 2^@order pages. -1 if none is free.
+ *
+ * @nr_taken and @nr_disabled tell which pages are free, and are block.c's. @node and
+ * @order tell which of them are handed out next, and are supply.c's: a block that is on
+ * no list has pages like any other, but none of them is handed out.
+ */
+struct hmm_devmem_block {
+	struct list_head node;
+	unsigned long pfn;
+	unsigned int nr_taken;
+	unsigned short nr_disabled;
+	short order;
+};
+
+/**
+ * struct hmm_devmem_pool_segment - blocks of one segment
+ * @node: on &hmm_devmem_supply.fresh while there are blocks never used.
+ * @base: First pfn of the first block, a multiple of the block size.
+ * @nr_blocks: Number of @blocks.
+ * @next_fresh: Blocks from here on were never used, but for those that have a
+ *	disabled page.
+ * @nr_taken: Sum of &hmm_devmem_block.nr_taken.
+ * @nr_disabled: Sum of &hmm_devmem_block.nr_disabled.
+ * @nr_absent: How many of those the device does not have.
+ * @taken: One bit for each page that is allocated, cached or disabled.
+ * @retired: One bit for each page that is never to be handed out again, and for
+ *	each that the device does not have.
+ * @live: Debug only: one bit for each page that is allocated.
+ * @blocks: The blocks.
+ *
+ * All fields but @base and @nr_blocks: protected by &hmm_devmem_pool.blocks_lock.
+ */
+struct hmm_devmem_pool_segment {
+	struct list_head node;
+	unsigned long base;
+	unsigned int nr_blocks;
+	unsigned int next_fresh;
+	unsigned long nr_taken;
+	unsigned long nr_disabled;
+	unsigned long nr_absent;
+	unsigned long *taken;
+	unsigned long *retired;
+	unsigned long *live;
+	struct hmm_devmem_block blocks[] __counted_by(nr_blocks);
+};
+
+void hmm_devmem_supply_init(struct hmm_devmem_pool *pool);
+void hmm_devmem_supply_add_segment(struct hmm_devmem_pool *pool,
+				   struct hmm_devmem_pool_segment *segment);
+void hmm_devmem_supply_remove_segment(struct hmm_devmem_pool *pool,
+				      struct hmm_devmem_pool_segment *segment);
+void hmm_devmem_supply_add_block(struct hmm_devmem_pool *pool,
+				 struct hmm_devmem_pool_segment *segment,
+				 struct hmm_devmem_block *block);
+unsigned int hmm_devmem_supply_take_run(struct hmm_devmem_pool *pool,
+					unsigned int max, unsigned long *pfn);
+int hmm_devmem_supply_take_order(struct hmm_devmem_pool *pool,
+				 unsigned int order, unsigned long *pfn);
+
+static inline unsigned int block_size(const struct hmm_devmem_pool *pool)
+{
+	return 1U << pool->block_order;
+}
+
+static inline bool block_is_active(const struct hmm_devmem_block *block)
+{
+	return block->node.next;
+}
+
+/* Note that @block has no free piece larger than 2^@order pages; -1: none is free. */
+static inline void block_set_order(struct hmm_devmem_pool *pool,
+				   struct hmm_devmem_block *block, int order)
+{
+	lockdep_assert_held(&pool->blocks_lock);
+
+	if (block->order >= 0) {
+		list_del(&block->node);
+		if (list_empty(&pool->supply.free[block->order]))
+			pool->supply.orders &= ~BIT(block->order);
+	}
+	block->order = order;
+	if (order >= 0) {
+		list_add(&block->node, &pool->supply.free[order]);
+		pool->supply.orders |= BIT(order);
+	}
+}
+
+/* Put @block on the list of the largest free piece that it can have. */
+static inline void block_relist(struct hmm_devmem_pool *pool,
+				struct hmm_devmem_block *block, bool freed)
+{
+	int order = fls(block_size(pool) - block->nr_taken) - 1;
+
+	/* When pages are taken, the largest free piece does not become larger. */
+	if (!freed)
+		order = min(order, block->order);
+	if (order != block->order)
+		block_set_order(pool, block, order);
+}
+
+#endif /* _MM_HMM_DEVMEM_SUPPLY_H */
