@@ -17,6 +17,7 @@
 #include <linux/percpu-refcount.h>
 #include <linux/percpu-rwsem.h>
 #include <linux/rwsem.h>
+#include <linux/seqlock.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
 #include <linux/workqueue.h>
@@ -62,6 +63,8 @@ struct task_struct;
  * @nr_ending: Number of bits set in @ending. Changed atomically.
  * @nr_segments: Size of @segments. Set by the add.
  * @nr_populated: Number of @segments that are not NULL. A hint without the lock.
+ * @segments_seq: Odd while the pool gets or loses the pages of a segment. Changed under
+ *	@segments_lock.
  * @segment_shift: Pages of a segment, log2. Set by the add.
  * @nid: NUMA node of the struct pages. Set by the add.
  * @shrink_work: Takes away segments that are empty. Needs no lock.
@@ -109,6 +112,7 @@ struct hmm_devmem_priv {
 	atomic_t nr_ending;
 	unsigned int nr_segments;
 	unsigned int nr_populated;
+	seqcount_t segments_seq;
 	unsigned int segment_shift;
 	int nid;
 	struct delayed_work shrink_work;

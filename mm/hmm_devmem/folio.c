@@ -93,12 +93,17 @@ void hmm_devmem_init_pages(struct hmm_devmem *devmem, const unsigned long *pfns,
 static noinline int grow_and_get(struct hmm_devmem *devmem, unsigned int order,
 				 unsigned long *pfn, int ret)
 {
-	unsigned int tries = HMM_DEVMEM_GROW_TRIES;
+	unsigned int seq, tries = HMM_DEVMEM_GROW_TRIES;
 
-	while (ret == -ENOMEM && tries-- && hmm_devmem_can_grow(devmem) &&
-	       !hmm_devmem_segments_grow(devmem))
+	if (ret != -ENOMEM || !(priv(devmem)->flags & HMM_DEVMEM_LAZY))
+		return ret;
+	for (;;) {
+		seq = hmm_devmem_segments_seq(devmem);
 		ret = hmm_devmem_pool_alloc(priv(devmem)->pool, order, pfn);
-	return ret;
+		if (ret != -ENOMEM || !tries-- || !hmm_devmem_may_grow(devmem, seq) ||
+		    hmm_devmem_segments_grow(devmem, seq))
+			return ret;
+	}
 }
 
 /**

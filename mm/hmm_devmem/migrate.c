@@ -123,6 +123,7 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
  * @split: The present window is collected as single pages.
  * @full: An errno if no more device memory can be had.
  * @stunted: There was no memory for more struct pages.
+ * @seq: Of the segments, from before the present window looked for device memory.
  * @data: The data that device memory is needed for.
  * @own: Not NULL once other pages had to be evicted: a bit for each page of the
  *	device, set if it is, or was, of the range. Such pages are not evicted.
@@ -148,6 +149,7 @@ struct range_walk {
 	bool split;
 	int full;
 	bool stunted;
+	unsigned int seq;
 	struct hmm_devmem_hold_data data;
 	unsigned long *own;
 	bool recount;
@@ -244,7 +246,7 @@ static int range_open_window(struct range_walk *walk, struct hmm_devmem_txn *txn
 static bool can_get_more(const struct range_walk *walk)
 {
 	return walk->to && !walk->full &&
-	       (hmm_devmem_can_grow(walk->devmem) ||
+	       (hmm_devmem_may_grow(walk->devmem, walk->seq) ||
 		priv(walk->devmem)->flags & HMM_DEVMEM_RECLAIM);
 }
 
@@ -260,8 +262,8 @@ static bool wants_to_grow(const struct range_walk *walk)
 /* If the device is full, do not collect: that could split huge pages in vain. */
 static bool device_is_full(const struct range_walk *walk)
 {
-	return !can_get_more(walk) &&
-	       !hmm_devmem_pool_has_page(priv(walk->devmem)->pool);
+	return !hmm_devmem_pool_has_page(priv(walk->devmem)->pool) &&
+	       !can_get_more(walk);
 }
 
 /*
@@ -407,8 +409,8 @@ static int __get_more(struct range_walk *walk, enum range_pause why)
 	ret = hmm_devmem_pool_refused(priv(devmem)->pool);
 	if (ret)
 		return ret;
-	if (!walk->stunted && hmm_devmem_can_grow(devmem) &&
-	    !hmm_devmem_segments_grow(devmem))
+	if (!walk->stunted && hmm_devmem_may_grow(devmem, walk->seq) &&
+	    !hmm_devmem_segments_grow(devmem, walk->seq))
 		return 0;
 	walk->stunted = true;
 	if (why == PAUSE_TO_GROW)
@@ -511,10 +513,12 @@ static int range_migrate_window(struct range_walk *walk, unsigned long *addr)
 	unsigned long start, next;
 	int ret;
 
+	walk->seq = hmm_devmem_segments_seq(walk->devmem);
 	if (wants_to_grow(walk)) {
 		ret = range_pause(walk, PAUSE_TO_GROW);
 		if (ret)
 			return ret;
+		walk->seq = hmm_devmem_segments_seq(walk->devmem);
 	}
 
 	vma = find_vma_intersection(walk->mm, *addr, walk->end);

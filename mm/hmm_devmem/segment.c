@@ -355,15 +355,18 @@ static int segment_populate(struct hmm_devmem *devmem, unsigned int idx)
 	ret = segment_create(devmem, idx);
 	if (ret)
 		return ret;
+	raw_write_seqcount_begin(&priv(devmem)->segments_seq);
 	if (priv(devmem)->pool)
 		ret = hmm_devmem_pool_populate(priv(devmem)->pool, idx);
+	if (!ret)
+		WRITE_ONCE(priv(devmem)->nr_populated,
+			   priv(devmem)->nr_populated + 1);
+	raw_write_seqcount_end(&priv(devmem)->segments_seq);
 	if (ret) {
 		segment_destroy(priv(devmem)->segments[idx]);
 		priv(devmem)->segments[idx] = NULL;
-		return ret;
 	}
-	WRITE_ONCE(priv(devmem)->nr_populated, priv(devmem)->nr_populated + 1);
-	return 0;
+	return ret;
 }
 
 /**
@@ -412,7 +415,7 @@ static unsigned int segments_slot(const struct hmm_devmem *devmem)
 }
 
 /* Return: 0, an errno, or 1 if a segment has to end first. */
-static int segments_try_grow(struct hmm_devmem *devmem, unsigned int before)
+static int segments_try_grow(struct hmm_devmem *devmem, unsigned int seq)
 {
 	unsigned int i;
 	int ret;
@@ -425,7 +428,7 @@ static int segments_try_grow(struct hmm_devmem *devmem, unsigned int before)
 	ret = hmm_devmem_pool_refused(priv(devmem)->pool);
 	if (ret)
 		return ret;
-	if (priv(devmem)->nr_populated > before)
+	if (read_seqcount_retry(&priv(devmem)->segments_seq, seq))
 		return 0;
 	ret = hmm_devmem_memmap_fits((u64)PAGE_SIZE << priv(devmem)->segment_shift);
 	if (ret)
@@ -449,6 +452,7 @@ static bool segments_have_slot(struct hmm_devmem *devmem)
 /**
  * hmm_devmem_segments_grow() - Create more struct pages
  * @devmem: The device memory.
+ * @seq: From hmm_devmem_segments_seq(), called before the caller looked for free pages.
  *
  * When several callers need more at the same time, one of them creates a segment
  * and the others wait for it. If all of the range has struct pages or is about to
@@ -457,22 +461,19 @@ static bool segments_have_slot(struct hmm_devmem *devmem)
  * Context: Process context, may sleep. Takes the lock of memory hotplug, inside
  * which core takes folio locks: the caller has none, and no mmap lock.
  * Return:
- * * %0 - there is more now, created by this or by another caller
+ * * %0 - there is more now, or a segment came or went since @seq was read: look again
  * * %-ENOMEM - out of memory, or the device has no more
  * * %-ENODEV - @devmem is being removed
  * * %-EAGAIN - it is suspended
  * * %-ERESTARTSYS, %-EINTR - the caller was killed while it waited
  * * another errno - from core's memremap_pages()
  */
-int hmm_devmem_segments_grow(struct hmm_devmem *devmem)
+int hmm_devmem_segments_grow(struct hmm_devmem *devmem, unsigned int seq)
 {
-	const unsigned int before = READ_ONCE(priv(devmem)->nr_populated);
 	int ret;
 
 	might_sleep();
-	if (!hmm_devmem_can_grow(devmem))
-		return -ENOMEM;
-	while ((ret = segments_try_grow(devmem, before)) > 0) {
+	while ((ret = segments_try_grow(devmem, seq)) > 0) {
 		ret = wait_var_event_killable(&priv(devmem)->nr_ending,
 					      segments_have_slot(devmem));
 		if (ret)
@@ -502,14 +503,18 @@ static bool segment_is_due(struct hmm_devmem *devmem, unsigned int idx, bool now
 static void segment_give_back(struct hmm_devmem *devmem, unsigned int idx)
 {
 	struct hmm_devmem_segment *segment = priv(devmem)->segments[idx];
+	int ret;
 
 	scoped_guard(rwsem_write, &priv(devmem)->segments_lock) {
+		raw_write_seqcount_begin(&priv(devmem)->segments_seq);
 		/* A page of the segment may have been allocated just now. */
-		if (hmm_devmem_pool_depopulate(priv(devmem)->pool, idx))
-			return;
-		segment_unlink(segment);
+		ret = hmm_devmem_pool_depopulate(priv(devmem)->pool, idx);
+		if (!ret)
+			segment_unlink(segment);
+		raw_write_seqcount_end(&priv(devmem)->segments_seq);
 	}
-	queue_work(segments_wq, &segment->end);
+	if (!ret)
+		queue_work(segments_wq, &segment->end);
 }
 
 static void segments_shrink(struct work_struct *work)
@@ -821,6 +826,7 @@ int hmm_devmem_segments_init(struct hmm_devmem *devmem, unsigned long flags)
 	int ret;
 
 	init_rwsem(&priv->segments_lock);
+	seqcount_init(&priv->segments_seq);
 	INIT_DELAYED_WORK(&priv->shrink_work, segments_shrink);
 	priv->segment_shift = flags & HMM_DEVMEM_LAZY ?
 			      HMM_DEVMEM_SEGMENT_SHIFT : order_base_2(nr);

@@ -41,7 +41,7 @@ struct hmm_devmem_segment {
 
 int hmm_devmem_segments_init(struct hmm_devmem *devmem, unsigned long flags);
 void hmm_devmem_segments_release(struct hmm_devmem *devmem);
-int hmm_devmem_segments_grow(struct hmm_devmem *devmem);
+int hmm_devmem_segments_grow(struct hmm_devmem *devmem, unsigned int seq);
 void hmm_devmem_segment_page_freed(struct hmm_devmem_segment *segment);
 unsigned long hmm_devmem_segment_busy(struct hmm_devmem_segment *segment);
 unsigned long hmm_devmem_segments_busy(struct hmm_devmem *devmem);
@@ -91,6 +91,23 @@ hmm_devmem_allocated_pagemap(struct hmm_devmem *devmem, unsigned long pfn)
 static inline bool hmm_devmem_can_grow(struct hmm_devmem *devmem)
 {
 	return READ_ONCE(priv(devmem)->nr_populated) < priv(devmem)->nr_segments;
+}
+
+/* What hmm_devmem_segments_grow() is to be passed: read this before looking for pages. */
+static inline unsigned int hmm_devmem_segments_seq(struct hmm_devmem *devmem)
+{
+	return raw_seqcount_begin(&priv(devmem)->segments_seq);
+}
+
+/*
+ * There was no free page: can hmm_devmem_segments_grow() help? Also when a segment came or
+ * went since @seq was read: the pool and @nr_populated do not change at the same time, so
+ * that otherwise an empty device could be taken for a full one.
+ */
+static inline bool hmm_devmem_may_grow(struct hmm_devmem *devmem, unsigned int seq)
+{
+	return hmm_devmem_can_grow(devmem) ||
+	       read_seqcount_retry(&priv(devmem)->segments_seq, seq);
 }
 
 #endif /* _MM_HMM_DEVMEM_SEGMENT_H */

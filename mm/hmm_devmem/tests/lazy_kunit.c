@@ -23,6 +23,7 @@
 #include "../devmem.h"
 #include "../pool.h"
 #include "../segment.h"
+#include "giver_test.h"
 #include "wait_test.h"
 
 /* Three segments on x86, the last one half as large. */
@@ -30,6 +31,7 @@
 #define TEST_SIZE	(2 * SEGMENT_SIZE + SEGMENT_SIZE / 2)
 #define BLOCK_BYTES	((unsigned long)HMM_DEVMEM_BLOCK_NR << PAGE_SHIFT)
 #define NR_THREADS	4
+#define NR_ALLOCATIONS	100000
 
 static int no_copy(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
 {
@@ -486,6 +488,26 @@ static void shrinker_gives_empty_segments_back(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
+/* An empty device is not taken for a full one when its last segment has just gone. */
+static void allocation_finds_pages_while_segments_go(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_lazy(test, SEGMENT_SIZE);
+	struct giver giver;
+	struct folio *folio;
+	unsigned int i;
+
+	giver_start(test, &giver, devmem);
+	for (i = 0; i < NR_ALLOCATIONS; i++) {
+		folio = hmm_devmem_alloc_folio(devmem, 0, NULL);
+		if (!folio)
+			break;
+		free_folio(folio);
+	}
+	giver_stop(&giver);
+	KUNIT_EXPECT_EQ(test, i, NR_ALLOCATIONS);
+	hmm_devmem_remove(devmem);
+}
+
 /* Core cannot create struct pages */
 
 static void *memremap_fails(struct dev_pagemap *pagemap, int nid)
@@ -528,7 +550,9 @@ static void alloc_when_memremap_fails_returns_null(struct kunit *test)
 	kunit_activate_static_stub(test, hmm_devmem_memremap, memremap_fails);
 	expect_no_folio(test, devmem);
 	/* The caller gets core's errno. */
-	KUNIT_EXPECT_EQ(test, hmm_devmem_segments_grow(devmem), -ENOSPC);
+	KUNIT_EXPECT_EQ(test, -ENOSPC,
+			hmm_devmem_segments_grow(devmem,
+						 hmm_devmem_segments_seq(devmem)));
 	KUNIT_EXPECT_EQ(test, priv(devmem)->nr_populated, 0);
 	KUNIT_EXPECT_FALSE(test, hmm_devmem_pfn_populated(devmem, devmem->pfn_first));
 	kunit_deactivate_static_stub(test, hmm_devmem_memremap);
@@ -635,6 +659,7 @@ static struct kunit_case lazy_cases[] = {
 	KUNIT_CASE(segments_end_without_lock),
 	KUNIT_CASE(growth_waits_for_segment_that_ends),
 	KUNIT_CASE(shrinker_gives_empty_segments_back),
+	KUNIT_CASE_SLOW(allocation_finds_pages_while_segments_go),
 	KUNIT_CASE(alloc_when_memremap_fails_returns_null),
 	KUNIT_CASE(alloc_when_populate_fails_returns_null),
 	KUNIT_CASE(failing_to_grow_leaves_other_segments),
