@@ -671,6 +671,23 @@ unsigned long hmm_devmem_pool_segment_used(struct hmm_devmem_pool *pool,
 }
 
 /**
+ * hmm_devmem_pool_segment_is_new() - Was no page of a segment ever allocated?
+ * @pool: The pool.
+ * @idx: Which segment.
+ *
+ * Context: Any context.
+ * Return: True if the segment is populated and all of its blocks are still to be used.
+ */
+bool hmm_devmem_pool_segment_is_new(struct hmm_devmem_pool *pool, unsigned int idx)
+{
+	struct hmm_devmem_pool_segment *segment;
+
+	guard(spinlock_irqsave)(&pool->blocks_lock);
+	segment = pool->segments[idx];
+	return segment && !segment->next_fresh;
+}
+
+/**
  * hmm_devmem_pool_idle_segments() - Number of segments without a page in use
  * @pool: The pool. A segment with a page in a cache does not count.
  *

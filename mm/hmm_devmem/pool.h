@@ -138,6 +138,7 @@ void hmm_devmem_pool_get_stats(struct hmm_devmem_pool *pool,
 unsigned long hmm_devmem_pool_used(struct hmm_devmem_pool *pool);
 bool hmm_devmem_pool_any_used(struct hmm_devmem_pool *pool);
 unsigned int hmm_devmem_pool_idle_segments(struct hmm_devmem_pool *pool);
+bool hmm_devmem_pool_segment_is_new(struct hmm_devmem_pool *pool, unsigned int idx);
 unsigned long hmm_devmem_pool_segment_used(struct hmm_devmem_pool *pool,
 					   unsigned int idx);
 int hmm_devmem_pool_block_taken(struct hmm_devmem_pool *pool,

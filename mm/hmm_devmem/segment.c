@@ -23,9 +23,10 @@
  * pages until it has ended.
  *
  * Empty segments of a lazy devmem are kept for some seconds, or until memory is
- * short: then a shrinker has all empty ones given back at once. It only wakes the
- * worker that does so, because memory can be short while the locks that this takes
- * are held.
+ * short: then a shrinker has all empty ones given back at once, but for those that no
+ * page was ever allocated from: a task that has just created one is about to. The
+ * shrinker only wakes the worker that does so, because memory can be short while the
+ * locks that this takes are held.
  *
  * A devmem has one segment, which exists from the start, or (%HMM_DEVMEM_LAZY) many
  * that are created and ended with the use of pages. To create or end one takes the
@@ -483,7 +484,10 @@ int hmm_devmem_segments_grow(struct hmm_devmem *devmem, unsigned int seq)
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_segments_grow);
 
-/* Was segment @idx empty in enough rounds in a row, or, with @now, is it empty? */
+/*
+ * Was segment @idx empty in enough rounds in a row, or, with @now, is it empty, and was it
+ * used before?
+ */
 static bool segment_is_due(struct hmm_devmem *devmem, unsigned int idx, bool now)
 {
 	struct hmm_devmem_segment *segment;
@@ -496,7 +500,9 @@ static bool segment_is_due(struct hmm_devmem *devmem, unsigned int idx, bool now
 		segment->idle = 0;
 		return false;
 	}
-	return ++segment->idle >= HMM_DEVMEM_SHRINK_IDLE || now;
+	if (now)
+		return !hmm_devmem_pool_segment_is_new(priv(devmem)->pool, idx);
+	return ++segment->idle >= HMM_DEVMEM_SHRINK_IDLE;
 }
 
 /* Only the worker that calls this, and removal after it, take segments away. */

@@ -27,9 +27,11 @@
 #include "../pool.h"
 #include "../segment.h"
 #include "core_test.h"
+#include "giver_test.h"
 
 #define SEGMENT_SIZE	((unsigned long)PAGES_PER_SECTION << PAGE_SHIFT)
 #define SEGMENT_BLOCKS	(SEGMENT_SIZE / BLOCK_SIZE_BYTES)
+#define NR_MIGRATIONS	300
 
 static struct hmm_devmem *add_flags(struct kunit *test,
 				    const struct hmm_devmem_ops *ops,
@@ -122,6 +124,31 @@ static void alloc_folio_gives_up_if_others_are_faster(struct kunit *test)
 	KUNIT_EXPECT_NULL(test, hmm_devmem_alloc_folio(devmem, 0, NULL));
 	KUNIT_EXPECT_EQ(test, priv(devmem)->nr_populated, 8);
 	kunit_deactivate_static_stub(test, hmm_devmem_pool_populate);
+	hmm_devmem_remove(devmem);
+}
+
+/* An empty device is not taken for a full one when its last segment has just gone. */
+static void migration_finds_pages_while_segments_go(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_flags(test, &copying_ops, SEGMENT_SIZE,
+					      HMM_DEVMEM_LAZY);
+	const unsigned long addr = map_blocks(test, 1);
+	struct giver giver;
+	long moved = 1;
+	unsigned int i;
+
+	giver_start(test, &giver, devmem);
+	for (i = 0; i < NR_MIGRATIONS && moved == 1; i++) {
+		moved = hmm_devmem_migrate_to_device(devmem, current->mm, addr,
+						     addr + PAGE_SIZE, NULL);
+		if (moved == 1)
+			moved = hmm_devmem_migrate_to_ram(devmem, current->mm, addr,
+							  addr + PAGE_SIZE);
+	}
+	giver_stop(&giver);
+	KUNIT_EXPECT_EQ(test, i, NR_MIGRATIONS);
+	KUNIT_EXPECT_EQ(test, moved, 1);
+	vm_munmap(addr, BLOCK_SIZE_BYTES);
 	hmm_devmem_remove(devmem);
 }
 
@@ -354,6 +381,7 @@ static struct kunit_case move_cases[] = {
 	KUNIT_CASE(nobody_is_evicted_for_a_whole_block),
 	KUNIT_CASE(large_hole_gets_the_small_pages_that_there_are),
 	KUNIT_CASE(alloc_folio_gives_up_if_others_are_faster),
+	KUNIT_CASE_SLOW(migration_finds_pages_while_segments_go),
 	KUNIT_CASE(alloc_folio_can_be_killed),
 	KUNIT_CASE(suspend_can_be_killed),
 	KUNIT_CASE(remove_waits_for_alloc_folio),
