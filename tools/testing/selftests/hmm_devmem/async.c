@@ -21,7 +21,7 @@ TEST_F(devmem, async_two_in_flight)
 	/* Repeated, since khugepaged can prevent it when it takes the mmap lock. */
 	do {
 		ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, DELAY_US));
-		ASSERT_EQ(MANY, to_device(self->fd, ptr, MANY));
+		ASSERT_EQ(MANY, all_moved(self->fd, ptr, MANY));
 		EXPECT_GE(2, device_stats(self->ctl).in_flight);
 		EXPECT_EQ(MANY, resident(self->fd, ptr, MANY));
 		ASSERT_EQ(MANY, device_read(self->fd, ptr, data, MANY));
@@ -29,7 +29,7 @@ TEST_F(devmem, async_two_in_flight)
 	} while (device_stats(self->ctl).in_flight < 2);
 
 	EXPECT_EQ(0, wrong(ptr, 1, MANY));
-	ASSERT_EQ(MANY, to_device(self->fd, ptr, MANY));
+	ASSERT_EQ(MANY, all_moved(self->fd, ptr, MANY));
 	ASSERT_EQ(MANY, to_ram(self->fd, ptr, MANY));
 	EXPECT_EQ(0, wrong(ptr, 1, MANY));
 	EXPECT_EQ(2, device_stats(self->ctl).in_flight);
@@ -48,7 +48,7 @@ TEST_F(devmem, async_home_two_in_flight)
 		ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, DELAY_US));
 		ptr = area_filled(MANY, variant->thp, 2);
 		for (i = 0; i < MANY; i += window)
-			ASSERT_EQ(window, to_device(self->fd, ptr + i * PAGE, window));
+			ASSERT_EQ(window, all_moved(self->fd, ptr + i * PAGE, window));
 		EXPECT_EQ(1, device_stats(self->ctl).in_flight);
 		EXPECT_EQ(way ? 0 : MANY,
 			  way ? device_evict_all(self->fd) :
@@ -72,7 +72,7 @@ static int victim(int nr, bool thp, const struct gate *ready)
 	char *ptr = area_filled(HUGE_PAGES, thp, 4);
 	int fd = device_open(nr);
 
-	if (fd < 0 || to_device(fd, ptr, HUGE_PAGES) != HUGE_PAGES ||
+	if (fd < 0 || all_moved(fd, ptr, HUGE_PAGES) != HUGE_PAGES ||
 	    !gate_open(ready, 1))
 		return 1;
 	for (;;)
@@ -117,9 +117,9 @@ TEST_F(devmem, sync_one_in_flight)
 
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_SYNC, 0));
 	ptr = area_filled(MANY, variant->thp, 3);
-	ASSERT_EQ(MANY, to_device(self->fd, ptr, MANY));
+	ASSERT_EQ(MANY, all_moved(self->fd, ptr, MANY));
 	ASSERT_EQ(MANY, to_ram(self->fd, ptr, MANY));
-	ASSERT_EQ(MANY, to_device(self->fd, ptr, MANY));
+	ASSERT_EQ(MANY, all_moved(self->fd, ptr, MANY));
 	ASSERT_EQ(0, device_evict_all(self->fd));
 	EXPECT_EQ(1, device_stats(self->ctl).in_flight);
 	EXPECT_EQ(0, wrong(ptr, 3, MANY));
@@ -176,7 +176,7 @@ TEST_F(devmem, async_always_fails)
 	EXPECT_EQ(0, wrong(ptr, 5, MANY));
 
 	device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
-	ASSERT_EQ(MANY, to_device(self->fd, ptr, MANY));
+	ASSERT_EQ(MANY, all_moved(self->fd, ptr, MANY));
 	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_WAIT, 0, ALWAYS));
 	EXPECT_GE(0, to_ram(self->fd, ptr, MANY));
 	evict = device_evict_why(self->fd);
@@ -305,9 +305,9 @@ TEST_F(devmem, step_fails_to_device)
 		EXPECT_EQ(ret, resident(self->fd, ptr, self->npages));
 		EXPECT_EQ(ret, device_used(self->ctl));
 		ASSERT_EQ(0, device_fail_next(self->fd, 0));
-		EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		EXPECT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		EXPECT_EQ(0, wrong(ptr, 10, self->npages));
-		EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		EXPECT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		EXPECT_EQ(self->npages, to_ram(self->fd, ptr, self->npages));
 		EXPECT_EQ(0, device_used(self->ctl));
 	}
@@ -325,7 +325,7 @@ TEST_F(devmem, step_fails_home)
 	for (i = 0; i < ARRAY_SIZE(steps); i++) {
 		const bool fails = steps[i] == HMM_DEVMEM_TEST_NO_RAM;
 
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, device_fail_next(self->fd, steps[i]));
 		ret = to_ram(self->fd, ptr, self->npages);
 		EXPECT_EQ(fails, ret < (long)self->npages);
@@ -337,7 +337,7 @@ TEST_F(devmem, step_fails_home)
 			  to_ram(self->fd, ptr, self->npages));
 		EXPECT_EQ(0, wrong(ptr, 11, self->npages));
 
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, device_fail_next(self->fd, steps[i]));
 		evict = device_evict_why(self->fd);
 		EXPECT_EQ(fails, evict.left > 0);
@@ -360,7 +360,7 @@ TEST_F(devmem, step_fails_in_fault)
 	if (variant->coherent)
 		return;
 	for (i = 0; i < ARRAY_SIZE(steps); i++) {
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, device_fail_next(self->fd, steps[i]));
 		EXPECT_EQ(0, access_signal(ptr + 300 * PAGE, false));
 		EXPECT_EQ(0, wrong(ptr, 12, self->npages));
@@ -368,7 +368,7 @@ TEST_F(devmem, step_fails_in_fault)
 		ASSERT_EQ(0, device_fail_next(self->fd, 0));
 	}
 	/* Many faults, with windows of all sizes */
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_TRUE(fail_attr("fail_ram", 50, 100));
 	ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));
 	EXPECT_EQ(0, wrong(ptr, 12, self->npages));

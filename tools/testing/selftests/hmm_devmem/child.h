@@ -200,7 +200,7 @@ static inline bool heir_start(struct child *heir, int nr, unsigned long npages,
 	if (fd < 0)
 		return false;
 	gate_init(&heir->gate);
-	moved = to_device(fd, ptr, npages) == (long)npages;
+	moved = all_moved(fd, ptr, npages) == (long)npages;
 	heir->pid = child_start(heir_main(&heir->gate, fd, ptr, seed, npages));
 	munmap(ptr, npages * PAGE);
 	close(fd);
@@ -225,7 +225,7 @@ static inline int orphan_leave(struct orphan *orphan, int nr, unsigned long npag
 	char *ptr = area_filled(npages, thp, seed);
 	int fd = device_open(nr), result;
 
-	if (to_device(fd, ptr, npages) != (long)npages)
+	if (all_moved(fd, ptr, npages) != (long)npages)
 		return 1;
 	if (child_fork())
 		return 0;

@@ -44,7 +44,7 @@ static long bring_home_and_look(int fd, char *ptr, unsigned long npages,
 
 	for (round = 0; round < 9; round++) {
 		fill(ptr, 20 + round, npages);
-		if (to_device(fd, ptr, npages) != (long)npages)
+		if (all_moved(fd, ptr, npages) != (long)npages)
 			return -1;
 		device_inject(fd, what, round % 4, 1 + round % 3);
 		if (round % 3 == 0)
@@ -146,7 +146,7 @@ TEST_F(devmem, failed_copy_leaves_no_other_in_flight)
 		for (evict = 0; evict < 2; evict++) {
 			fill(ptr, 30 + skip, self->npages);
 			EXPECT_EQ(self->npages,
-				  to_device(self->fd, ptr, self->npages));
+				  all_moved(self->fd, ptr, self->npages));
 			EXPECT_EQ(0, device_inject(self->fd,
 						   HMM_DEVMEM_TEST_FAIL_TO_RAM,
 						   skip, 1));

@@ -56,7 +56,7 @@ TEST_F(devmem, core_file)
 		setrlimit(RLIMIT_CORE, &limit);
 		ptr = area_map(self->npages, variant->thp);
 		memset(ptr, BYTE, self->npages * PAGE);
-		if (to_device(device_open(variant->nr), ptr, self->npages) !=
+		if (all_moved(device_open(variant->nr), ptr, self->npages) !=
 		    (long)self->npages)
 			_exit(1);
 		abort();
@@ -82,11 +82,11 @@ TEST_F(devmem, other_process)
 	pid = child_fork();
 	if (!pid) {
 		fill(ptr, 2, self->npages);
-		if (to_device(device_open(variant->nr), ptr, self->npages) !=
+		if (all_moved(device_open(variant->nr), ptr, self->npages) !=
 		    (long)self->npages)
 			_exit(1);
 		raise(SIGSTOP);
-		_exit(to_device(device_open(variant->nr), ptr, self->npages) !=
+		_exit(all_moved(device_open(variant->nr), ptr, self->npages) !=
 		      (long)self->npages || raise(SIGSTOP));
 	}
 	ASSERT_TRUE(child_stopped(pid));
@@ -137,7 +137,7 @@ TEST_F(devmem, smaps)
 	struct gate gate;
 	pid_t pid;
 
-	ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+	ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, ptr, HUGE_PAGES));
 	EXPECT_EQ(kb, smaps_kb(ptr, "Rss"));
 	EXPECT_EQ(kb, smaps_kb(ptr, "Pss"));
 	EXPECT_EQ(kb, smaps_kb(ptr, "Anonymous"));
@@ -162,7 +162,7 @@ TEST_F(devmem, collapse)
 {
 	char *ptr = area_filled(HUGE_PAGES, variant->thp, 1);
 
-	ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+	ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, ptr, HUGE_PAGES));
 	if (!variant->thp)
 		touch(ptr, HUGE_PAGES);
 	madvise(ptr, HUGE, MADV_HUGEPAGE);

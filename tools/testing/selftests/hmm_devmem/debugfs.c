@@ -32,7 +32,7 @@ TEST_F(devmem, files_say_what_was_moved)
 	EXPECT_EQ(0, before.large);
 	EXPECT_EQ(before.nr_blocks, before.empty);
 
-	ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+	ASSERT_EQ(npages, all_moved(self->fd, ptr, npages));
 	READ_FILES(&now);
 	EXPECT_EQ(npages, now.used);
 	EXPECT_EQ(npages, now.to_device - before.to_device);
@@ -85,7 +85,7 @@ TEST_F(devmem, files_say_what_failed)
 	EXPECT_EQ(now.allocated - before.allocated, now.freed - before.freed);
 
 	device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0, ALWAYS);
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(self->npages, device_evict_all(self->fd));
 	READ_FILES(&now);
 	EXPECT_EQ(self->npages, now.used);
@@ -106,7 +106,7 @@ TEST_F(devmem, files_of_full_device)
 	char *ptr = area_numbered(size, variant->thp);
 	struct files now;
 
-	ASSERT_EQ(size, to_device(self->fd, ptr, size));
+	ASSERT_EQ(size, all_moved(self->fd, ptr, size));
 	READ_FILES(&now);
 	EXPECT_EQ(size, now.used);
 	EXPECT_EQ(0, now.free);

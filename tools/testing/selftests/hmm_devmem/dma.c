@@ -35,23 +35,23 @@ TEST_F(devmem, dma)
 
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_DMA, 0));
 	ptr = area_filled(self->npages, variant->thp, 1);
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
 	ASSERT_EQ(self->npages, device_read(self->fd, ptr, data, self->npages));
 	EXPECT_EQ(0, wrong(data, 1, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 1, self->npages));
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(self->npages, to_ram(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 1, self->npages));
 
 	fill(ptr, 2, self->npages);
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_evict_all(self->fd));
 	EXPECT_EQ(self->npages, SINCE(evicted));
 	EXPECT_EQ(0, wrong(ptr, 2, self->npages));
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_unplug(self->ctl));
 	EXPECT_EQ(0, wrong(ptr, 2, self->npages));
 }
@@ -65,7 +65,7 @@ TEST_F(devmem, dma_of_nothing)
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_DMA, 0));
 	ptr = area_map(self->npages, variant->thp);
 	ASSERT_TRUE(fail_attr("fail_dma", 100, -1));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(self->npages, device_read(self->fd, ptr, data, self->npages));
 	EXPECT_EQ(0, not_zero(data, self->npages));
 	EXPECT_EQ(0, SINCE(copy_errors));
@@ -91,8 +91,8 @@ TEST_F(devmem, dma_scattered)
 	for (i = 0; i < self->npages; i += 2)
 		fill_from(ptr + i * PAGE, 4, i, 1);
 	for (i = 0; i < self->npages; i += 5)
-		ASSERT_EQ(1, to_device(self->fd, ptr + i * PAGE, 1));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(1, all_moved(self->fd, ptr + i * PAGE, 1));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(self->npages, device_read(self->fd, ptr, data, self->npages));
 	EXPECT_EQ(0, wrong(data, 4, self->npages));
 	/* And back to system memory in the same way, from both ends */
@@ -119,7 +119,7 @@ TEST_F(devmem, dma_fails_to_device)
 	EXPECT_EQ(self->npages - there, SINCE(copy_errors));
 	EXPECT_EQ(0, wrong(ptr, 5, self->npages));
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 5, self->npages));
 }
 
@@ -140,7 +140,7 @@ TEST_F(devmem, dma_always_fails)
 	EXPECT_EQ(0, wrong(ptr, 6, self->npages));
 
 	fail_attrs_clear();
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_TRUE(fail_attr("fail_dma", 100, -1));
 	EXPECT_GE(0, to_ram(self->fd, ptr, self->npages));
 	evict = device_evict_why(self->fd);
@@ -167,7 +167,7 @@ TEST_F(devmem, dma_fails_to_ram)
 
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_DMA, 0));
 	ptr = area_filled(self->npages, variant->thp, 7);
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_fail_next(self->fd, HMM_DEVMEM_TEST_NO_DMA));
 	back = to_ram(self->fd, ptr, self->npages);
 	EXPECT_LT(0, back);
@@ -176,7 +176,7 @@ TEST_F(devmem, dma_fails_to_ram)
 	EXPECT_EQ(self->npages - back, resident(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 7, self->npages));
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_fail_next(self->fd, HMM_DEVMEM_TEST_NO_DMA));
 	back = device_evict_all(self->fd);
 	EXPECT_LT(0, back);
@@ -200,7 +200,7 @@ TEST_F(devmem, dma_fails_in_fault)
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_DMA, 0));
 	ptr = area_filled(self->npages, variant->thp, 8);
 	for (i = 0; i < self->npages; i += 100) {
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, device_fail_next(self->fd, HMM_DEVMEM_TEST_NO_DMA));
 		EXPECT_EQ(0, access_signal(ptr + i * PAGE, i & 4));
 		EXPECT_EQ(0, wrong_from(ptr + i * PAGE, 8, i, 1));
@@ -208,7 +208,7 @@ TEST_F(devmem, dma_fails_in_fault)
 	EXPECT_LT(0, SINCE(copy_errors));
 
 	/* Windows of sequential faults grow: let a mapping fail in any of them */
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_TRUE(fail_attr("fail_dma", 50, 200));
 	EXPECT_EQ(0, wrong(ptr, 8, self->npages));
 	EXPECT_EQ(0, device_used(self->ctl));
@@ -225,7 +225,7 @@ TEST_F(devmem, dma_fails_in_fault_for_long)
 		return;
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_DMA, 0));
 	ptr = area_filled(self->npages, variant->thp, 9);
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_TRUE(fail_attr("fail_dma", 100, -1));
 	for (i = 0; i < 2; i++)
 		pids[i] = child_start(!!wrong(ptr, 9, self->npages));
@@ -272,7 +272,7 @@ TEST_F(devmem, dma_fails_at_random)
 	fail_attrs_clear();
 	EXPECT_LT(0, SINCE(copy_errors));
 	EXPECT_LT(0, SINCE(to_device));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_evict_all(self->fd));
 	EXPECT_EQ(0, wrong(ptr, seed, self->npages));
 }
@@ -328,7 +328,7 @@ TEST_F(devmem, dma_fails_is_blamed_on_copy)
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_DMA, 0));
 	/* Holes can move to the device whatever its DMA mask is */
 	ptr = area_map(self->npages, variant->thp);
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_TRUE(fail_attr("fail_dma", 100, -1));
 	why = device_evict_why(self->fd);
 	EXPECT_EQ(self->npages, why.left);
@@ -393,7 +393,7 @@ static void mask_home(struct __test_metadata *_metadata, struct _test_data_devme
 	if (node >= 0)
 		ASSERT_TRUE(area_bind(ptr, self->npages, node));
 	for (way = 0; way < NR; way++) {
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		fill(data, 70 + way, self->npages);
 		ASSERT_EQ(self->npages,
 			  device_write(self->fd, ptr, data, self->npages));
@@ -450,7 +450,7 @@ TEST_F(devmem, dma_mask_stay)
 	/* The kernel takes the highest memory first */
 	ASSERT_EQ(mask_bits() < 64 ? self->npages : 0, out);
 	other = area_map(self->npages, variant->thp);
-	ASSERT_EQ(self->npages, to_device(self->fd, other, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, other, self->npages));
 	EXPECT_EQ(self->npages - out, to_device(self->fd, ptr, self->npages));
 	EXPECT_EQ(self->npages - out, resident(self->fd, ptr, self->npages));
 	EXPECT_EQ(variant->coherent ? self->npages : out,
@@ -492,7 +492,7 @@ TEST_F(devmem, dma_mask_short)
 		return;
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_DMA, 0));
 	ptr = area_map(npages, variant->thp);
-	ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+	ASSERT_EQ(npages, all_moved(self->fd, ptr, npages));
 	ASSERT_EQ(npages, device_write(self->fd, ptr, data, npages));
 	evict = device_evict_why(self->fd);
 	EXPECT_LT(0, evict.left);

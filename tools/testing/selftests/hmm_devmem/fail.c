@@ -34,7 +34,7 @@ TEST_F(devmem, to_device_fails)
 		EXPECT_EQ(0, wrong(ptr, 1, self->npages));
 	}
 	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0));
-	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 1, self->npages));
 }
 
@@ -96,7 +96,7 @@ TEST_F(devmem, fault_fails)
 
 	if (variant->coherent)
 		return;
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	for (i = 0; i < ARRAY_SIZE(whole_to_ram); i++) {
 		ASSERT_EQ(0, device_inject(self->fd, whole_to_ram[i], 0,
 					   ALWAYS));
@@ -122,7 +122,7 @@ TEST_F(devmem, fault_fails_in_syscall)
 	if (variant->coherent)
 		return;
 	ASSERT_EQ(0, pipe(pipefd));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
 				   ALWAYS));
 	EXPECT_EQ(-1, write(pipefd[1], ptr, 100));
@@ -140,7 +140,7 @@ TEST_F(devmem, to_ram_fails)
 	char *data = area_map(self->npages, false);
 	size_t i;
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	for (i = 0; i < ARRAY_SIZE(whole_to_ram); i++) {
 		ASSERT_EQ(0, device_inject(self->fd, whole_to_ram[i], 0,
 					   ALWAYS));
@@ -165,7 +165,7 @@ TEST_F(devmem, to_ram_run_fails)
 	int skip;
 
 	for (skip = 0; skip < 3; skip++) {
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, device_inject(self->fd,
 					   HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN,
 					   skip, 1));
@@ -189,7 +189,7 @@ TEST_F(devmem, evict_fails)
 	long left;
 	size_t i;
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	for (i = 0; i < ARRAY_SIZE(whole_to_ram); i++) {
 		ASSERT_EQ(0, device_inject(self->fd, whole_to_ram[i], 0,
 					   ALWAYS));
@@ -221,7 +221,7 @@ TEST_F(devmem, evict_blames)
 	int large;
 	size_t i;
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	for (large = 0; large < 2; large++) {
 		ASSERT_TRUE(fail_attr("fail_ram_large", large ? 100 : 0, -1));
 		for (i = 0; i < ARRAY_SIZE(whole_to_ram); i++) {
@@ -253,7 +253,7 @@ TEST_F(devmem, to_ram_of_a_dead_device)
 	char *other = area_filled(10, false, 23);
 
 	self->replug = true;
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_mark_dead(self->fd));
 	EXPECT_EQ(-ENODEV, to_ram(self->fd, ptr, self->npages));
 	EXPECT_EQ(-ENODEV, to_ram(self->fd, other, 10));
@@ -266,7 +266,7 @@ TEST_F(devmem, to_ram_finds_a_dead_device)
 	char *ptr = area_filled(self->npages, variant->thp, 24);
 
 	self->replug = true;
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_inject_error(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM,
 					 0, ALWAYS, ENODEV));
 	EXPECT_EQ(-ENODEV, to_ram(self->fd, ptr, self->npages));
@@ -280,7 +280,7 @@ TEST_F(devmem, fork_and_fail)
 
 	if (variant->coherent)
 		return;
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	pid = child_fork();
 	if (!pid) {
 		if (device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
@@ -310,7 +310,7 @@ TEST_F(devmem, alloc_fails_once)
 	EXPECT_EQ(there, resident(self->fd, ptr, self->npages));
 	EXPECT_EQ(there, device_used(self->ctl));
 	EXPECT_EQ(0, wrong(ptr, 10, self->npages));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 10, self->npages));
 }
 
@@ -343,7 +343,7 @@ static int fill_share(int nr, unsigned long npages, const struct gate *done,
 {
 	int fd = device_open(nr);
 	char *ptr = area_filled(npages, false, getpid());
-	int status = to_device(fd, ptr, npages) != (long)npages;
+	int status = all_moved(fd, ptr, npages) != (long)npages;
 
 	if (!gate_open(done, 1) || !gate_wait(go))
 		return 2;
@@ -378,7 +378,7 @@ TEST_F(devmem, full_by_many_processes)
 	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
 
 	ptr = area_filled(size, true, 12);
-	ASSERT_EQ(size, to_device(self->fd, ptr, size));
+	ASSERT_EQ(size, all_moved(self->fd, ptr, size));
 	EXPECT_EQ(size, device_used(self->ctl));
 	EXPECT_EQ(0, wrong(ptr, 12, size));
 }
@@ -392,7 +392,7 @@ TEST_F(devmem, full_then_free)
 	char *ptr = area_numbered(size, variant->thp);
 	char *other = area_filled(nr + 5, false, 11);
 
-	ASSERT_EQ(size, to_device(self->fd, ptr, size));
+	ASSERT_EQ(size, all_moved(self->fd, ptr, size));
 	EXPECT_GE(0, to_device(self->fd, other, nr + 5));
 	EXPECT_EQ(0, wrong(other, 11, nr + 5));
 	ASSERT_EQ(0, madvise(ptr + HUGE, nr * PAGE, MADV_DONTNEED));
@@ -411,7 +411,7 @@ TEST_F(devmem, fault_without_first_page)
 	const char *interval = "/sys/kernel/debug/hmm_devmem/fail_ram/interval";
 	char *ptr = area_filled(self->npages, variant->thp, 14);
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));
 	ASSERT_TRUE(file_write(interval, "2"));
 	ASSERT_TRUE(fail_attr("fail_ram", 100, -1));
@@ -434,7 +434,7 @@ TEST_F(devmem, fork_then_split_to_device)
 
 	sharer_start(&child, ptr, 15, self->npages);
 	ASSERT_TRUE(fail_attr("fail_device_large", 100, -1));
-	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	fail_attrs_clear();
 	EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, child_end(&child));
@@ -446,7 +446,7 @@ TEST_F(devmem, fork_then_split_to_ram)
 	char *ptr = area_filled(self->npages, variant->thp, 17);
 	struct child child;
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	sharer_start(&child, ptr, 17, self->npages);
 	ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));
 	EXPECT_EQ(self->npages, to_ram(self->fd, ptr, self->npages));
@@ -461,7 +461,7 @@ TEST_F(devmem, fork_then_split_in_fault)
 	char *ptr = area_filled(self->npages, variant->thp, 19);
 	struct child child;
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	sharer_start(&child, ptr, 19, self->npages);
 	ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));
 	EXPECT_EQ(pattern_word(19, 5 * WORDS), read_word(ptr + 5 * PAGE));
@@ -497,8 +497,8 @@ TEST_F(devmem, failed_copies_leave_no_destination)
 	for (round = 0; round < DROP_ROUNDS; round++) {
 		/* Neighbours in memory are not neighbours on the device: many runs */
 		for (i = 0; i < HUGE_PAGES; i += 64)
-			ASSERT_EQ(32, to_device(self->fd, ptr + i * PAGE, 32));
-		ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+			ASSERT_EQ(32, all_moved(self->fd, ptr + i * PAGE, 32));
+		ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, ptr, HUGE_PAGES));
 		failed = 30 + round % 60;
 		ASSERT_EQ(0, device_inject(self->fd,
 					   HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN,

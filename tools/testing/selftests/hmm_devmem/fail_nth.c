@@ -289,7 +289,7 @@ TEST_F(nth, plug)
 			ASSERT_EQ(lines, iomem_lines());
 			ASSERT_EQ(0, device_plug(self->ctl));
 		}
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, device_unplug(self->ctl));
 		ASSERT_EQ(0, wrong(ptr, 1, self->npages));
 		ASSERT_EQ(self->sweep.rounds + 1, SINCE(kills));
@@ -328,7 +328,7 @@ TEST_F(nth, plug_with_bad_pages)
 			ASSERT_TRUE(file_write("/proc/sys/vm/drop_caches", "2"));
 			ASSERT_EQ(0, device_plug_as(self->ctl, 0, flags, 0));
 		}
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, device_unplug(self->ctl));
 		ASSERT_EQ(0, wrong(ptr, 8, self->npages));
 	} while (failed && self->sweep.nth < PLENTY);
@@ -362,7 +362,7 @@ TEST_F(nth, to_full_device)
 		ASSERT_LE(0, ret);
 		ASSERT_EQ(ret, resident(self->fd, ptr, self->npages));
 		ASSERT_EQ(ret + resident(self->fd, other, size), device_used(self->ctl));
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, wrong(ptr, 10, self->npages));
 		ASSERT_EQ(0, wrong(other, 9, size));
 		ASSERT_EQ(0, device_used(self->ctl));
@@ -391,7 +391,7 @@ TEST_F(nth, to_device)
 		ASSERT_EQ(ret, device_used(self->ctl));
 		ASSERT_EQ(ret, resident(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, wrong(ptr, 2, self->npages));
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, wrong(ptr, 2, self->npages));
 		areas_unmap();
 		ASSERT_EQ(0, device_used(self->ctl));
@@ -493,7 +493,7 @@ TEST_F(nth, fault)
 	if (variant->coherent)
 		return;
 	do {
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		sweep_arm(&self->sweep);
 		sig = access_signal(ptr + 7 * PAGE, false);
 		failed = sweep_disarm(&self->sweep, self->nth);
@@ -514,7 +514,7 @@ TEST_F(nth, to_ram)
 	long ret;
 
 	do {
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		sweep_arm(&self->sweep);
 		ret = to_ram(self->fd, ptr, self->npages);
 		failed = sweep_disarm(&self->sweep, self->nth);
@@ -541,7 +541,7 @@ TEST_F(nth, evict)
 	long left;
 
 	do {
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		sweep_arm(&self->sweep);
 		left = device_evict_all(self->fd);
 		failed = sweep_disarm(&self->sweep, self->nth);
@@ -564,7 +564,7 @@ TEST_F(nth, unplug)
 	int ret;
 
 	do {
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		sweep_arm(&self->sweep);
 		ret = device_unplug(self->ctl);
 		failed = sweep_disarm(&self->sweep, self->nth);
@@ -589,7 +589,7 @@ TEST_F(nth, suspend)
 	int ret;
 
 	do {
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		sweep_arm(&self->sweep);
 		ret = device_suspend(self->ctl);
 		failed = sweep_disarm(&self->sweep, self->nth);

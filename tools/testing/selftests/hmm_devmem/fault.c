@@ -84,7 +84,7 @@ TEST_F(devmem, fault_in_part_of_large_folio_gets_its_own_bytes)
 	for (how = 0; how < NR_PARTS; how++) {
 		ptr = area_filled(HUGE_PAGES, variant->thp, 1 + how);
 		target = area_map(PART_PAGES, false);
-		ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+		ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, ptr, HUGE_PAGES));
 		ASSERT_EQ(0, part_change(ptr, how, target));
 		EXPECT_EQ(0, part_wrong(ptr, how, 1 + how, target));
 		areas_unmap();
@@ -117,7 +117,7 @@ TEST_F(devmem, copy_error_in_fault_ends_in_sigbus)
 	size_t i;
 	int n;
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	for (i = 0; i < ARRAY_SIZE(fail_to_ram); i++) {
 		ASSERT_EQ(0, device_inject(self->fd, fail_to_ram[i], 0, ALWAYS));
 		EXPECT_EQ(128 + SIGBUS, touch_in_child(ptr + 300 * PAGE));
@@ -156,7 +156,7 @@ static int be_dead_parent(int nr, bool thp, const struct gate *ready,
 	char *ptr = area_filled(HUGE_PAGES + 64, thp, 40);
 	int fd = device_open(nr), status;
 
-	if (to_device(fd, ptr, HUGE_PAGES + 64) != HUGE_PAGES + 64)
+	if (all_moved(fd, ptr, HUGE_PAGES + 64) != HUGE_PAGES + 64)
 		return 1;
 	if (!child_fork()) {
 		close(fd);
@@ -209,7 +209,7 @@ TEST_F(devmem, fault_after_mremap)
 		ptr = area_filled(self->npages, variant->thp, 50);
 		target = area_map(self->npages + 1, false) + shift * PAGE;
 		ASSERT_EQ(self->npages,
-			  to_device(self->fd, ptr, self->npages));
+			  all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(target, mremap(ptr, self->npages * PAGE,
 					 self->npages * PAGE,
 					 MREMAP_MAYMOVE | MREMAP_FIXED, target));
@@ -230,7 +230,7 @@ static int remap_and_touch(int nr, bool thp, unsigned long npages)
 	char *data = area_map(npages, false);
 
 	alarm(HANG_MS / 1000);
-	if (to_device(fd, ptr, npages) != (long)npages)
+	if (all_moved(fd, ptr, npages) != (long)npages)
 		return 1;
 	if (mremap(ptr + 64 * PAGE, (npages - 64) * PAGE, (npages - 64) * PAGE,
 		   MREMAP_MAYMOVE | MREMAP_FIXED, target) != target)
@@ -241,7 +241,7 @@ static int remap_and_touch(int nr, bool thp, unsigned long npages)
 		return 3;
 	if (wrong_from(target, 60, 64, npages))
 		return 4;
-	if (to_device(fd, target, npages) != (long)npages ||
+	if (all_moved(fd, target, npages) != (long)npages ||
 	    device_write(fd, target, data, npages) != (long)npages)
 		return 5;
 	return wrong_from(target, 60, 64, npages) ? 6 : 0;

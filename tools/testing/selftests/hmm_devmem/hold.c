@@ -27,7 +27,7 @@ static bool use(int fd, char *ptr, unsigned long npages, bool by_faults)
 {
 	if (by_faults)
 		return !device_fault(fd, ptr, 0, npages);
-	return to_device(fd, ptr, npages) == (long)npages;
+	return all_moved(fd, ptr, npages) == (long)npages;
 }
 
 /*
@@ -47,10 +47,10 @@ static void use_hot_set(struct __test_metadata *_metadata, struct _test_data_dev
 	ASSERT_TRUE(plug_small(self));
 	hot = area_filled(hot_pages, variant->thp, 1);
 	cold = area_filled(others * HUGE_PAGES, variant->thp, 2);
-	ASSERT_EQ(hot_pages, to_device(self->fd, hot, hot_pages));
+	ASSERT_EQ(hot_pages, all_moved(self->fd, hot, hot_pages));
 	for (i = 0; i < others; i++) {
 		ASSERT_TRUE(use(self->fd, hot, hot_pages, by_faults));
-		ASSERT_EQ(HUGE_PAGES, to_device(self->fd, block_of(cold, i), HUGE_PAGES));
+		ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, block_of(cold, i), HUGE_PAGES));
 		ASSERT_EQ(hot_pages, resident(self->fd, hot, hot_pages));
 	}
 	EXPECT_EQ(hot_pages + others * HUGE_PAGES, SINCE(to_device));
@@ -85,11 +85,11 @@ TEST_F(devmem, forgotten_set_goes)
 	ASSERT_TRUE(plug_small(self));
 	before = area_filled(set, variant->thp, 3);
 	after = area_filled(set, variant->thp, 4);
-	ASSERT_EQ(set, to_device(self->fd, before, set));
+	ASSERT_EQ(set, all_moved(self->fd, before, set));
 	for (round = 0; round < SWEEPS; round++) {
 		moved = SINCE(to_device);
 		for (i = 0; i < set / HUGE_PAGES; i++)
-			ASSERT_EQ(HUGE_PAGES, to_device(self->fd, block_of(after, i),
+			ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, block_of(after, i),
 							HUGE_PAGES));
 	}
 	/* In the last round all was there. */
@@ -117,7 +117,7 @@ TEST_F(devmem, part_of_a_sweep_stays)
 	ptr = area_filled(blocks * HUGE_PAGES, variant->thp, 5);
 	for (sweep = 0; sweep < SWEEPS; sweep++)
 		for (i = 0; i < blocks; i++)
-			ASSERT_EQ(HUGE_PAGES, to_device(self->fd, block_of(ptr, i),
+			ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, block_of(ptr, i),
 							HUGE_PAGES));
 	all = SWEEPS * blocks * HUGE_PAGES;
 	/* In each sweep a third of the set cannot be there, and much more need not be. */

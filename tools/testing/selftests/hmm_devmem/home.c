@@ -85,7 +85,7 @@ TEST_F(devmem, free_then_device_write)
 		ptr = area_filled(HOME_PAGES, variant->thp, 1);
 		fill(data, 100 + way, HOME_PAGES);
 		ASSERT_EQ(0, madvise(ptr, HOME_PAGES * PAGE, MADV_FREE));
-		ASSERT_EQ(HOME_PAGES, to_device(self->fd, ptr, HOME_PAGES));
+		ASSERT_EQ(HOME_PAGES, all_moved(self->fd, ptr, HOME_PAGES));
 		ASSERT_EQ(HOME_PAGES,
 			  device_write(self->fd, ptr, data, HOME_PAGES));
 		ASSERT_TRUE(come_home(self, ptr, way));
@@ -111,7 +111,7 @@ TEST_F(devmem, device_write_then_free)
 	for (freed = 0; freed < 2; freed++) {
 		ASSERT_EQ(0, plug_as(self, 0, 0, 0));
 		ptr = area_map(HOME_PAGES, variant->thp);
-		ASSERT_EQ(HOME_PAGES, to_device(self->fd, ptr, HOME_PAGES));
+		ASSERT_EQ(HOME_PAGES, all_moved(self->fd, ptr, HOME_PAGES));
 		if (freed)
 			ASSERT_EQ(0, madvise(ptr, HOME_PAGES * PAGE, MADV_FREE));
 		ASSERT_EQ(HOME_PAGES,
@@ -135,7 +135,7 @@ TEST(free_then_classic_device_write)
 	ASSERT_EQ(0, device_unplug(fd));
 	ASSERT_EQ(0, device_plug(fd));
 	ASSERT_EQ(0, madvise(ptr, HOME_PAGES * PAGE, MADV_FREE));
-	ASSERT_EQ(HOME_PAGES, to_device(fd, ptr, HOME_PAGES));
+	ASSERT_EQ(HOME_PAGES, all_moved(fd, ptr, HOME_PAGES));
 	ASSERT_EQ(HOME_PAGES, device_write(fd, ptr, data, HOME_PAGES));
 	ASSERT_EQ(HOME_PAGES, to_ram(fd, ptr, HOME_PAGES));
 	EXPECT_TRUE(page_out(ptr));
@@ -173,7 +173,7 @@ TEST_F(devmem, not_now)
 	for (i = 0; i < ARRAY_SIZE(not_now); i++) {
 		for (n = 0; n < ARRAY_SIZE(ways_to_fail); n++) {
 			ASSERT_EQ(self->npages,
-				  to_device(self->fd, ptr, self->npages));
+				  all_moved(self->fd, ptr, self->npages));
 			ASSERT_EQ(0, device_inject_error(self->fd,
 							 ways_to_fail[n], 1, 20,
 							 not_now[i]));
@@ -195,7 +195,7 @@ TEST_F(devmem, not_now_sleeps)
 
 	if (variant->coherent)
 		return;
-	ASSERT_EQ(1, to_device(self->fd, ptr, 1));
+	ASSERT_EQ(1, all_moved(self->fd, ptr, 1));
 	ASSERT_EQ(0, device_inject_error(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM,
 					 0, TIMES, EAGAIN));
 	ASSERT_EQ(0, getrusage(RUSAGE_SELF, &before));
@@ -229,7 +229,7 @@ TEST_F(devmem, not_now_for_long)
 	if (variant->coherent)
 		return;
 	ASSERT_EQ(0, pipe(fds));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_inject_error(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM,
 					 0, ALWAYS, EAGAIN));
 	for (i = 0; i < 4; i++) {

@@ -87,7 +87,7 @@ TEST_F(devmem, lost_page)
 		long nr;
 
 		gate_init(&gate);
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		nr = device_page(self, page);
 		ASSERT_LE(0, nr);
 		pid = child_start(!gate_wait(&gate) ||
@@ -125,7 +125,7 @@ TEST_F(devmem, lost_page_and_all_else)
 	long start;
 
 	self->replug = true;
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_lose(self->ctl, device_page(self, page), 1));
 	/* The device cannot read it either */
 	EXPECT_GT(0, device_read(self->fd, page, data, 1));
@@ -166,7 +166,7 @@ TEST_F(devmem, lost_pages_are_retired)
 	long first;
 
 	self->replug = true;
-	ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+	ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, ptr, HUGE_PAGES));
 	first = device_page(self, ptr);
 	ASSERT_LE(0, first);
 	/* Lose pages in use, */
@@ -206,7 +206,7 @@ TEST_F(devmem, lost_pages_are_retired)
 
 	ASSERT_EQ(0, device_unplug(self->ctl));
 	ASSERT_EQ(0, device_plug(self->ctl));
-	EXPECT_EQ(size, to_device(self->fd, all, size));
+	EXPECT_EQ(size, all_moved(self->fd, all, size));
 	for (i = 0; i < size; i++)
 		ASSERT_EQ(i + 1, read_word(all + i * PAGE));
 }
@@ -223,10 +223,10 @@ TEST_F(devmem, lose_free_part_of_old_folio)
 	long first;
 
 	ASSERT_EQ(0, plug_as(self, 0, 0, 0));
-	ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+	ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, ptr, HUGE_PAGES));
 	first = device_page(self, ptr);
 	ASSERT_EQ(HUGE_PAGES, to_ram(self->fd, ptr, HUGE_PAGES));
-	ASSERT_EQ(3, to_device(self->fd, small, 3));
+	ASSERT_EQ(3, all_moved(self->fd, small, 3));
 	ASSERT_EQ(first, device_page(self, small));
 	ASSERT_EQ(0, device_lose(self->ctl, first + 3, HUGE_PAGES - 3));
 	EXPECT_EQ(0, SINCE(lost));
@@ -265,7 +265,7 @@ TEST_F(devmem, lose_without_struct_page)
 	ASSERT_EQ(0, device_lose(self->ctl, 1, 5));
 	ASSERT_EQ(0, device_lose(self->ctl, 3, 9));
 	EXPECT_EQ(11, debugfs_stat(variant->nr, "\nretired "));
-	ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+	ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, ptr, HUGE_PAGES));
 	for (i = 0; i < HUGE_PAGES; i++) {
 		page = device_page(self, ptr + i * PAGE);
 		EXPECT_FALSE(page >= 1 && page < 12);
@@ -294,7 +294,7 @@ TEST_F(devmem, suspend_while_lost_page_is_copied)
 	long nr;
 
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, 1000000));
-	ASSERT_EQ(1, to_device(self->fd, ptr, 1));
+	ASSERT_EQ(1, all_moved(self->fd, ptr, 1));
 	nr = device_page(self, ptr);
 	ASSERT_LE(0, nr);
 	/* Fork this one first, since fork() waits for the migration that follows */
@@ -416,7 +416,7 @@ TEST_F(devmem, memory_failure)
 	    system("modprobe hwpoison-inject 2>/dev/null"))
 		SKIP(return, "no hwpoison-inject");
 	self->replug = true;
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	nr = device_page(self, ptr + lost * PAGE);
 	ASSERT_LE(0, nr);
 	ASSERT_TRUE(inject_memory_failure(self, nr));
@@ -457,7 +457,7 @@ TEST_F(devmem, lost_page_outlives_its_device)
 	char *page = ptr + 5 * PAGE;
 
 	self->replug = true;
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_lose(self->ctl, device_page(self, page), 1));
 	read_about(ptr, self->npages);
 	ASSERT_EQ(0, device_unplug(self->ctl));

@@ -266,7 +266,7 @@ TEST_F(devmem, write_fault_after_fork)
 	struct child sharer;
 
 	sharer_start(&sharer, ptr, 1, npages);
-	EXPECT_EQ(npages, to_device(self->fd, ptr, npages));
+	EXPECT_EQ(npages, all_moved(self->fd, ptr, npages));
 	EXPECT_EQ(0, device_fault(self->fd, ptr, flags, npages));
 	EXPECT_EQ(npages, mapped_local(self->fd, ptr, npages));
 	fill(data, 2, npages);
@@ -290,7 +290,7 @@ TEST_F(devmem, fault_in_a_huge_page)
 	EXPECT_EQ(0, wrong_from(data, 1, 100, 2));
 	if (variant->coherent)
 		return;
-	EXPECT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+	EXPECT_EQ(HUGE_PAGES, all_moved(self->fd, ptr, HUGE_PAGES));
 	/* Another file has no entries yet */
 	second = device_open(variant->nr);
 	ASSERT_LE(0, second);
@@ -350,7 +350,7 @@ TEST_F(devmem, page_of_a_peer)
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_COMMON, 0));
 	ASSERT_EQ(0, device_unplug(peer));
 	ASSERT_EQ(0, device_plug_as(peer, 0, HMM_DEVMEM_TEST_COMMON, 0));
-	EXPECT_EQ(npages, to_device(peer, ptr, npages));
+	EXPECT_EQ(npages, all_moved(peer, ptr, npages));
 	EXPECT_EQ(0, device_fault(self->fd, ptr, 0, npages));
 	EXPECT_EQ(npages, mapped(self->fd, ptr, npages));
 	EXPECT_EQ(0, mapped_local(self->fd, ptr, npages));
@@ -358,7 +358,7 @@ TEST_F(devmem, page_of_a_peer)
 	EXPECT_EQ(1, device_read(self->fd, ptr + PAGE, data, 1));
 	EXPECT_EQ(0, wrong_from(data, 1, 1, 1));
 	if (!variant->coherent) {
-		EXPECT_EQ(npages, to_device(peer, ptr, npages));
+		EXPECT_EQ(npages, all_moved(peer, ptr, npages));
 		EXPECT_EQ(0, device_fault(self->fd, ptr,
 					  HMM_DEVMEM_TEST_FAULT_MIGRATE, npages));
 		EXPECT_EQ(npages, mapped_local(self->fd, ptr, npages));

@@ -36,7 +36,7 @@ static char *few_on_device(int fd, unsigned int seed)
 {
 	char *ptr = area_filled(FEW, false, seed);
 
-	if (mlock(ptr, FEW * PAGE) || to_device(fd, ptr, FEW) != FEW)
+	if (mlock(ptr, FEW * PAGE) || all_moved(fd, ptr, FEW) != FEW)
 		return NULL;
 	return ptr;
 }
@@ -98,13 +98,13 @@ TEST_F(devmem, flags_of_the_last_user)
 	for (lock = 0; lock < 2; lock++) {
 		ptr = few_active(1);
 		ASSERT_NE(NULL, ptr);
-		ASSERT_EQ(FEW, to_device(self->fd, ptr, FEW));
+		ASSERT_EQ(FEW, all_moved(self->fd, ptr, FEW));
 		ASSERT_EQ(0, munmap(ptr, FEW * PAGE));
 
 		ptr = area_filled(FEW, false, 2);
 		if (lock)
 			ASSERT_EQ(0, mlock(ptr, FEW * PAGE));
-		ASSERT_EQ(FEW, to_device(self->fd, ptr, FEW));
+		ASSERT_EQ(FEW, all_moved(self->fd, ptr, FEW));
 		ASSERT_EQ(FEW, to_ram(self->fd, ptr, FEW));
 		EXPECT_EQ(0, wrong(ptr, 2, FEW));
 		EXPECT_EQ(0, count_flag(ptr, FEW, KPF_ACTIVE));
@@ -175,14 +175,14 @@ TEST_F(devmem, given_up_on_full_device)
 	ptr = few_on_device(self->fd, 1);
 	ASSERT_NE(NULL, ptr);
 	npages = device_stats(self->ctl).size - FEW;
-	ASSERT_EQ(npages, to_device(self->fd, area_map(npages, false), npages));
+	ASSERT_EQ(npages, all_moved(self->fd, area_map(npages, false), npages));
 	ASSERT_EQ(0, device_inject(self->ctl, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
 				   ALWAYS));
 	/* Drop the pages on another CPU: an eviction empties the batch of its own */
 	ASSERT_EQ(0, run_on(1));
 	ASSERT_EQ(0, give_up(ptr, 0));
 	ASSERT_EQ(0, run_on(0));
-	EXPECT_EQ(FEW, to_device(self->fd, more, FEW));
+	EXPECT_EQ(FEW, all_moved(self->fd, more, FEW));
 	device_inject(self->ctl, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
 	EXPECT_EQ(0, wrong(more, 4, FEW));
 }
@@ -362,7 +362,7 @@ static long meet_fate(struct _test_data_devmem *self, enum fate fate, char *ptr)
 		return munlock(ptr, size);
 	case MUNLOCK_THEN_TWICE:
 		touch(ptr, self->npages);
-		return to_device(self->fd, ptr, self->npages) != self->npages ||
+		return all_moved(self->fd, ptr, self->npages) != self->npages ||
 		       mlock(ptr, size) || munlock(ptr, size);
 	case MUNLOCK_THEN_HOME:
 	case HALF_UNLOCKED:
@@ -401,7 +401,7 @@ TEST_F(devmem, count)
 		ptr = area_filled(self->npages, variant->thp, fate);
 		ASSERT_EQ(0, mlock(ptr, self->npages * PAGE));
 		EXPECT_EQ(before + self->npages, mlocked());
-		EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		EXPECT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		EXPECT_EQ(before + self->npages, mlocked());
 		EXPECT_EQ(0, meet_fate(self, fate, ptr)) {
 			TH_LOG("fate %d", fate);

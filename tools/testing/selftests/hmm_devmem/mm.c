@@ -47,7 +47,7 @@ TEST_F(devmem, userfaultfd_missing)
 				HUGE_PAGES / 2));
 	EXPECT_EQ(HUGE_PAGES / 2, uffd.missing);
 	/* Pages that are dropped while they are on the device are missing again */
-	EXPECT_EQ(HUGE_PAGES / 2, to_device(self->fd, ptr + 2 * HUGE,
+	EXPECT_EQ(HUGE_PAGES / 2, all_moved(self->fd, ptr + 2 * HUGE,
 					    HUGE_PAGES / 2));
 	EXPECT_EQ(0, madvise(ptr + 2 * HUGE, 8 * PAGE, MADV_DONTNEED));
 	EXPECT_EQ(0, wrong_from(ptr + 2 * HUGE, 10, 2 * HUGE_PAGES,
@@ -74,10 +74,10 @@ TEST_F(devmem, userfaultfd_wp)
 	for (on_device = 0; on_device < 2; on_device++) {
 		if (on_device)
 			ASSERT_EQ(self->npages,
-				  to_device(self->fd, ptr, self->npages));
+				  all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, uffd_protect(&uffd, ptr, self->npages, true));
 		ASSERT_EQ(self->npages,
-			  to_device(self->fd, ptr, self->npages));
+			  all_moved(self->fd, ptr, self->npages));
 		EXPECT_EQ(self->npages, pagemap_count(ptr, self->npages,
 						      PAGEMAP_UFFD_WP));
 		ASSERT_EQ(self->npages,
@@ -89,7 +89,7 @@ TEST_F(devmem, userfaultfd_wp)
 						      PAGEMAP_UFFD_WP));
 		EXPECT_EQ(0, uffd.wp);
 		ASSERT_EQ(self->npages,
-			  to_device(self->fd, ptr, self->npages));
+			  all_moved(self->fd, ptr, self->npages));
 		write_word(ptr + 5 * PAGE, pattern_word(20, 5 * WORDS));
 		write_word(ptr + 1100 * PAGE, pattern_word(20, 1100 * WORDS));
 		EXPECT_EQ(2, uffd.wp);
@@ -116,7 +116,7 @@ TEST_F(devmem, userfaultfd_wp_of_device)
 
 	ASSERT_EQ(0, uffd_open(&uffd, ptr, self->npages,
 			       UFFDIO_REGISTER_MODE_WP));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(self->npages, device_write(self->fd, ptr, data, self->npages));
 	EXPECT_EQ(self->npages,
 		  count_states(self->fd, ptr, self->npages, write));
@@ -124,7 +124,7 @@ TEST_F(devmem, userfaultfd_wp_of_device)
 	EXPECT_EQ(0, count_states(self->fd, ptr, self->npages, write));
 	EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 31, self->npages));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, count_states(self->fd, ptr, self->npages, write));
 	ASSERT_EQ(0, uffd_protect(&uffd, ptr, self->npages, false));
 	fill(data, 32, self->npages);
@@ -147,13 +147,13 @@ TEST_F(devmem, userfaultfd_move)
 
 	ASSERT_EQ(0, uffd_open(&uffd, to, HUGE_PAGES,
 			       UFFDIO_REGISTER_MODE_MISSING));
-	ASSERT_EQ(HUGE_PAGES, to_device(self->fd, from, HUGE_PAGES));
+	ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, from, HUGE_PAGES));
 	ret = uffd_move(&uffd, to, from, HUGE_PAGES);
 	EXPECT_TRUE(ret == -EFAULT || ret == -ENOENT);
 	EXPECT_EQ(HUGE_PAGES, resident(self->fd, from, HUGE_PAGES));
 	EXPECT_EQ(0, wrong(from, 40, HUGE_PAGES));
 	EXPECT_EQ(HUGE_PAGES, uffd_move(&uffd, to, from, HUGE_PAGES));
-	EXPECT_EQ(HUGE_PAGES, to_device(self->fd, to, HUGE_PAGES));
+	EXPECT_EQ(HUGE_PAGES, all_moved(self->fd, to, HUGE_PAGES));
 	EXPECT_EQ(0, wrong(to, 40, HUGE_PAGES));
 	close(uffd.fd);
 }
@@ -219,7 +219,7 @@ TEST_F(devmem, swap_neighbours)
 	long out = vm_events("pswpout");
 
 	ASSERT_EQ(0, swap_begin(SWAP_PAGES));
-	EXPECT_EQ(128, to_device(self->fd, ptr + 64 * PAGE, 128));
+	EXPECT_EQ(128, all_moved(self->fd, ptr + 64 * PAGE, 128));
 	EXPECT_EQ(0, madvise(ptr, HUGE, MADV_PAGEOUT));
 	EXPECT_LT(100, vm_events("pswpout") - out);
 	EXPECT_EQ(128, resident(self->fd, ptr, HUGE_PAGES));
@@ -227,7 +227,7 @@ TEST_F(devmem, swap_neighbours)
 	EXPECT_GT(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
 	EXPECT_EQ(HUGE_PAGES, device_read(self->fd, ptr, data, HUGE_PAGES));
 	EXPECT_EQ(0, wrong(data, 1, HUGE_PAGES));
-	EXPECT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+	EXPECT_EQ(HUGE_PAGES, all_moved(self->fd, ptr, HUGE_PAGES));
 	EXPECT_EQ(0, wrong(ptr, 1, HUGE_PAGES));
 	EXPECT_EQ(0, swapoff(SWAP_DISK));
 }
@@ -333,7 +333,7 @@ TEST_F(devmem, race_ksm)
 	char *data = area_map(RACE_PAGES, false);
 
 	race.ptr = area_of_copies(RACE_PAGES, variant->thp);
-	ASSERT_EQ(100, to_device(self->fd, race.ptr + 64 * PAGE, 100));
+	ASSERT_EQ(100, all_moved(self->fd, race.ptr + 64 * PAGE, 100));
 	ASSERT_EQ(0, madvise(race.ptr, RACE_PAGES * PAGE, MADV_MERGEABLE));
 	ASSERT_TRUE(ksm_begin());
 	EXPECT_LE(400, wait_for_sharing(400));
@@ -351,7 +351,7 @@ TEST_F(devmem, race_ksm)
 	EXPECT_EQ(0, madvise(race.ptr, RACE_PAGES * PAGE, MADV_UNMERGEABLE));
 	/* After this, ksmd holds no reference to any page for a moment. */
 	EXPECT_TRUE(file_write(KSM "run", "2"));
-	EXPECT_EQ(RACE_PAGES, to_device(self->fd, race.ptr, RACE_PAGES));
+	EXPECT_EQ(RACE_PAGES, all_moved(self->fd, race.ptr, RACE_PAGES));
 	EXPECT_EQ(0, wrong_copies(race.ptr, RACE_PAGES));
 	EXPECT_TRUE(file_write(KSM "run", "0"));
 }
@@ -461,7 +461,7 @@ static int come_home_under_limit(int nr, bool thp, unsigned long npages)
 	for (way = 0; way < 3; way++) {
 		if (!file_write(CGROUP "/memory.max", "max"))
 			return 2;
-		if (to_device(fd, ptr, npages) != (long)npages)
+		if (all_moved(fd, ptr, npages) != (long)npages)
 			return 3;
 		/* Pages on the device are charged as before */
 		if (atol(file_read(CGROUP "/memory.current")) <

@@ -80,7 +80,7 @@ TEST_F(devmem, evictor_does_not_decide)
 	int i;
 
 	for (i = 0; i < 4; i++) {
-		ASSERT_EQ(PLACE_PAGES, to_device(self->fd, ptr, PLACE_PAGES));
+		ASSERT_EQ(PLACE_PAGES, all_moved(self->fd, ptr, PLACE_PAGES));
 		ASSERT_EQ(0, evict_by_other(variant->nr, i & 1, i & 2));
 		EXPECT_EQ(0, device_used(self->ctl));
 		there[i] = pages_on(ptr, PLACE_PAGES, 0);
@@ -97,7 +97,7 @@ TEST_F(devmem, evicted_to_where_it_is_bound)
 	int i;
 
 	for (i = 0; i < 4; i++) {
-		ASSERT_EQ(PLACE_PAGES, to_device(self->fd, ptr, PLACE_PAGES));
+		ASSERT_EQ(PLACE_PAGES, all_moved(self->fd, ptr, PLACE_PAGES));
 		ASSERT_TRUE(area_bind(ptr, PLACE_PAGES, i & 1));
 		ASSERT_EQ(0, evict_by_other(variant->nr, !(i & 1), i & 2));
 		EXPECT_EQ(0, device_used(self->ctl));
@@ -239,7 +239,7 @@ static char *area_for_node(int fd, unsigned long npages, bool thp, unsigned int 
 {
 	char *ptr = area_filled(npages, thp, seed);
 
-	if (to_device(fd, ptr, npages) != (long)npages ||
+	if (all_moved(fd, ptr, npages) != (long)npages ||
 	    !area_bind(ptr, npages, NODE))
 		return NULL;
 	return ptr;
@@ -326,7 +326,7 @@ TEST_F(devmem, nobody_dies_for_room_on_the_device)
 	EXPECT_TRUE(child_lives(pid));
 	EXPECT_EQ(kills, vm_events("oom_kill"));
 	EXPECT_EQ(128 + SIGKILL, child_kill(pid));
-	EXPECT_EQ(OOM_PAGES, to_device(self->fd, other, OOM_PAGES));
+	EXPECT_EQ(OOM_PAGES, all_moved(self->fd, other, OOM_PAGES));
 	EXPECT_EQ(OOM_PAGES, pages_on(ptr, OOM_PAGES, NODE));
 	EXPECT_EQ(0, wrong(ptr, 7, OOM_PAGES));
 	EXPECT_EQ(0, wrong(other, 8, OOM_PAGES));

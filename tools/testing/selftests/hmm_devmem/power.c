@@ -37,7 +37,7 @@ TEST_F(devmem, suspend)
 	int round;
 
 	for (round = 1; round <= 3; round++) {
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, device_suspend(self->ctl));
 		EXPECT_EQ(round * self->npages, SINCE(evicted));
 		expect_at_home(_metadata, self, ptr, 1);
@@ -54,7 +54,7 @@ TEST_F(devmem, suspend)
 		ASSERT_EQ(0, device_resume(self->ctl));
 	}
 	EXPECT_EQ(0, SINCE(faults));
-	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 1, self->npages));
 }
 
@@ -68,11 +68,11 @@ TEST_F(devmem, resume_elsewhere)
 	char *other = area_filled(self->npages, variant->thp, 3);
 	char *data = area_map(self->npages, false);
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_suspend(self->ctl));
 	ASSERT_EQ(0, device_resume(self->ctl));
-	ASSERT_EQ(self->npages, to_device(self->fd, other, self->npages));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, other, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(self->npages, device_read(self->fd, ptr, data, self->npages));
 	EXPECT_EQ(0, wrong(data, 2, self->npages));
 	ASSERT_EQ(self->npages, device_read(self->fd, other, data, self->npages));
@@ -107,12 +107,12 @@ TEST_F(devmem, suspend_all_kinds)
 
 	for (i = 0; i < ARRAY_SIZE(kinds); i++) {
 		ASSERT_EQ(0, plug_as(self, 0, kinds[i], 100));
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, device_suspend(self->ctl));
 		EXPECT_EQ(-EAGAIN, to_device(self->fd, ptr, self->npages));
 		expect_at_home(_metadata, self, ptr, 5);
 		ASSERT_EQ(0, device_resume(self->ctl));
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	}
 	EXPECT_EQ(0, wrong(ptr, 5, self->npages));
 }
@@ -129,7 +129,7 @@ TEST_F(devmem, suspend_fails)
 	int reason, expected;
 
 	for (reason = 0; reason < 2; reason++) {
-		ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+		ASSERT_EQ(npages, all_moved(self->fd, ptr, npages));
 		if (reason) {
 			expected = -ENOMEM;
 			ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));
@@ -142,13 +142,13 @@ TEST_F(devmem, suspend_fails)
 		}
 		EXPECT_EQ(expected, device_suspend(self->ctl));
 		EXPECT_EQ(npages, resident(self->fd, ptr, npages));
-		EXPECT_EQ(npages, to_device(self->fd, other, npages));
+		EXPECT_EQ(npages, all_moved(self->fd, other, npages));
 
 		fail_attrs_clear();
 		device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
 		EXPECT_EQ(0, wrong(ptr, 6, npages));
 		EXPECT_EQ(0, wrong(other, 7, npages));
-		ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+		ASSERT_EQ(npages, all_moved(self->fd, ptr, npages));
 		ASSERT_EQ(0, device_suspend(self->ctl));
 		EXPECT_EQ(0, device_used(self->ctl));
 		EXPECT_EQ(0, wrong(ptr, 6, npages));
@@ -169,7 +169,7 @@ TEST_F(devmem, device_that_refuses)
 	char *ptr = area_filled(npages, variant->thp, 15);
 
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, 50000));
-	ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+	ASSERT_EQ(npages, all_moved(self->fd, ptr, npages));
 	/* A few failures do not make the library give up */
 	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0, 5));
 	EXPECT_EQ(0, device_suspend(self->ctl));
@@ -177,7 +177,7 @@ TEST_F(devmem, device_that_refuses)
 	EXPECT_EQ(0, wrong(ptr, 15, npages));
 	ASSERT_EQ(0, device_resume(self->ctl));
 
-	ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+	ASSERT_EQ(npages, all_moved(self->fd, ptr, npages));
 	self->before = device_stats(self->ctl);
 	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_WAIT, 0, ALWAYS));
 	EXPECT_EQ(-EIO, device_suspend(self->ctl));
@@ -272,12 +272,12 @@ TEST_F(devmem, suspend_pinned)
 	if (!variant->coherent)
 		return;
 	ASSERT_EQ(0, pipe(fds));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(2 * PAGE, vmsplice(fds[1], &vec, 1, 0));
 	EXPECT_EQ(-EBUSY, device_suspend(self->ctl));
 	EXPECT_EQ(2, device_used(self->ctl));
 	EXPECT_EQ(0, wrong(ptr, 8, self->npages));
-	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	close(fds[0]);
 	close(fds[1]);
 	ASSERT_EQ(0, device_suspend(self->ctl));
@@ -369,14 +369,14 @@ TEST_F(devmem, unplug_suspended)
 	int i;
 
 	self->replug = true;
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_suspend(self->ctl));
 	ASSERT_EQ(0, device_unplug(self->ctl));
 	EXPECT_EQ(-ENODEV, device_suspend(self->ctl));
 	EXPECT_EQ(-ENODEV, device_resume(self->ctl));
 	EXPECT_EQ(-ENODEV, to_device(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_plug(self->ctl));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 
 	/* Suspend and removal at the same time, in any order */
 	pid = child_fork();
@@ -421,12 +421,12 @@ TEST_F(devmem, system_sleep)
 
 	if (access("/sys/power/pm_test", W_OK))
 		SKIP(return, "no /sys/power/pm_test");
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_TRUE(system_sleep("freeze"));
 	EXPECT_EQ(self->npages, SINCE(evicted));
 	expect_at_home(_metadata, self, ptr, 10);
 	/* The device was resumed when the system woke up */
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 10, self->npages));
 }
 
@@ -437,14 +437,14 @@ TEST_F(devmem, system_sleep_fails)
 
 	if (access("/sys/power/pm_test", W_OK))
 		SKIP(return, "no /sys/power/pm_test");
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
 				   ALWAYS));
 	EXPECT_FALSE(system_sleep("freeze"));
 	EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
 	device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
 	EXPECT_EQ(0, wrong(ptr, 11, self->npages));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_TRUE(system_sleep("freeze"));
 	expect_at_home(_metadata, self, ptr, 11);
 }
@@ -479,7 +479,7 @@ TEST_F(devmem, runtime_pm)
 
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_RUNTIME_PM, 0));
 	for (i = 1; i <= 3; i++) {
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		/* Many times longer than an unused device stays on */
 		sleep_ms(ON_MS);
 		EXPECT_FALSE(is_off(variant->nr));
@@ -492,7 +492,7 @@ TEST_F(devmem, runtime_pm)
 		expect_at_home(_metadata, self, ptr, 12);
 	}
 	for (i = 0; i < 30; i++) {
-		EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		EXPECT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		sleep_ms(i);
 		EXPECT_EQ(0, wrong(ptr, 12, self->npages));
 	}
@@ -512,12 +512,12 @@ TEST_F(devmem, runtime_pm_unplug)
 	for (i = 0; i < 2; i++) {
 		ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_RUNTIME_PM, 0));
 		/* Use the device: runtime PM acts only after that */
-		ASSERT_EQ(10, to_device(self->fd, ptr, 10));
+		ASSERT_EQ(10, all_moved(self->fd, ptr, 10));
 		ASSERT_EQ(10, to_ram(self->fd, ptr, 10));
 		ASSERT_TRUE(off_soon(variant->nr));
 		if (i) {
 			ASSERT_EQ(self->npages,
-				  to_device(self->fd, ptr, self->npages));
+				  all_moved(self->fd, ptr, self->npages));
 			sleep_ms(ON_MS);
 		}
 		ASSERT_EQ(0, device_unplug(self->ctl));
@@ -535,18 +535,18 @@ TEST_F(devmem, runtime_pm_fails)
 	char *other = area_filled(100, false, 14);
 
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_RUNTIME_PM, 0));
-	ASSERT_EQ(100, to_device(self->fd, ptr, 100));
+	ASSERT_EQ(100, all_moved(self->fd, ptr, 100));
 	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
 				   ALWAYS));
 	EXPECT_EQ(100, device_evict_all(self->fd));
 	sleep_ms(ON_MS);
 	EXPECT_FALSE(is_off(variant->nr));
-	EXPECT_EQ(100, to_device(self->fd, other, 100));
+	EXPECT_EQ(100, all_moved(self->fd, other, 100));
 	EXPECT_EQ(100, resident(self->fd, ptr, 100));
 	device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
 	EXPECT_EQ(0, wrong(ptr, 13, 100));
 	EXPECT_EQ(0, wrong(other, 14, 100));
-	EXPECT_EQ(100, to_device(self->fd, ptr, 100));
+	EXPECT_EQ(100, all_moved(self->fd, ptr, 100));
 	EXPECT_EQ(0, device_evict_all(self->fd));
 	ASSERT_TRUE(off_soon(variant->nr));
 	EXPECT_EQ(0, device_used(self->ctl));

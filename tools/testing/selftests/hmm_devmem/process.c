@@ -13,7 +13,7 @@ TEST_F(devmem, fork_both_write)
 	char *ptr = area_filled(self->npages, variant->thp, 1);
 	struct child child;
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	sharer_start(&child, ptr, 1, self->npages);
 	/* Both write at the same time */
 	ASSERT_TRUE(gate_open(&child.gate, 1));
@@ -42,7 +42,7 @@ TEST_F(devmem, fork_child_exits)
 	char *ptr = area_filled(self->npages, variant->thp, 5);
 	int i;
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	for (i = 0; i < 3; i++)
 		EXPECT_EQ(0, child_run(0));
 	EXPECT_EQ(self->npages, device_used_soon(self->ctl, self->npages));
@@ -56,7 +56,7 @@ TEST_F(devmem, fork_then_migrate)
 	struct child child;
 
 	sharer_start(&child, ptr, 6, self->npages);
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, child_end(&child));
 	EXPECT_EQ(0, wrong(ptr, 6, self->npages));
@@ -71,7 +71,7 @@ TEST_F(devmem, fork_device_writes)
 	pid_t pid;
 
 	gate_init(&gate);
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	pid = child_start(!gate_wait(&gate) || wrong(ptr, 14, self->npages));
 	EXPECT_EQ(self->npages, device_write(self->fd, ptr, data, self->npages));
 	EXPECT_TRUE(gate_open(&gate, 1));
@@ -90,7 +90,7 @@ TEST_F(devmem, close_then_touch)
 	int fd = device_open(variant->nr);
 
 	ASSERT_LE(0, fd);
-	ASSERT_EQ(self->npages, to_device(fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(fd, ptr, self->npages));
 	EXPECT_EQ(1, SINCE(contexts));
 	close(fd);
 	EXPECT_EQ(self->npages, device_used(self->ctl));
@@ -119,7 +119,7 @@ static int leave_on_device(int nr, unsigned long npages, bool thp, unsigned int 
 {
 	char *ptr = area_filled(npages, thp, seed);
 
-	return to_device(device_open(nr), ptr, npages) != (long)npages;
+	return all_moved(device_open(nr), ptr, npages) != (long)npages;
 }
 
 /* Verifies that a process that exits leaves no pages on the device. */
@@ -176,7 +176,7 @@ TEST_F(devmem, nothing_left_for_others)
 	ASSERT_EQ(0, device_used_soon(self->ctl, 0));
 	ptr = area_map(self->npages, variant->thp);
 	data = area_filled(self->npages, false, 13);
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(self->npages, device_read(self->fd, ptr, data, self->npages));
 	EXPECT_EQ(0, not_zero(data, self->npages));
 	EXPECT_EQ(0, not_zero(ptr, self->npages));
@@ -189,7 +189,7 @@ static int move_and_write(int nr, unsigned long npages, bool thp, unsigned int s
 	int fd = device_open(nr), n;
 
 	for (n = 0; n < 5; n++) {
-		if (to_device(fd, ptr, npages) != (long)npages)
+		if (all_moved(fd, ptr, npages) != (long)npages)
 			return 1;
 		if (wrong(ptr, seed, npages))
 			return 2;

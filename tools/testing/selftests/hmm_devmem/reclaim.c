@@ -41,7 +41,7 @@ static int fill_until(int nr, unsigned long npages, bool thp,
 {
 	char *ptr = area_numbered(npages, thp);
 
-	if (to_device(device_open(nr), ptr, npages) != (long)npages ||
+	if (all_moved(device_open(nr), ptr, npages) != (long)npages ||
 	    !gate_open(ready, 1) || !gate_wait(go))
 		return 1;
 	return misnumbered(ptr, npages) ? 2 : 0;
@@ -88,10 +88,10 @@ TEST_F(devmem, reclaim_beside_own_pages)
 	ASSERT_EQ(SIZE, device_stats(self->ctl).size);
 	others = area_numbered(OTHERS, false);
 	own = area_numbered(OWN, false);
-	ASSERT_EQ(OTHERS, to_device(self->fd, others, OTHERS));
-	ASSERT_EQ(1, to_device(self->fd, own, 1));
+	ASSERT_EQ(OTHERS, all_moved(self->fd, others, OTHERS));
+	ASSERT_EQ(1, all_moved(self->fd, own, 1));
 	EXPECT_EQ(0, SINCE(evicted));
-	EXPECT_EQ(OWN, to_device(self->fd, own, OWN));
+	EXPECT_EQ(OWN, all_moved(self->fd, own, OWN));
 	EXPECT_EQ(OWN, resident(self->fd, own, OWN));
 	EXPECT_EQ(OTHERS + OWN, SINCE(to_device));
 	EXPECT_EQ(0, misnumbered(own, OWN));
@@ -191,7 +191,7 @@ static int use_huge_page(int nr, bool thp)
 {
 	char *ptr = area_numbered(HUGE_PAGES, thp);
 
-	return to_device(device_open(nr), ptr, HUGE_PAGES) != (long)HUGE_PAGES;
+	return all_moved(device_open(nr), ptr, HUGE_PAGES) != (long)HUGE_PAGES;
 }
 
 /* Verifies that a process gets room by eviction of others, which lose no data. */
@@ -235,13 +235,13 @@ TEST_F(devmem, reclaim_fails)
 	npages = device_stats(self->ctl).size;
 	ptr = area_numbered(npages, variant->thp);
 	more = area_filled(HUGE_PAGES, variant->thp, 20);
-	ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+	ASSERT_EQ(npages, all_moved(self->fd, ptr, npages));
 	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
 				   ALWAYS));
 	EXPECT_GE(0, to_device(self->fd, more, HUGE_PAGES));
 	EXPECT_EQ(npages, resident(self->fd, ptr, npages));
 	device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
-	EXPECT_EQ(HUGE_PAGES, to_device(self->fd, more, HUGE_PAGES));
+	EXPECT_EQ(HUGE_PAGES, all_moved(self->fd, more, HUGE_PAGES));
 	EXPECT_EQ(0, wrong(more, 20, HUGE_PAGES));
 	EXPECT_EQ(0, misnumbered(ptr, npages));
 }
@@ -254,7 +254,7 @@ TEST_F(devmem, evict_tells_why)
 	struct hmm_devmem_test_evict evict;
 	int fds[2];
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
 				   ALWAYS));
 	evict = device_evict_why(self->fd);

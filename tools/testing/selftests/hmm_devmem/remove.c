@@ -13,7 +13,7 @@ TEST_F(devmem, evict_all)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 1);
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_evict_all(self->fd));
 	EXPECT_EQ(0, resident(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, device_used(self->ctl));
@@ -21,7 +21,7 @@ TEST_F(devmem, evict_all)
 	EXPECT_EQ(self->npages, SINCE(to_ram));
 	EXPECT_EQ(0, SINCE(faults));
 	EXPECT_EQ(0, wrong(ptr, 1, self->npages));
-	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 }
 
 /* Verifies that eviction of a part of the device moves no page of another part. */
@@ -31,7 +31,7 @@ TEST_F(devmem, evict_part)
 	unsigned long size = self->before.size, first;
 	long before, after;
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	/* The steps cut through huge pages; together they cover the device */
 	for (first = 0; first < size; first += 100) {
 		before = device_used(self->ctl);
@@ -76,7 +76,7 @@ TEST_F(devmem, evict_after_mremap)
 	char *ptr = area_filled(self->npages, variant->thp, 4);
 	char *target = area_map(self->npages, false);
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(target, mremap(ptr, self->npages * PAGE, self->npages * PAGE,
 				 MREMAP_MAYMOVE | MREMAP_FIXED, target));
 	EXPECT_EQ(0, device_evict_all(self->fd));
@@ -117,7 +117,7 @@ TEST_F(devmem, unplug)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 5);
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_unplug(self->ctl));
 	EXPECT_EQ(0, device_stats(self->ctl).plugged);
 	EXPECT_EQ(1, SINCE(kills));
@@ -131,7 +131,7 @@ TEST_F(devmem, unplug)
 	ASSERT_EQ(0, device_plug(self->ctl));
 	EXPECT_EQ(1, device_stats(self->ctl).plugged);
 	EXPECT_EQ(0, device_used(self->ctl));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 5, self->npages));
 	EXPECT_EQ(1, SINCE(cleanups));
@@ -165,7 +165,7 @@ TEST_F(devmem, unplug_while_faults_wait)
 	/* There are no CPU faults on coherent memory */
 	if (variant->coherent)
 		return;
-	ASSERT_EQ(WAITING, to_device(self->fd, ptr, WAITING));
+	ASSERT_EQ(WAITING, all_moved(self->fd, ptr, WAITING));
 	ASSERT_EQ(0, device_inject_error(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM,
 					 0, ALWAYS, EAGAIN));
 	for (i = 0; i < WAITING; i++)
@@ -195,7 +195,7 @@ TEST_F(devmem, plug_many_times)
 		ASSERT_EQ(i, SINCE(kills));
 		ASSERT_EQ(i, SINCE(cleanups));
 		ASSERT_EQ(self->before.size, device_stats(self->ctl).size);
-		ASSERT_EQ(100, to_device(self->fd, ptr, 100));
+		ASSERT_EQ(100, all_moved(self->fd, ptr, 100));
 	}
 	EXPECT_EQ(0, wrong(ptr, 7, 100));
 }
@@ -269,7 +269,7 @@ TEST_F(classic, to_device)
 	char *ptr = area_filled(self->npages, false, 1);
 	char *data = area_map(self->npages, false);
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
 	EXPECT_EQ(self->npages,
 		  pagemap_count(ptr, self->npages, PAGEMAP_SWAP));
@@ -282,7 +282,7 @@ TEST_F(classic, fault)
 {
 	char *ptr = area_filled(self->npages, false, 2);
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 2, self->npages));
 	EXPECT_LT(0, SINCE(faults));
 	EXPECT_EQ(0, resident(self->fd, ptr, self->npages));
@@ -300,7 +300,7 @@ TEST_F(classic, rounds)
 	int i;
 
 	for (i = 0; i < 5; i++) {
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(self->npages,
 			  device_read(self->fd, ptr, data, self->npages));
 		ASSERT_EQ(0, wrong(data, 3 + i, self->npages));
@@ -321,7 +321,7 @@ TEST_F(classic, free)
 		ptr = area_map(size, false);
 		for (i = 0; i < size; i++)
 			write_word(ptr + i * PAGE, i);
-		ASSERT_EQ(size, to_device(self->fd, ptr, size));
+		ASSERT_EQ(size, all_moved(self->fd, ptr, size));
 		for (i = 0; i < size; i += 7)
 			ASSERT_EQ(i, read_word(ptr + i * PAGE));
 		areas_unmap();
@@ -345,7 +345,7 @@ TEST_F(classic, unplug)
 {
 	char *ptr = area_filled(self->npages, false, 4);
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_unplug(self->ctl));
 	EXPECT_EQ(1, SINCE(kills));
 	EXPECT_EQ(1, SINCE(cleanups));
@@ -353,7 +353,7 @@ TEST_F(classic, unplug)
 	EXPECT_EQ(0, wrong(ptr, 4, self->npages));
 	EXPECT_EQ(-ENODEV, to_device(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_plug(self->ctl));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 4, self->npages));
 }
 

@@ -24,7 +24,7 @@ static int fill_secret(int nr, unsigned long device_pages)
 	ptr = (__u64 *)area_map(size / PAGE, false);
 	for (i = 0; i < size / sizeof(*ptr); i++)
 		ptr[i] = SECRET;
-	return to_device(device_open(nr), ptr, device_pages) != (long)device_pages;
+	return all_moved(device_open(nr), ptr, device_pages) != (long)device_pages;
 }
 
 /* Leave the secret in memory that is free again. */
@@ -159,7 +159,7 @@ TEST_F(devmem, search_finds_secret)
 	for (i = 0; i < WORDS; i++)
 		((__u64 *)(ptr + PAGE))[i] = SECRET;
 	EXPECT_EQ(1, count_runs_everywhere(SECRET));
-	ASSERT_EQ(3, to_device(self->fd, ptr, 3));
+	ASSERT_EQ(3, all_moved(self->fd, ptr, 3));
 	EXPECT_EQ(1, count_runs_everywhere(SECRET));
 }
 

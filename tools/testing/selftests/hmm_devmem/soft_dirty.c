@@ -33,10 +33,10 @@ static char *half_dirty(struct _test_data_devmem *self, bool thp)
 	char *ptr = area_filled(self->npages, thp, 1);
 	char *data = area_filled(HUGE_PAGES, false, 2);
 
-	if (to_device(self->fd, ptr, self->npages) != self->npages ||
+	if (all_moved(self->fd, ptr, self->npages) != self->npages ||
 	    !clear_soft_dirty() ||
 	    device_write(self->fd, ptr, data, HUGE_PAGES) != HUGE_PAGES ||
-	    to_device(self->fd, ptr, self->npages) != self->npages ||
+	    all_moved(self->fd, ptr, self->npages) != self->npages ||
 	    !is_half_dirty(ptr, self->npages))
 		return NULL;
 	return ptr;
@@ -60,7 +60,7 @@ TEST_F(devmem, writes_of_device)
 	int i;
 
 	for (i = 0; i < 2; i++) {
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_TRUE(clear_soft_dirty());
 		EXPECT_EQ(0, dirty(ptr, self->npages));
 		EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
@@ -87,7 +87,7 @@ TEST_F(devmem, writes_of_cpu)
 	char *ptr = area_filled(self->npages, variant->thp, 1);
 	unsigned long i;
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_TRUE(clear_soft_dirty());
 	touch(ptr, self->npages);
 	EXPECT_EQ(0, dirty(ptr, self->npages));
@@ -149,7 +149,7 @@ TEST_F(devmem, moved)
 	char *to = area_map(npages, variant->thp);
 	const size_t size = npages * PAGE;
 
-	ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+	ASSERT_EQ(npages, all_moved(self->fd, ptr, npages));
 	ASSERT_TRUE(clear_soft_dirty());
 	EXPECT_EQ(0, dirty(ptr, npages));
 	ASSERT_EQ(to, mremap(ptr, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to));
@@ -167,15 +167,15 @@ TEST_F(devmem, migration)
 	ASSERT_NE(NULL, ptr);
 	ASSERT_EQ(self->npages, to_ram(self->fd, ptr, self->npages));
 	EXPECT_TRUE(is_half_dirty(ptr, self->npages));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_TRUE(is_half_dirty(ptr, self->npages));
 	ASSERT_EQ(0, device_evict_all(self->fd));
 	EXPECT_TRUE(is_half_dirty(ptr, self->npages));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	/* The last pages that are soft-dirty, and the first that are not */
 	ASSERT_EQ(8, to_ram(self->fd, small, 8));
 	EXPECT_TRUE(is_half_dirty(ptr, self->npages));
-	ASSERT_EQ(8, to_device(self->fd, small, 8));
+	ASSERT_EQ(8, all_moved(self->fd, small, 8));
 	EXPECT_TRUE(is_half_dirty(ptr, self->npages));
 	EXPECT_EQ(0, half_wrong(ptr, self->npages));
 	EXPECT_TRUE(is_half_dirty(ptr, self->npages));
@@ -197,11 +197,11 @@ TEST_F(devmem, holes)
 	/* Map zero pages */
 	touch(read, self->npages);
 	EXPECT_EQ(0, dirty(read, self->npages));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(self->npages, device_write(self->fd, ptr, data, self->npages));
 	EXPECT_EQ(self->npages, dirty(ptr, self->npages));
 
-	ASSERT_EQ(self->npages, to_device(self->fd, read, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, read, self->npages));
 	touch(read, self->npages);
 	for (i = 0; i < self->npages; i++)
 		write_word(read + i * PAGE, i);
@@ -244,7 +244,7 @@ TEST_F(devmem, on_their_way)
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, 500000));
 	while (!cleared) {
 		fill(ptr, 1, HUGE_PAGES);
-		ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+		ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, ptr, HUGE_PAGES));
 		cleared = clear_soft_dirty_on_the_way(self->ctl, &evicted);
 		ASSERT_TRUE(evicted);
 	}

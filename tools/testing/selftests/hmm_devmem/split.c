@@ -159,7 +159,7 @@ static void zap_on_the_way_home(struct __test_metadata *_metadata,
 	for (round = 0; hits < rounds; round++) {
 		madvise(ptr, HUGE, MADV_DONTNEED);
 		fill(ptr, seed, HUGE_PAGES);
-		ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+		ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, ptr, HUGE_PAGES));
 		zapper_start(&zapper, ptr, zapped(round));
 		if (fault)
 			touch(ptr, HUGE_PAGES);
@@ -221,7 +221,7 @@ static char *fill_device(struct _test_data_devmem *self, bool coherent)
 		return NULL;
 	size = device_stats(self->ctl).size;
 	ptr = area_numbered(size, true);
-	return to_device(self->fd, ptr, size) == (long)size ? ptr : NULL;
+	return all_moved(self->fd, ptr, size) == (long)size ? ptr : NULL;
 }
 
 /*
@@ -277,7 +277,7 @@ TEST_F(devmem, peers_folios_stay_whole)
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_COMMON, 0));
 	ASSERT_EQ(0, device_unplug(peer));
 	ASSERT_EQ(0, device_plug_as(peer, 0, HMM_DEVMEM_TEST_COMMON, 0));
-	ASSERT_EQ(self->npages, to_device(peer, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(peer, ptr, self->npages));
 	whole = count_states(peer, ptr, self->npages, HMM_DEVMEM_TEST_PROT_PMD);
 	EXPECT_EQ(variant->thp && !variant->coherent ? 2 * HUGE_PAGES : 0, whole);
 	for (i = 0; i < 2; i++) {
@@ -313,7 +313,7 @@ TEST_F(devmem, eviction_from_inside_of_a_large_folio)
 	SMALL_DEVICE();
 	size = self->before.size;
 	ptr = area_numbered(size, variant->thp);
-	ASSERT_EQ(size, to_device(self->fd, ptr, size));
+	ASSERT_EQ(size, all_moved(self->fd, ptr, size));
 	EXPECT_EQ(0, device_evict(self->fd, first, nr));
 	EXPECT_EQ(size - home, device_used(self->ctl));
 	EXPECT_EQ(home, SINCE(evicted));
@@ -369,7 +369,7 @@ TEST_F(devmem, large_folios_come_home_as_small_ones)
 	ASSERT_LT(0, sleep);
 	for (way = 0; way < 3; way++) {
 		fill(ptr, 50 + way, self->npages);
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		EXPECT_EQ(large, count_states(self->fd, ptr, self->npages,
 					      HMM_DEVMEM_TEST_PROT_PMD));
 		EXPECT_TRUE(large_folios(false));

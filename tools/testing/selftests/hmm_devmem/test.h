@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -83,6 +84,23 @@ static inline long to_device(int fd, const void *addr, unsigned long npages)
 {
 	return device_pages(fd, HMM_DEVMEM_TEST_TO_DEVICE_ONLY, addr, NULL,
 			    npages);
+}
+
+/*
+ * The same for a test that needs all pages there. A thread of the kernel that compacts
+ * memory, makes huge pages or balances nodes can have a reference to a page for a moment;
+ * such a page does not move.
+ */
+static inline long all_moved(int fd, const void *addr, unsigned long npages)
+{
+	long ret = to_device(fd, addr, npages);
+	int tries;
+
+	for (tries = 0; ret >= 0 && ret < (long)npages && tries < 100; tries++) {
+		sched_yield();
+		ret = to_device(fd, addr, npages);
+	}
+	return ret;
 }
 
 static inline long to_ram(int fd, const void *addr, unsigned long npages)

@@ -69,7 +69,7 @@ TEST_F(devmem, trace_migration)
 	struct events events;
 
 	ASSERT_TRUE(trace_start());
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(self->npages, to_ram(self->fd, ptr, self->npages));
 	events = trace_find("to_device", "nr_pages=");
 	EXPECT_EQ(self->npages, events.sum);
@@ -94,7 +94,7 @@ TEST_F(devmem, trace_fault)
 	struct hmm_devmem_test_stats before;
 	struct events events;
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	before = device_stats(self->ctl);
 	ASSERT_TRUE(trace_start());
 	touch(ptr, self->npages);
@@ -110,7 +110,7 @@ TEST_F(devmem, trace_evict)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 3);
 
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_TRUE(trace_start());
 	ASSERT_EQ(0, device_evict_all(self->ctl));
 	EXPECT_EQ(1, trace_find("evict", "nr_pages=").count);
@@ -138,7 +138,7 @@ TEST_F(devmem, trace_remove)
 	EXPECT_EQ(1, trace_find("add", "pfns=").count);
 	EXPECT_EQ(0, trace_find("zombie", "nr_pages=").count);
 	if (!variant->coherent) {
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, device_mark_dead(self->ctl));
 		ASSERT_EQ(0, device_unplug(self->ctl));
 		EXPECT_EQ(self->npages, trace_find("zombie", "nr_pages=").sum);

@@ -77,7 +77,7 @@ TEST_F(devmem, writes_of_device)
 
 	ASSERT_LE(0, fd);
 	for (i = 0; i < 2; i++) {
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_LT(0, written(ptr, self->npages, true, NULL));
 		EXPECT_EQ(0, written(ptr, self->npages, false, NULL));
 		EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
@@ -109,7 +109,7 @@ TEST_F(devmem, writes_of_cpu)
 	unsigned long i;
 
 	ASSERT_LE(0, fd);
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(self->npages, written(ptr, self->npages, true, NULL));
 	touch(ptr, self->npages);
 	EXPECT_EQ(0, written(ptr, self->npages, false, NULL));
@@ -156,7 +156,7 @@ TEST_F(devmem, checkpoints)
 	ASSERT_LE(0, fd);
 	for (round = 0; round < CHECKPOINTS; round++) {
 		if (round % 3 == 0)
-			ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+			ASSERT_EQ(npages, all_moved(self->fd, ptr, npages));
 		memset(which, 0, sizeof(which));
 		ASSERT_LE(0, written(ptr, npages, true, which));
 		ASSERT_EQ(npages, device_read(self->fd, ptr, data, npages));

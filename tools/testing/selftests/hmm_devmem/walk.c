@@ -50,7 +50,7 @@ static char *area_on_device(struct _test_data_devmem *self, bool thp,
 	char *ptr = area_filled(self->npages, thp, seed);
 
 	if (!keep_to_one_cpu() ||
-	    to_device(self->fd, ptr, self->npages) != (long)self->npages)
+	    all_moved(self->fd, ptr, self->npages) != (long)self->npages)
 		return NULL;
 	self->before = device_stats(self->ctl);
 	return ptr;
@@ -301,7 +301,7 @@ TEST_F(devmem, all_pages_by_turns)
 		return;
 	for (round = 0; round < 6; round++) {
 		EXPECT_EQ(0, check_pages(ptr, 11, 0, self->npages));
-		EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		EXPECT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	}
 	EXPECT_EQ(2 * HUGE_PAGES, count_states(self->fd, ptr, 2 * HUGE_PAGES,
 					       HMM_DEVMEM_TEST_PROT_PMD));

@@ -98,7 +98,7 @@ TEST_F(devmem, dead_device)
 		char *ptr = area_filled(self->npages, variant->thp, 1);
 		long before;
 
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		if (way) {
 			ASSERT_EQ(0, device_inject(self->fd,
 						   HMM_DEVMEM_TEST_FAIL_GONE, 0,
@@ -120,7 +120,7 @@ TEST_F(devmem, dead_device)
 		expect_lost(_metadata, ptr, self->npages);
 		EXPECT_EQ(0, device_plug(self->ctl));
 		EXPECT_EQ(variant->coherent ? 0 : 2, ranges(variant->nr));
-		EXPECT_EQ(self->npages, to_device(self->fd, other, self->npages));
+		EXPECT_EQ(self->npages, all_moved(self->fd, other, self->npages));
 		expect_lost(_metadata, ptr, self->npages);
 		ASSERT_EQ(0, munmap(ptr, self->npages * PAGE));
 		EXPECT_EQ(!variant->coherent,
@@ -156,7 +156,7 @@ TEST_F(devmem, zombie_has_no_peers)
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_COMMON, 0));
 	ASSERT_EQ(0, device_unplug(peer));
 	ASSERT_EQ(0, device_plug_as(peer, 0, HMM_DEVMEM_TEST_COMMON, 0));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(self->npages, on_devices(self->fd, ptr, self->npages));
 	EXPECT_EQ(self->npages, on_devices(peer, ptr, self->npages));
 	EXPECT_EQ(0, resident(peer, ptr, self->npages));
@@ -197,7 +197,7 @@ TEST_F(devmem, zombie)
 	self->replug = true;
 	ASSERT_LE(0, fd);
 	ASSERT_LE(0, log);
-	ASSERT_EQ(self->npages, to_device(fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(fd, ptr, self->npages));
 	snprintf(pfn, sizeof(pfn), "pfn %#llx:",
 		 (unsigned long long)device_stats(self->ctl).pfn_first);
 	close(fd);
@@ -225,7 +225,7 @@ TEST_F(devmem, zombie)
 	expect_lost(_metadata, ptr, self->npages);
 	ASSERT_EQ(0, device_plug(self->ctl));
 	EXPECT_EQ(variant->coherent ? 0 : 2, ranges(variant->nr));
-	ASSERT_EQ(self->npages, to_device(self->fd, other, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, other, self->npages));
 	/* The new device does not take the old one's pages for its own */
 	EXPECT_EQ(self->npages, device_used(self->ctl));
 	if (!variant->coherent)
@@ -236,7 +236,7 @@ TEST_F(devmem, zombie)
 	ASSERT_EQ(0, munmap(ptr, self->npages * PAGE));
 	EXPECT_EQ(!variant->coherent,
 		  ranges_soon(variant->nr, !variant->coherent));
-	EXPECT_EQ(self->npages, to_device(self->fd, other, self->npages));
+	EXPECT_EQ(self->npages, all_moved(self->fd, other, self->npages));
 	EXPECT_EQ(0, wrong(other, 4, self->npages));
 }
 
@@ -258,7 +258,7 @@ TEST_F(devmem, unplug_with_reference)
 		return;
 	self->replug = true;
 	ASSERT_EQ(0, pipe(fds));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(2 * PAGE, vmsplice(fds[1], &vec, 1, 0));
 	nr = counted_unplug(self->ctl);
 	EXPECT_LE(0, nr);
@@ -318,7 +318,7 @@ TEST_F(devmem, unload_with_zombies)
 	int ret;
 
 	module_parameters(command, sizeof(command));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
 				   ALWAYS));
 	close(self->fd);
@@ -346,7 +346,7 @@ TEST_F(devmem, unload_with_zombies)
 	self->fd = device_open(variant->nr);
 	ASSERT_LE(0, self->fd);
 	ptr = area_filled(self->npages, variant->thp, 7);
-	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 7, self->npages));
 }
 
@@ -389,7 +389,7 @@ TEST_F(devmem, large_folios_leave_without_large_ram)
 	self->replug = true;
 	ptr = area_filled(self->npages, variant->thp, 9);
 	for (way = 0; way < 3; way++) {
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));
 		if (way == 0) {
 			EXPECT_EQ(0, device_evict_all(self->ctl));
