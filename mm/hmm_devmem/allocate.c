@@ -229,19 +229,32 @@ static bool txn_is_whole(const struct hmm_devmem_txn *txn)
 	return true;
 }
 
+/* The first entry that can go to system memory; the last one if none can. */
+static unsigned int first_to_ram(const struct hmm_devmem_txn *txn)
+{
+	unsigned int i;
+
+	for (i = 0; i < txn->nr - 1; i++)
+		if (can_go_to_ram(txn, i, false))
+			break;
+	return i;
+}
+
 /**
  * hmm_devmem_txn_alloc_ram() - Allocate system memory for the pages collected
  * @txn: The transaction.
- * @first: An entry that is served before all others; they are only tried for
- *	if that succeeds, and only as long as memory is easily had.
+ * @first: In a CPU fault, the entry of the page that the CPU has touched. It is served
+ *	before all others; they are only tried for if that succeeds, and only as long as
+ *	memory is easily had. Where no fault waits, the first page that can move takes
+ *	its place.
  *
  * A large folio goes to a large one or stays: core must not split it while it moves. Only
  * the page that a CPU fault waits for is worth that another process is killed.
  *
  * Context: Process context, may sleep.
- * Return: False if there is no memory for @first, or for a large folio; then
- * &hmm_devmem_txn.must_split is set. True does not mean that @first can move: it
- * may not have been collected.
+ * Return: False if there is no memory for the page that is served first, or for a large
+ * folio; then &hmm_devmem_txn.must_split is set. True does not mean that a page can move:
+ * maybe none was collected, or, in a fault, not the one that the CPU has touched.
  */
 bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first)
 {
@@ -257,6 +270,8 @@ bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first)
 						   true);
 		return !txn->must_split;
 	}
+	if (!txn->in_fault)
+		first = first_to_ram(txn);
 	if (can_go_to_ram(txn, first, false) &&
 	    !alloc_ram_entry(txn, first, 0, true))
 		return false;

@@ -24,6 +24,7 @@
 
 #include "../collect.h"
 #include "../devmem.h"
+#include "../fail.h"
 #include "../pool.h"
 #include "../segment.h"
 #include "core_test.h"
@@ -104,6 +105,31 @@ static void large_hole_gets_the_small_pages_that_there_are(struct kunit *test)
 			hmm_devmem_migrate_to_device(devmem, current->mm, addr,
 						     addr + BLOCK_SIZE_BYTES, NULL));
 	KUNIT_EXPECT_EQ(test, nr, pages_used(devmem));
+	vm_munmap(addr, BLOCK_SIZE_BYTES);
+	hmm_devmem_remove(devmem);
+}
+
+/* Whether there is memory is not decided by the first page of the window alone. */
+static void page_in_ram_does_not_hide_that_memory_is_short(struct kunit *test)
+{
+	struct hmm_devmem *devmem;
+	unsigned long addr;
+
+	if (!IS_ENABLED(CONFIG_FAULT_INJECTION))
+		kunit_skip(test, "no allocation can be made to fail");
+	devmem = add(test, &copying_ops, BLOCK_SIZE_BYTES);
+	addr = map_on_device(test, devmem, 1);
+	KUNIT_ASSERT_EQ(test, 1,
+			hmm_devmem_migrate_to_ram(devmem, current->mm, addr,
+						  addr + PAGE_SIZE));
+	priv(devmem)->fail_next = BIT(HMM_DEVMEM_FAIL_RAM);
+	KUNIT_EXPECT_EQ(test, -ENOMEM,
+			hmm_devmem_migrate_to_ram(devmem, current->mm, addr,
+						  addr + 8 * PAGE_SIZE));
+	KUNIT_EXPECT_EQ(test, priv(devmem)->fail_next, 0);
+	KUNIT_EXPECT_EQ(test, 7,
+			hmm_devmem_migrate_to_ram(devmem, current->mm, addr,
+						  addr + 8 * PAGE_SIZE));
 	vm_munmap(addr, BLOCK_SIZE_BYTES);
 	hmm_devmem_remove(devmem);
 }
@@ -380,6 +406,7 @@ static void eviction_holds_mappings_of_pages_that_came_meanwhile(struct kunit *t
 static struct kunit_case move_cases[] = {
 	KUNIT_CASE(nobody_is_evicted_for_a_whole_block),
 	KUNIT_CASE(large_hole_gets_the_small_pages_that_there_are),
+	KUNIT_CASE(page_in_ram_does_not_hide_that_memory_is_short),
 	KUNIT_CASE(alloc_folio_gives_up_if_others_are_faster),
 	KUNIT_CASE_SLOW(migration_finds_pages_while_segments_go),
 	KUNIT_CASE(alloc_folio_can_be_killed),
