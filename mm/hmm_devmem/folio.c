@@ -98,6 +98,7 @@ static noinline int grow_and_get(struct hmm_devmem *devmem, unsigned int order,
 	if (ret != -ENOMEM || !(priv(devmem)->flags & HMM_DEVMEM_LAZY))
 		return ret;
 	for (;;) {
+		/* Struct pages can have come or gone while the caller looked. */
 		seq = hmm_devmem_segments_seq(devmem);
 		ret = hmm_devmem_pool_alloc(priv(devmem)->pool, order, pfn);
 		if (ret != -ENOMEM || !tries-- || !hmm_devmem_may_grow(devmem, seq) ||
