@@ -193,35 +193,34 @@ static void model_check(struct model *model)
 	expect_in_use(test, model->pool, model->state, 0, ULONG_MAX);
 }
 
-static void random_ops_match_model(struct kunit *test)
+/* Returns the model when all that was allocated is free again. */
+static struct model *run_model(struct kunit *test, bool may_retire)
 {
 	struct model *model = create_model(test);
 	unsigned int i;
 
 	for (i = 0; i < TEST_OPS; i++) {
-		model_op(model, false);
+		model_op(model, may_retire);
 		if (!(i % 1000))
 			model_check(model);
 	}
 	while (model->nr_pieces)
 		model_op_put(model);
 	model_check(model);
+	return model;
+}
+
+static void random_ops_match_model(struct kunit *test)
+{
+	struct model *model = run_model(test, false);
+
 	KUNIT_EXPECT_EQ(test, get_stats(model->pool).free, model->geo->nr);
 }
 
 static void random_ops_with_retired_pages_match_model(struct kunit *test)
 {
-	struct model *model = create_model(test);
-	unsigned int i;
+	struct model *model = run_model(test, true);
 
-	for (i = 0; i < TEST_OPS; i++) {
-		model_op(model, true);
-		if (!(i % 1000))
-			model_check(model);
-	}
-	while (model->nr_pieces)
-		model_op_put(model);
-	model_check(model);
 	KUNIT_EXPECT_EQ(test, get_stats(model->pool).used, 0);
 }
 
