@@ -251,20 +251,16 @@ enum { TO_RAM, EVICT, SUSPEND, NR_WAYS };
 static bool go_home(int fd, char *ptr, unsigned long npages, int way)
 {
 	struct hmm_devmem_test_evict why;
-	int tries = 100;
 	long ret;
 
 	switch (way) {
 	case TO_RAM:
-		/* What was busy for a moment comes back, or finds no memory, the next time */
 		do {
 			ret = to_ram(fd, ptr, npages);
-		} while (ret > 0 || (!ret && tries--));
+		} while (ret > 0);
 		return ret == -ENOMEM;
 	case EVICT:
-		do {
-			why = device_evict_why(fd);
-		} while (why.busy && tries--);
+		why = device_evict_why(fd);
 		if (why.no_memory != why.left)
 			printf("# %llu pages left, %llu for want of memory\n",
 			       why.left, why.no_memory);

@@ -87,9 +87,10 @@ static inline long to_device(int fd, const void *addr, unsigned long npages)
 }
 
 /*
- * The same for a test that needs all pages there. A thread of the kernel that compacts
- * memory, makes huge pages or balances nodes can have a reference to a page for a moment;
- * such a page does not move.
+ * The same for a test that is not about how pages get to the device, but needs all of them
+ * there. A thread of the kernel that compacts memory, makes huge pages or balances nodes
+ * can have a reference to a page for a moment; such a page does not move. That this asks
+ * again is printed.
  */
 static inline long all_moved(int fd, const void *addr, unsigned long npages)
 {
@@ -97,6 +98,7 @@ static inline long all_moved(int fd, const void *addr, unsigned long npages)
 	int tries;
 
 	for (tries = 0; ret >= 0 && ret < (long)npages && tries < 100; tries++) {
+		printf("# %ld of %lu pages are on the device, asking again\n", ret, npages);
 		sched_yield();
 		ret = to_device(fd, addr, npages);
 	}
