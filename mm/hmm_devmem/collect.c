@@ -107,6 +107,7 @@ int hmm_devmem_txn_collect_vma(struct hmm_devmem_txn *txn, unsigned long end,
 		.fault_page = fault_page,
 	};
 	ret = migrate_vma_setup(&txn->mig);
+	VM_WARN_ON_ONCE(txn->mig.npages > (end - txn->start) >> PAGE_SHIFT);
 	txn->nr = ret ? 0 : txn->mig.npages;
 	return ret ?: txn->mig.cpages > 0;
 }

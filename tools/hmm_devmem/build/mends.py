@@ -45,6 +45,20 @@ MENDS = (
          "		spin_unlock(ptl);\n"
          "		return !pmd_none(pmdval) ? NULL : no_page_table(",
          need="mm/hmm_devmem/migrate.c"),
+    # If the page table was zapped while a folio was split, go on behind what was collected
+    Mend("collect", "mm/migrate_device.c", "migrate_vma_collect_pmd",
+         "migrate_vma_collect_huge_pmd(pmdp, start, end,",
+         "migrate_vma_collect_huge_pmd(pmdp, addr, end,",
+         need="mm/hmm_devmem/migrate.c"),
+    Mend("collect", "mm/migrate_device.c", "migrate_vma_collect_pmd",
+         "		if (ret == 0)\n			return 0;\n",
+         """		if (ret == 0) {
+			if (unmapped)
+				flush_tlb_range(walk->vma, start, end);
+			return 0;
+		}
+""",
+         need="mm/hmm_devmem/migrate.c"),
     # smaps must use the mapcount of a large folio on the device; its entry has no
     # young and dirty bits
     Mend("smaps", "fs/proc/task_mmu.c", "smaps_pmd_entry",

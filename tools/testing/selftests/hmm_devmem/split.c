@@ -143,6 +143,33 @@ TEST_F(devmem, zap_on_the_way_to_the_device)
 }
 
 /*
+ * Verifies that a page table is collected once. To split a folio that is mapped by PTEs
+ * core let go of the page table, and if that had been zapped meanwhile, started again
+ * from its beginning: it wrote more entries than there are pages.
+ */
+TEST_F(devmem, zap_while_a_part_is_collected)
+{
+	const unsigned long small = 16;
+	const int rounds = variant->thp ? 4 * ROUNDS : SMALL_ROUNDS;
+	char *ptr = area_map(HUGE_PAGES, variant->thp);
+	long before = memory_unknown();
+	struct zapper zapper;
+	int hits = 0;
+
+	while (hits < rounds) {
+		fill(ptr, 7, HUGE_PAGES);
+		/* The zapper sees that these are collected, and core splits the others */
+		ASSERT_EQ(0, madvise(ptr, small * PAGE, MADV_DONTNEED));
+		fill(ptr, 7, small);
+		zapper_start(&zapper, ptr, HUGE);
+		EXPECT_LE(0, to_device(self->fd, ptr, HUGE_PAGES));
+		hits += zapper_stop(&zapper);
+		madvise(ptr, HUGE, MADV_DONTNEED);
+	}
+	EXPECT_GT(TOLERATED_PAGES, lost_pages(before));
+}
+
+/*
  * Zap a huge page of device memory while it is migrated back, by a call or by a CPU
  * fault, until the zapper was in time often enough.
  */
