@@ -454,6 +454,156 @@ static void bench_migrate(void)
 	free(mirror);
 }
 
+/* Page faults of the device */
+
+/* Runs of pages with nothing around them are so many pages apart. */
+#define RUN_DISTANCE	64UL
+
+/**
+ * struct runs - memory in which the device takes page faults
+ * @name: Its name in the output.
+ * @length: Pages of a run, all of which are there.
+ * @thp: They are a huge page.
+ */
+struct runs {
+	const char *name;
+	unsigned long length;
+	bool thp;
+};
+
+static const struct runs all_runs[] = {
+	{ "1", 1, false },
+	{ "16", 16, false },
+	{ "512", HUGE_PAGES, false },
+	{ "thp", HUGE_PAGES, true },
+};
+
+static unsigned long run_distance(const struct runs *runs)
+{
+	return runs->length > RUN_DISTANCE ? runs->length : RUN_DISTANCE;
+}
+
+static unsigned long nr_runs(const struct runs *runs)
+{
+	return NPAGES / run_distance(runs);
+}
+
+static void runs_create(const struct runs *runs)
+{
+	unsigned long first, page;
+
+	buffer = area_map(NPAGES, runs->thp);
+	for (first = 0; first < NPAGES; first += run_distance(runs))
+		for (page = first; page < first + runs->length; page++)
+			write_word(buffer + page * PAGE, page_word(page));
+}
+
+static void runs_verify(const struct runs *runs)
+{
+	unsigned long first, page;
+
+	for (first = 0; first < NPAGES; first += run_distance(runs))
+		for (page = first; page < first + runs->length; page++)
+			touch_page(page);
+}
+
+/* Time of an ioctl for each run, which is to be done for @pages pages of it. */
+static double time_runs(int fd, const struct runs *runs, unsigned long request,
+			void *ptr, long pages)
+{
+	__u64 start = now();
+	unsigned long first;
+	long ret;
+
+	for (first = 0; first < NPAGES; first += run_distance(runs)) {
+		ret = device_pages(fd, request, buffer + first * PAGE, ptr, runs->length);
+		if (ret != pages)
+			fail("%s: ioctl %#lx for %lu pages: %ld", target->name, request,
+			     runs->length, ret);
+	}
+	return (double)(now() - start) / nr_runs(runs);
+}
+
+/*
+ * The device reads pages that it has no entry for: an open file begins with none. What
+ * is not the fault's is that it reads, which costs the same when it does it again.
+ */
+static double time_find(const struct runs *runs)
+{
+	int fd = open_device(target->path);
+	double time;
+
+	time = time_runs(fd, runs, HMM_DEVMEM_TEST_READ, mirror, runs->length);
+	time -= time_runs(fd, runs, HMM_DEVMEM_TEST_READ, mirror, runs->length);
+	close(fd);
+	return time;
+}
+
+/*
+ * Upstream's driver has no page fault that moves pages: what a fault would have to do is
+ * what its ioctl does before it reads the pages.
+ */
+static double time_move(const struct runs *runs)
+{
+	double time;
+
+	if (target->to_device == HMM_DEVMEM_TEST_FAULT) {
+		time = time_runs(device, runs, HMM_DEVMEM_TEST_FAULT,
+				 (void *)HMM_DEVMEM_TEST_FAULT_MIGRATE, 0);
+		if (device_used(device) != (long)(nr_runs(runs) * runs->length))
+			fail("%s: not all pages have moved", target->name);
+		return time;
+	}
+	time = time_runs(device, runs, target->to_device, mirror, runs->length);
+	return time - time_runs(device, runs, HMM_DEVMEM_TEST_READ, mirror, runs->length);
+}
+
+/* Upstream's driver cannot read what it finds on the device in a page fault: it crashes. */
+static bool can_find_local(void)
+{
+	return target->to_device == HMM_DEVMEM_TEST_FAULT;
+}
+
+static void bench_device_one(const struct target *t, const struct runs *runs, bool show)
+{
+	double ram, move, local = 0;
+
+	target_open(t);
+	runs_create(runs);
+	ram = time_find(runs);
+	move = time_move(runs);
+	if (can_find_local())
+		local = time_find(runs);
+	runs_verify(runs);
+	target_close();
+	if (!show)
+		return;
+	print(ram, "fault.%s.ram.%s", t->name, runs->name);
+	print(move, "fault.%s.move.%s", t->name, runs->name);
+	if (local)
+		print(local, "fault.%s.local.%s", t->name, runs->name);
+}
+
+static void bench_device(void)
+{
+	static const struct target faulting[] = {
+		{ "upstream", "/dev/hmm_dmirror0", HMM_DEVMEM_TEST_TO_DEVICE, -1, 0, false },
+		{ "ours", "/dev/hmm_devmem_test0", HMM_DEVMEM_TEST_FAULT, -1, 0, false },
+	};
+	unsigned int i, r;
+
+	mirror = malloc(HUGE);
+	memset(mirror, 1, HUGE);
+	for (i = 0; i < ARRAY_SIZE(faulting); i++) {
+		/* Once up front: costs that only the first time has are not to be measured. */
+		for (r = 0; r < ARRAY_SIZE(all_runs); r++)
+			bench_device_one(&faulting[i], &all_runs[r], false);
+		for (r = 0; r < ARRAY_SIZE(all_runs); r++)
+			bench_device_one(&faulting[i], &all_runs[r], true);
+	}
+	free(mirror);
+}
+
 /* Eviction */
 
 static const struct target kind_targets[] = {
@@ -584,6 +734,7 @@ static const struct {
 	{ "alloc", bench_alloc },
 	{ "add", bench_add },
 	{ "migrate", bench_migrate },
+	{ "device", bench_device },
 	{ "evict", bench_evict },
 	{ "throughput", bench_throughput },
 	{ "faults", bench_faults },
