@@ -103,9 +103,8 @@ TEST_F(devmem, userfaultfd_wp)
 }
 
 /*
- * Verifies that the device cannot write to pages that are write protected, and that
- * what it wrote before is not lost. (The test makes no device write that faults:
- * core warns if such a fault would have to wait with the mmap lock held.)
+ * Verifies that the device cannot write to pages that are write protected, that
+ * what it wrote before is not lost, and that its writes are reported and then go on.
  */
 TEST_F(devmem, userfaultfd_wp_of_device)
 {
@@ -126,12 +125,42 @@ TEST_F(devmem, userfaultfd_wp_of_device)
 	EXPECT_EQ(0, wrong(ptr, 31, self->npages));
 	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, count_states(self->fd, ptr, self->npages, write));
-	ASSERT_EQ(0, uffd_protect(&uffd, ptr, self->npages, false));
 	fill(data, 32, self->npages);
+	ASSERT_EQ(0, uffd_start(&uffd));
 	EXPECT_EQ(self->npages,
 		  device_write(self->fd, ptr, data, self->npages));
+	EXPECT_LE(self->npages, uffd.wp);
 	EXPECT_EQ(0, wrong(ptr, 32, self->npages));
-	close(uffd.fd);
+	EXPECT_EQ(0, uffd_stop(&uffd));
+}
+
+/*
+ * Verifies that faults of the device wait for the pages that a monitor provides, and
+ * that a migration provides none in its stead.
+ */
+TEST_F(devmem, userfaultfd_missing_for_device)
+{
+	const unsigned long npages = 64, half = npages / 2;
+	char *ptr = area_map(npages, false);
+	char *data = area_map(npages, false);
+	struct uffd uffd;
+
+	ASSERT_EQ(0, uffd_open(&uffd, ptr, npages, UFFDIO_REGISTER_MODE_MISSING));
+	uffd.seed = 50;
+	ASSERT_EQ(0, uffd_start(&uffd));
+	EXPECT_EQ(0, to_device(self->fd, ptr, npages));
+	EXPECT_EQ(0, uffd.missing);
+	EXPECT_EQ(half, device_read(self->fd, ptr, data, half));
+	EXPECT_EQ(half, uffd.missing);
+	EXPECT_EQ(0, device_fault(self->fd, ptr + half * PAGE,
+				  HMM_DEVMEM_TEST_FAULT_WRITE |
+				  HMM_DEVMEM_TEST_FAULT_MIGRATE, half));
+	EXPECT_EQ(npages, uffd.missing);
+	EXPECT_EQ(half, resident(self->fd, ptr, npages));
+	EXPECT_EQ(npages, device_read(self->fd, ptr, data, npages));
+	EXPECT_EQ(0, wrong(data, 50, npages));
+	EXPECT_EQ(0, wrong(ptr, 50, npages));
+	EXPECT_EQ(0, uffd_stop(&uffd));
 }
 
 /*

@@ -23,13 +23,24 @@
 
 #define PAGEMAP_SOFT_DIRTY _BITULL(55)
 
-static size_t own_size(const struct turn *turn)
+/**
+ * own_size() - Size of the memory that an operation is about
+ * @turn: The operation.
+ *
+ * Return: The size, bytes.
+ */
+size_t own_size(const struct turn *turn)
 {
 	return turn->own.npages * PAGE;
 }
 
-/* Move the memory to the device. It is no failure if a part or all of it stays. */
-static bool own_to_device(struct turn *turn)
+/**
+ * own_to_device() - Move the memory that an operation is about to its device
+ * @turn: The operation.
+ *
+ * Return: Whether nothing has failed. It is no failure if a part or all of it stays.
+ */
+bool own_to_device(struct turn *turn)
 {
 	return is_tolerable(tolerate(turn, "to device",
 				     to_device(node_of(turn), own_of(turn),
@@ -339,16 +350,23 @@ static bool scan(struct turn *turn, __u64 flags, bool *written)
 	return true;
 }
 
-/* Register memory with userfaultfd, also what was never touched. */
-static int register_own(struct turn *turn, __u64 features)
+/**
+ * register_own() - Have userfaultfd watch the memory that an operation is about
+ * @turn: The operation.
+ * @features: UFFD_FEATURE_*.
+ * @mode: UFFDIO_REGISTER_MODE_*.
+ *
+ * Return: The userfaultfd, for unregister_own(); or -1, and the failure was noted.
+ */
+int register_own(struct turn *turn, __u64 features, __u64 mode)
 {
 	struct uffdio_api api = {
 		.api = UFFD_API,
-		.features = features | UFFD_FEATURE_WP_UNPOPULATED,
+		.features = features,
 	};
 	struct uffdio_register reg = {
 		.range = { .start = (uintptr_t)own_of(turn), .len = own_size(turn) },
-		.mode = UFFDIO_REGISTER_MODE_WP,
+		.mode = mode,
 	};
 	const int fd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	const bool armed = fd >= 0 && !ioctl(fd, UFFDIO_API, &api) &&
@@ -360,8 +378,16 @@ static int register_own(struct turn *turn, __u64 features)
 	return -1;
 }
 
-/* Close alone may do nothing: a child that was forked meanwhile has the file, too. */
-static bool unregister_own(struct turn *turn, int fd)
+/**
+ * unregister_own() - Undo register_own()
+ * @turn: The operation.
+ * @fd: The userfaultfd, which is closed.
+ *
+ * Close alone may do nothing: a child that was forked meanwhile has the file, too.
+ *
+ * Return: Whether that was possible; if not, the failure was noted.
+ */
+bool unregister_own(struct turn *turn, int fd)
 {
 	struct uffdio_range range = {
 		.start = (uintptr_t)own_of(turn),
@@ -376,7 +402,9 @@ static bool unregister_own(struct turn *turn, int fd)
 
 static int scan_begin(struct turn *turn)
 {
-	const int fd = register_own(turn, UFFD_FEATURE_WP_ASYNC);
+	const int fd = register_own(turn, UFFD_FEATURE_WP_ASYNC |
+					  UFFD_FEATURE_WP_UNPOPULATED,
+				    UFFDIO_REGISTER_MODE_WP);
 
 	if (fd < 0 || scan(turn, PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC, NULL))
 		return fd;
@@ -512,8 +540,16 @@ static void *zapper_main(void *arg)
 	return NULL;
 }
 
-static void helper_start(sem_t *go, sem_t *done, pthread_t *thread,
-			 void *(*main)(void *arg), void *arg)
+/**
+ * helper_start() - Start a thread that works for another one
+ * @go: The thread waits for it; gets initialised.
+ * @done: The thread posts it; gets initialised.
+ * @thread: Gets the thread.
+ * @main: What the thread runs.
+ * @arg: The argument of @main.
+ */
+void helper_start(sem_t *go, sem_t *done, pthread_t *thread,
+		  void *(*main)(void *arg), void *arg)
 {
 	sem_init(go, 0, 0);
 	sem_init(done, 0, 0);

@@ -6,6 +6,7 @@
 #define _SELFTESTS_HMM_DEVMEM_STRESS_H
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <sys/types.h>
 
 #include "kselftest.h"
@@ -59,6 +60,8 @@ enum kind {
 	KIND_SCAN,
 	KIND_SOFT_DIRTY,
 	KIND_ZAP,
+	KIND_MISSING,
+	KIND_PROTECT,
 	/* Operations with a device */
 	KIND_SUSPEND,
 	KIND_UNPLUG,
@@ -283,12 +286,19 @@ struct span limited(struct span span, unsigned long most);
 int node_of(const struct turn *turn);
 char *own_of(const struct turn *turn);
 struct span huge_span(const struct owner *owner);
+long op_device_read(struct turn *turn);
 long op_device_write(struct turn *turn);
 long remap_own(struct turn *turn);
 unsigned int worker_deck_size(void);
 void worker_run(unsigned int nr);
 
 /* mm.c */
+size_t own_size(const struct turn *turn);
+bool own_to_device(struct turn *turn);
+int register_own(struct turn *turn, __u64 features, __u64 mode);
+bool unregister_own(struct turn *turn, int fd);
+void helper_start(sem_t *go, sem_t *done, pthread_t *thread,
+		  void *(*main)(void *arg), void *arg);
 long op_mlock(struct turn *turn);
 long op_mlock_onfault(struct turn *turn);
 long op_mlock_drop(struct turn *turn);
@@ -299,6 +309,11 @@ long op_scan(struct turn *turn);
 long op_soft_dirty(struct turn *turn);
 long op_zap(struct turn *turn);
 void helpers_start(void);
+
+/* monitor.c */
+long op_missing(struct turn *turn);
+long op_protect(struct turn *turn);
+void monitors_start(void);
 
 /* world.c */
 bool world_begin(void);

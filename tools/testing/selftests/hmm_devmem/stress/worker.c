@@ -120,7 +120,13 @@ static void fault_first(struct turn *turn, unsigned long flags, struct span span
 			      flags | HMM_DEVMEM_TEST_FAULT_MIGRATE, span.npages));
 }
 
-static long op_device_read(struct turn *turn)
+/**
+ * op_device_read() - Let a device read memory
+ * @turn: The operation.
+ *
+ * Return: More than 0 if it did, or -errno.
+ */
+long op_device_read(struct turn *turn)
 {
 	const struct span span = limited(turn->own, BUFFER_PAGES);
 	struct thread *thread = turn->thread;
@@ -440,6 +446,8 @@ static long (* const ops[])(struct turn *turn) = {
 	[KIND_SCAN] = op_scan,
 	[KIND_SOFT_DIRTY] = op_soft_dirty,
 	[KIND_ZAP] = op_zap,
+	[KIND_MISSING] = op_missing,
+	[KIND_PROTECT] = op_protect,
 };
 
 /* An operation that is listed more often is done more often. */
@@ -453,7 +461,7 @@ static const unsigned char deck[] = {
 	KIND_MREMAP_KEEP, KIND_REMAP, KIND_DONTNEED, KIND_COLLAPSE, KIND_PAGEOUT,
 	KIND_HUGEPAGE, KIND_NOHUGEPAGE, KIND_MPROTECT, KIND_GUP, KIND_SNAPSHOT,
 	KIND_MLOCK, KIND_MLOCK_ONFAULT, KIND_MLOCK_DROP, KIND_MLOCK_UNMAP, KIND_FREE,
-	KIND_PROT_NONE, KIND_SCAN, KIND_SOFT_DIRTY, KIND_ZAP,
+	KIND_PROT_NONE, KIND_SCAN, KIND_SOFT_DIRTY, KIND_ZAP, KIND_MISSING, KIND_PROTECT,
 };
 
 /* A random span; small ones are as frequent as large ones. */
@@ -591,6 +599,7 @@ void worker_run(unsigned int nr)
 	if (!reopen_nodes(threads[0].owner.slot))
 		return;
 	helpers_start();
+	monitors_start();
 	pthread_barrier_init(&all_there, NULL, THREADS);
 	for (i = 0; i < THREADS; i++)
 		if (pthread_create(&threads[i].thread, NULL, thread_main,
