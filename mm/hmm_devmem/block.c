@@ -29,6 +29,8 @@ static void count_disabled(struct hmm_devmem_pool *pool,
 	block->nr_disabled += nr;
 	segment->nr_disabled += nr;
 	pool->nr_disabled += nr;
+	if (block->order == BLOCK_AWAY)
+		pool->nr_away_disabled += nr;
 	pool->nr_idle += segment_is_idle(segment) - was_idle;
 }
 
@@ -405,3 +407,21 @@ bool hmm_devmem_pool_block_has_only(struct hmm_devmem_pool *pool,
 	block = pfn_block(pool, segment, pfn);
 	return block->nr_taken - block->nr_disabled <= nr;
 }
+
+/**
+ * hmm_devmem_pool_block_retired() - Was any page of a block retired?
+ * @pool: The pool.
+ * @pfn: A page of the block, which has struct pages.
+ *
+ * Context: Any context. The segment is not depopulated meanwhile.
+ * Return: True if one was, whether it is in use or not.
+ */
+bool hmm_devmem_pool_block_retired(struct hmm_devmem_pool *pool, unsigned long pfn)
+{
+	struct hmm_devmem_pool_segment *segment = pfn_segment(pool, pfn);
+	const unsigned int size = block_size(pool);
+
+	return find_first_bit(block_map(pool, segment, pfn_block(pool, segment, pfn),
+					segment->retired), size) < size;
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_pool_block_retired);

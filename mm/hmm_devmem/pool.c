@@ -41,6 +41,11 @@
  * are separate, because a block whose pages are not to be handed out, such as one that
  * the driver needs for itself, still has pages that are in use.
  *
+ * The blocks can be the driver's own (%HMM_DEVMEM_SHARED). Then none has free pages until
+ * the driver lends it. To get a block back, the pool first withholds its pages: none is
+ * handed out any more, and those that are freed go past the caches. When the last page of
+ * the block is free, the block is the driver's again.
+ *
  * Pages are pfns here. These files know nothing of struct page, of processes or
  * of struct dev_pagemap, so they are tested without any device.
  *
@@ -205,9 +210,13 @@ static void pcp_trim(struct hmm_devmem_pool *pool, struct hmm_devmem_pcp *pcp)
 static noinline bool pcp_may_cache(struct hmm_devmem_pool *pool,
 				   struct hmm_devmem_pcp *pcp, unsigned long pfn)
 {
-	/* Pages are retired before the drain that sets @look. */
-	pcp->look = hmm_devmem_pool_any_retired(pool);
+	const unsigned int nr_withheld = READ_ONCE(pool->nr_withheld);
+
+	/* Pages are retired, and blocks withheld, before the drain that sets @look. */
+	pcp->look = hmm_devmem_pool_any_retired(pool) || nr_withheld;
 	if (hmm_devmem_pool_retired(pool, pfn))
+		return false;
+	if (nr_withheld && block_is_withheld(pfn_block(pool, pfn_segment(pool, pfn), pfn)))
 		return false;
 	pcp_note_filled(pool, pcp);
 	return true;
@@ -588,6 +597,28 @@ int hmm_devmem_pool_retire_new(struct hmm_devmem_pool *pool, unsigned long pfn)
 }
 
 /**
+ * hmm_devmem_pool_withhold() - Hand out no more pages of a block
+ * @pool: The pool.
+ * @pfn: The first page of the block, which the driver has lent.
+ *
+ * When this returns, each page of the block that is not free is in use: none is in a
+ * per-CPU cache. hmm_devmem_pool_take_back() or hmm_devmem_pool_lend() follows.
+ *
+ * Context: Any context. One caller at a time for each block.
+ */
+void hmm_devmem_pool_withhold(struct hmm_devmem_pool *pool, unsigned long pfn)
+{
+	scoped_guard(spinlock_irqsave, &pool->blocks_lock) {
+		block_set_order(pool, pfn_block(pool, pfn_segment(pool, pfn), pfn),
+				BLOCK_WITHHELD);
+		WRITE_ONCE(pool->nr_withheld, pool->nr_withheld + 1);
+	}
+	/* Pages of the block enter no cache from here on; take out those in one. */
+	pcp_drain_all(pool);
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_pool_withhold);
+
+/**
  * hmm_devmem_pool_get_stats() - Count the pages by their state
  * @pool: The pool.
  * @stats: Filled in; derived from the bitmaps' counts, not kept by hand.
@@ -604,11 +635,12 @@ void hmm_devmem_pool_get_stats(struct hmm_devmem_pool *pool,
 	for_each_possible_cpu(cpu)
 		cached += READ_ONCE(per_cpu_ptr(pool->pcp, cpu)->nr);
 	spin_lock_irqsave(&pool->blocks_lock, flags);
-	stats->total = pool->nr_total - pool->nr_absent;
+	stats->total = pool->nr_total - pool->nr_absent - pool->nr_away;
 	stats->used = pool->nr_taken - pool->nr_disabled;
 	stats->cached = min(cached, stats->used);
 	stats->used -= stats->cached;
-	stats->free = pool->nr_total - pool->nr_taken;
+	stats->free = pool->nr_total - pool->nr_taken -
+		      (pool->nr_away - pool->nr_away_disabled);
 	stats->retired = pool->nr_retired;
 	spin_unlock_irqrestore(&pool->blocks_lock, flags);
 }

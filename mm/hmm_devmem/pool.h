@@ -51,11 +51,16 @@ struct hmm_devmem_supply {
  * @nr_taken: Sum of &hmm_devmem_block.nr_taken.
  * @nr_disabled: Sum of &hmm_devmem_block.nr_disabled.
  * @nr_absent: How many of those the device does not have.
+ * @nr_away: Pages of populated segments that are in blocks of the driver's.
+ * @nr_away_disabled: How many of those were retired.
+ * @nr_withheld: Blocks that are withheld: see hmm_devmem_pool_withhold().
  * @nr_idle: Populated segments without a page that is allocated or in a cache.
  * @nr_retired: Pages that were retired, in use or not, with or without struct page.
  * @nr_drained: How often the caches were emptied: because something was in them, or
  *	so that all CPUs see what has changed.
  * @nr_filled: How many per-CPU caches may have a page.
+ * @on_loan: The blocks are the driver's, except those that it has lent; see
+ *	hmm_devmem_pool_lend(). Set before the first segment is populated.
  * @bad: For each of @segments that is not populated, the bitmap that says which of its
  *	pages were retired; NULL if none was.
  * @pcp: Per-CPU caches of single pages.
@@ -77,19 +82,23 @@ struct hmm_devmem_pool {
 	unsigned long nr_taken;
 	unsigned long nr_disabled;
 	unsigned long nr_absent;
+	unsigned long nr_away;
+	unsigned long nr_away_disabled;
+	unsigned int nr_withheld;
 	unsigned int nr_idle;
 	unsigned long nr_retired;
 	atomic_long_t nr_drained;
 	atomic_t nr_filled;
 	struct hmm_devmem_pcp __percpu *pcp;
 	struct hlist_node cpuhp;
+	bool on_loan;
 	unsigned long **bad;
 	struct hmm_devmem_pool_segment *segments[] __counted_by(nr_segments);
 };
 
 /**
  * struct hmm_devmem_pool_stats - what a pool has, in pages
- * @total: Pages in populated segments.
+ * @total: Pages in populated segments, but not those in blocks of the driver's.
  * @used: Pages that are allocated.
  * @cached: Free pages in per-CPU caches.
  * @free: Other free pages.
@@ -150,6 +159,12 @@ bool hmm_devmem_pool_has_page(struct hmm_devmem_pool *pool);
 int hmm_devmem_pool_populate(struct hmm_devmem_pool *pool, unsigned int idx);
 int hmm_devmem_pool_depopulate(struct hmm_devmem_pool *pool,
 			       unsigned int idx);
+void hmm_devmem_pool_lend(struct hmm_devmem_pool *pool, unsigned long pfn);
+void hmm_devmem_pool_withhold(struct hmm_devmem_pool *pool, unsigned long pfn);
+bool hmm_devmem_pool_take_back(struct hmm_devmem_pool *pool,
+			       unsigned long pfn);
+bool hmm_devmem_pool_block_retired(struct hmm_devmem_pool *pool,
+				   unsigned long pfn);
 int hmm_devmem_pool_init(void);
 
 /* Was any page retired, that is, must never be allocated again? */

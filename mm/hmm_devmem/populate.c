@@ -190,7 +190,10 @@ int hmm_devmem_pool_populate(struct hmm_devmem_pool *pool, unsigned int idx)
 	pool->segments[idx] = segment;
 	pool->nr_total += (unsigned long)nr_blocks << pool->block_order;
 	pool->nr_idle++;
-	hmm_devmem_supply_add_segment(pool, segment);
+	if (pool->on_loan)
+		pool->nr_away += (unsigned long)nr_blocks << pool->block_order;
+	else
+		hmm_devmem_supply_add_segment(pool, segment);
 	unused = segment_disable_retired(pool, segment, idx);
 	segment_trim(pool, segment, start, max(start, pool->first) - start);
 	segment_trim(pool, segment, end,
@@ -207,8 +210,9 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_pool_populate);
  * @idx: Which segment; it must be populated.
  *
  * Context: Process context, may sleep.
- * Return: 0, or -EBUSY if pages of the segment are in use or cached; nothing is changed
- * then. Which of its pages were retired is remembered.
+ * Return: 0, or -EBUSY if pages of the segment are in use or cached, or the driver has
+ * lent a block of it; nothing is changed then. Which of its pages were retired is
+ * remembered.
  */
 int hmm_devmem_pool_depopulate(struct hmm_devmem_pool *pool,
 			       unsigned int idx)
@@ -218,13 +222,17 @@ int hmm_devmem_pool_depopulate(struct hmm_devmem_pool *pool,
 
 	spin_lock_irqsave(&pool->blocks_lock, flags);
 	segment = pool->segments[idx];
-	if (segment->nr_taken != segment->nr_disabled) {
+	if (segment->nr_taken != segment->nr_disabled || segment->nr_lent) {
 		spin_unlock_irqrestore(&pool->blocks_lock, flags);
 		return -EBUSY;
 	}
 	hmm_devmem_supply_remove_segment(pool, segment);
 	pool->nr_total -= (unsigned long)segment->nr_blocks << pool->block_order;
 	pool->nr_idle--;
+	if (pool->on_loan) {
+		pool->nr_away -= (unsigned long)segment->nr_blocks << pool->block_order;
+		pool->nr_away_disabled -= segment->nr_disabled;
+	}
 	pool->segments[idx] = NULL;
 	segment_keep_retired(pool, segment, idx);
 	pool->nr_taken -= segment->nr_taken;
@@ -236,3 +244,73 @@ int hmm_devmem_pool_depopulate(struct hmm_devmem_pool *pool,
 	return 0;
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_pool_depopulate);
+
+/* Account for @block, which was the driver's and is lent now, or the other way round. */
+static void block_account_loan(struct hmm_devmem_pool *pool,
+			       struct hmm_devmem_pool_segment *segment,
+			       const struct hmm_devmem_block *block, bool lent)
+{
+	if (lent) {
+		segment->nr_lent++;
+		pool->nr_away -= block_size(pool);
+		pool->nr_away_disabled -= block->nr_disabled;
+	} else {
+		segment->nr_lent--;
+		pool->nr_away += block_size(pool);
+		pool->nr_away_disabled += block->nr_disabled;
+	}
+}
+
+/**
+ * hmm_devmem_pool_lend() - Let the pages of a block be allocated
+ * @pool: The pool; its blocks are on loan.
+ * @pfn: The first page of the block. The block is the driver's, or is withheld. Its
+ *	segment is populated, and not depopulated meanwhile.
+ *
+ * Context: Any context.
+ */
+void hmm_devmem_pool_lend(struct hmm_devmem_pool *pool, unsigned long pfn)
+{
+	struct hmm_devmem_pool_segment *segment;
+	struct hmm_devmem_block *block;
+
+	guard(spinlock_irqsave)(&pool->blocks_lock);
+	segment = pfn_segment(pool, pfn);
+	block = pfn_block(pool, segment, pfn);
+	if (!block_is_active(block))
+		hmm_devmem_supply_add_block(pool, segment, block);
+	if (block->order == BLOCK_AWAY)
+		block_account_loan(pool, segment, block, true);
+	else
+		WRITE_ONCE(pool->nr_withheld, pool->nr_withheld - 1);
+	block_set_order(pool, block, -1);
+	block_relist(pool, block, true);
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_pool_lend);
+
+/**
+ * hmm_devmem_pool_take_back() - Make a block the driver's again
+ * @pool: The pool.
+ * @pfn: The first page of the block, which the driver has lent; withheld or not.
+ *
+ * Context: Any context.
+ * Return: False, and nothing is changed, if a page of the block is in use, cached or
+ * retired.
+ */
+bool hmm_devmem_pool_take_back(struct hmm_devmem_pool *pool, unsigned long pfn)
+{
+	struct hmm_devmem_pool_segment *segment;
+	struct hmm_devmem_block *block;
+
+	guard(spinlock_irqsave)(&pool->blocks_lock);
+	segment = pfn_segment(pool, pfn);
+	block = pfn_block(pool, segment, pfn);
+	if (block->nr_taken)
+		return false;
+	if (block->order == BLOCK_WITHHELD)
+		WRITE_ONCE(pool->nr_withheld, pool->nr_withheld - 1);
+	block_set_order(pool, block, BLOCK_AWAY);
+	block_account_loan(pool, segment, block, false);
+	return true;
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_pool_take_back);

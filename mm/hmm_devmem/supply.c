@@ -74,7 +74,7 @@ void hmm_devmem_supply_remove_segment(struct hmm_devmem_pool *pool,
  * hmm_devmem_supply_add_block() - Put a block that was never used on the lists
  * @pool: The pool, locked.
  * @segment: The segment of the block.
- * @block: The block.
+ * @block: The block. If it is the driver's, it is on no list.
  */
 void hmm_devmem_supply_add_block(struct hmm_devmem_pool *pool,
 				 struct hmm_devmem_pool_segment *segment,
@@ -83,8 +83,9 @@ void hmm_devmem_supply_add_block(struct hmm_devmem_pool *pool,
 	INIT_LIST_HEAD(&block->node);
 	block->pfn = segment->base + ((unsigned long)(block - segment->blocks) <<
 				      pool->block_order);
-	block->order = -1;
-	block_set_order(pool, block, pool->block_order);
+	block->order = pool->on_loan ? BLOCK_AWAY : -1;
+	if (!pool->on_loan)
+		block_set_order(pool, block, pool->block_order);
 }
 
 static struct hmm_devmem_block *fresh_block(struct hmm_devmem_pool *pool)

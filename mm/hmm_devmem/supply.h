@@ -7,6 +7,7 @@
 #define _MM_HMM_DEVMEM_SUPPLY_H
 
 #include <linux/bitops.h>
+#include <linux/compiler.h>
 #include <linux/list.h>
 #include <linux/lockdep.h>
 #include <linux/minmax.h>
@@ -23,7 +24,8 @@
  * @nr_disabled: How many of those will never be cleared: pages that were retired and
  *	are not in use any more, and pages that the device does not have (the range
  *	need not end with a block).
- * @order: No free, aligned piece is larger than 2^@order pages. -1 if none is free.
+ * @order: No free, aligned piece is larger than 2^@order pages. -1 if none is free. Less
+ *	if none is handed out although some may be free: %BLOCK_WITHHELD, %BLOCK_AWAY.
  *
  * @nr_taken and @nr_disabled tell which pages are free, and are block.c's. @node and
  * @order tell which of them are handed out next, and are supply.c's: a block that is on
@@ -47,6 +49,7 @@ struct hmm_devmem_block {
  * @nr_taken: Sum of &hmm_devmem_block.nr_taken.
  * @nr_disabled: Sum of &hmm_devmem_block.nr_disabled.
  * @nr_absent: How many of those the device does not have.
+ * @nr_lent: How many blocks the driver has lent, if they are its own.
  * @taken: One bit for each page that is allocated, cached or disabled.
  * @retired: One bit for each page that is never to be handed out again, and for
  *	each that the device does not have.
@@ -63,11 +66,17 @@ struct hmm_devmem_pool_segment {
 	unsigned long nr_taken;
 	unsigned long nr_disabled;
 	unsigned long nr_absent;
+	unsigned int nr_lent;
 	unsigned long *taken;
 	unsigned long *retired;
 	unsigned long *live;
 	struct hmm_devmem_block blocks[] __counted_by(nr_blocks);
 };
+
+/* In &hmm_devmem_block.order: the block has pages in use, but no more are handed out. */
+#define BLOCK_WITHHELD		(-2)
+/* The same: the block is the driver's. */
+#define BLOCK_AWAY		(-3)
 
 void hmm_devmem_supply_init(struct hmm_devmem_pool *pool);
 void hmm_devmem_supply_add_segment(struct hmm_devmem_pool *pool,
@@ -92,7 +101,13 @@ static inline bool block_is_active(const struct hmm_devmem_block *block)
 	return block->node.next;
 }
 
-/* Note that @block has no free piece larger than 2^@order pages; -1: none is free. */
+/* Is the block on no list because its pages are not to be handed out? */
+static inline bool block_is_withheld(const struct hmm_devmem_block *block)
+{
+	return READ_ONCE(block->order) <= BLOCK_WITHHELD;
+}
+
+/* Note that @block has no free piece larger than 2^@order pages; less than 0: none. */
 static inline void block_set_order(struct hmm_devmem_pool *pool,
 				   struct hmm_devmem_block *block, int order)
 {
@@ -103,7 +118,7 @@ static inline void block_set_order(struct hmm_devmem_pool *pool,
 		if (list_empty(&pool->supply.free[block->order]))
 			pool->supply.orders &= ~BIT(block->order);
 	}
-	block->order = order;
+	WRITE_ONCE(block->order, order);
 	if (order >= 0) {
 		list_add(&block->node, &pool->supply.free[order]);
 		pool->supply.orders |= BIT(order);
@@ -117,7 +132,7 @@ static inline void block_relist(struct hmm_devmem_pool *pool,
 	int order = fls(block_size(pool) - block->nr_taken) - 1;
 
 	/* When pages are taken, the largest free piece does not become larger. */
-	if (!freed)
+	if (!freed || unlikely(block_is_withheld(block)))
 		order = min(order, block->order);
 	if (order != block->order)
 		block_set_order(pool, block, order);
