@@ -182,7 +182,8 @@ struct hmm_devmem_test_plug {
 #define HMM_DEVMEM_TEST_NO_RAM		0x04	/* a page of system memory */
 #define HMM_DEVMEM_TEST_NO_RAM_LARGE	0x08	/* a large folio of it */
 #define HMM_DEVMEM_TEST_NO_DMA		0x10	/* to map a run for DMA */
-#define HMM_DEVMEM_TEST_FAIL_STEPS	0x1f
+#define HMM_DEVMEM_TEST_NO_BLOCKS	0x20	/* blocks of the driver's memory manager */
+#define HMM_DEVMEM_TEST_FAIL_STEPS	0x3f
 
 /* What HMM_DEVMEM_TEST_INJECT makes fail. */
 enum hmm_devmem_test_fail {

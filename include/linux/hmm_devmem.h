@@ -246,6 +246,44 @@ struct hmm_devmem_ops {
 	 * does: see &struct hmm_devmem_mirror.
 	 */
 	void (*map)(struct hmm_devmem *devmem, const struct hmm_devmem_copy *copy);
+
+	/**
+	 * @get_blocks: Lend blocks of 2 MiB (the size that a PMD maps) to the library:
+	 * allocate up to @nr of them in the driver's memory manager, and store the offset
+	 * of each, in bytes from the start of device memory, in @offsets. With
+	 * @may_evict, evict buffers if there are no free blocks. Blocks need not be
+	 * contiguous or cleared.
+	 *
+	 * Called in process context, may sleep and allocate memory, and may take a
+	 * dma_resv. No mmap lock, folio lock or lock of the copy callbacks is held, but
+	 * removal and suspend wait until it has returned. It may call
+	 * hmm_devmem_withdraw() and hmm_devmem_shrink(). As soon as the manager has
+	 * allocated a block it can be asked to evict it; hmm_devmem_withdraw() returns
+	 * -EBUSY until the library can give the block back.
+	 *
+	 * A block that is not aligned, is out of range, or is lent already is an error of
+	 * the driver: the library names the first one in the log, and uses and
+	 * gives back none of them. Required with %HMM_DEVMEM_SHARED, else not called.
+	 *
+	 * Return: How many blocks were lent, at most @nr; 0 if there are none.
+	 */
+	unsigned int (*get_blocks)(struct hmm_devmem *devmem, u64 *offsets,
+				   unsigned int nr, bool may_evict);
+
+	/**
+	 * @put_block: A block is the driver's again: the block at @offset that
+	 * @get_blocks has lent. No page of it is in use, mapped or being copied, and none
+	 * was retired. Its content is undefined.
+	 *
+	 * Called in process context, also in direct reclaim, by hmm_devmem_withdraw(),
+	 * hmm_devmem_shrink(), a worker, suspend and removal, with a lock of the library
+	 * held that the first two take. So take no lock here that is held when those are
+	 * called, and allocate no memory in a way that waits for reclaim. Cannot fail.
+	 * Not called any more when @cleanup is: blocks that were not put until then have
+	 * pages that processes still have, or that were retired. Required with
+	 * %HMM_DEVMEM_SHARED, else not called.
+	 */
+	void (*put_block)(struct hmm_devmem *devmem, u64 offset);
 };
 
 /**
@@ -278,12 +316,25 @@ struct hmm_devmem_ops {
  * use calls hmm_devmem_evict() first. hmm_devmem_alloc_folio() does not resume the
  * device, and the kill and cleanup callbacks can be called while it is suspended.
  *
+ * %HMM_DEVMEM_SHARED: the device's memory belongs to a memory manager of the driver, such as
+ * TTM. The library asks for blocks of 2 MiB when it needs them
+ * (&hmm_devmem_ops.get_blocks), and gives them back (&hmm_devmem_ops.put_block) when no page
+ * of theirs was in use for some seconds, when the driver asks for one
+ * (hmm_devmem_withdraw()) or for some (hmm_devmem_shrink()), and at suspend and removal.
+ * Offsets and pfns are those of all of the device's memory, whoever owns it. Struct pages
+ * exist as with %HMM_DEVMEM_LAZY, which this flag includes. Size, or resource, must consist
+ * of whole blocks. When a migration needs memory, the library uses, in this order: a free
+ * block, one that the driver lends without evicting a buffer, one of its own that it
+ * evicts (with %HMM_DEVMEM_RECLAIM), and, as long as it has less than
+ * &hmm_devmem_desc.reserve, one for which the driver evicts a buffer.
+ *
  * All of these flags are for managed drivers only.
  */
 #define HMM_DEVMEM_LAZY		BIT(0)
 #define HMM_DEVMEM_DMA		BIT(1)
 #define HMM_DEVMEM_RECLAIM	BIT(2)
 #define HMM_DEVMEM_RUNTIME_PM	BIT(3)
+#define HMM_DEVMEM_SHARED	BIT(4)
 
 /**
  * struct hmm_devmem_desc - options for adding device memory
@@ -309,6 +360,10 @@ struct hmm_devmem_ops {
  *	in bytes from the start of device memory. In any order; not needed after the
  *	call. Only for managed drivers.
  * @nr_bad_pages: Number of entries of @bad_pages.
+ * @reserve: With %HMM_DEVMEM_SHARED, how much device memory the library can claim from the
+ *	driver's buffers, in bytes, rounded down to whole blocks of 2 MiB. As long as it has
+ *	less, &hmm_devmem_ops.get_blocks may evict; as long as it has no more,
+ *	hmm_devmem_shrink() evicts nothing. 0: none. Not more than the device has.
  */
 struct hmm_devmem_desc {
 	const struct hmm_devmem_ops *ops;
@@ -322,6 +377,7 @@ struct hmm_devmem_desc {
 	struct device *dma_device;
 	const u64 *bad_pages;
 	unsigned int nr_bad_pages;
+	u64 reserve;
 };
 
 /**
@@ -447,6 +503,8 @@ long hmm_devmem_evict_why(struct hmm_devmem *devmem, unsigned long pfn_first,
 			  unsigned long nr_pages, struct hmm_devmem_left *left);
 void hmm_devmem_mark_used(struct hmm_devmem *devmem, unsigned long pfn,
 			  unsigned long nr);
+u64 hmm_devmem_shrink(struct hmm_devmem *devmem, u64 bytes);
+int hmm_devmem_withdraw(struct hmm_devmem *devmem, u64 offset);
 int hmm_devmem_suspend(struct hmm_devmem *devmem);
 void hmm_devmem_resume(struct hmm_devmem *devmem);
 void hmm_devmem_mark_dead(struct hmm_devmem *devmem);
@@ -589,6 +647,16 @@ hmm_devmem_evict_why(struct hmm_devmem *devmem, unsigned long pfn_first,
 static inline void hmm_devmem_mark_used(struct hmm_devmem *devmem,
 					unsigned long pfn, unsigned long nr)
 {
+}
+
+static inline u64 hmm_devmem_shrink(struct hmm_devmem *devmem, u64 bytes)
+{
+	return 0;
+}
+
+static inline int hmm_devmem_withdraw(struct hmm_devmem *devmem, u64 offset)
+{
+	return -EOPNOTSUPP;
 }
 
 static inline int hmm_devmem_suspend(struct hmm_devmem *devmem)

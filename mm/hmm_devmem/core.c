@@ -31,8 +31,9 @@
  * wait for a completion. No lock is held.
  *
  * &hmm_devmem.ref is held around every callback into the driver but kill and
- * cleanup. It is killed after eviction, so that CPU faults bring pages back
- * while eviction is going on; then removal waits until no callback is running.
+ * cleanup, and put_block during a removal. It is killed after eviction, so that CPU
+ * faults bring pages back while eviction is going on; then removal waits until no
+ * callback is running.
  *
  * hmm_devmem_priv.intake (a per-CPU rwsem) is held for reading while pages are migrated
  * to the device. Removal and suspend take it for writing, after no more pages can be
@@ -63,6 +64,14 @@
  *
  * &hmm_devmem_hold.lock (a mutex) protects what the policy of eviction knows.
  *
+ * &hmm_devmem_backing.lock (a mutex) protects who owns which block (%HMM_DEVMEM_SHARED).
+ * &hmm_devmem_ops.put_block is called with it held, so the lock of the driver's memory
+ * manager is taken inside. hmm_devmem_withdraw() and hmm_devmem_shrink() can be called in
+ * memory reclaim. So no memory is allocated under these locks in a way that waits for
+ * reclaim, and a block that is withdrawn keeps its struct pages without segments_lock. The
+ * intake is held while &hmm_devmem_ops.get_blocks is called, and none of the other locks
+ * but hmm_devmem_priv.handout.
+ *
  * &hmm_devmem_mirror.lock (a mutex) is held around the callbacks of a mirror. MMU
  * notifiers take it.
  *
@@ -85,10 +94,12 @@
  *       segments_list_lock
  *       mmap lock
  *         hmm_devmem_priv.intake
- *           hmm_devmem_hold.lock
  *           folio lock
  *             driver's locks, in copy and map callbacks
  *               memory reclaim
+ *                 hmm_devmem_hold.lock
+ *                 hmm_devmem_backing.lock
+ *                   hmm_devmem_pcp.lock
  *                 MMU notifiers
  *                   hmm_devmem_mirror.lock
  *                   hmm_devmem_pcp.lock
@@ -117,6 +128,10 @@
  *   hmm_devmem_is_migration_to(). It must not enter pages into the device's page
  *   table that were invalidated meanwhile: see &hmm_devmem_ops.map. A mirror does
  *   both for the driver.
+ * - With %HMM_DEVMEM_SHARED, the driver owns the blocks that the library does not have. It
+ *   must not use others, and lends none that it uses. What was not put when cleanup is
+ *   called has a retired page, or pages in use by a zombie. Private memory of a zombie
+ *   is not accessed any more; the driver must not use coherent memory of one.
  * - With %HMM_DEVMEM_RUNTIME_PM, removal comes before pm_runtime_disable().
  * - A driver that removes its devmem itself does so before it is detached from
  *   the device, which removes what is left. The pointer is valid until the driver is
@@ -137,6 +152,7 @@
 
 #include <trace/events/hmm_devmem.h>
 
+#include "backing.h"
 #include "debugfs.h"
 #include "devmem.h"
 #include "dma.h"
@@ -149,7 +165,8 @@
 #include "txn.h"
 
 #define HMM_DEVMEM_FLAGS	(HMM_DEVMEM_LAZY | HMM_DEVMEM_DMA | \
-				 HMM_DEVMEM_RECLAIM | HMM_DEVMEM_RUNTIME_PM)
+				 HMM_DEVMEM_RECLAIM | HMM_DEVMEM_RUNTIME_PM | \
+				 HMM_DEVMEM_SHARED)
 
 static bool ops_are_classic(const struct hmm_devmem_ops *ops,
 			    enum memory_type type)
@@ -168,6 +185,9 @@ static int check_desc(const struct hmm_devmem_desc *desc)
 	if (desc->flags & ~HMM_DEVMEM_FLAGS)
 		return -EOPNOTSUPP;
 	if (desc->flags && !hmm_devmem_ops_managed(desc->ops))
+		return -EINVAL;
+	if (desc->flags & HMM_DEVMEM_SHARED ?
+	    !desc->ops->get_blocks || !desc->ops->put_block : !!desc->reserve)
 		return -EINVAL;
 	if (desc->nr_bad_pages &&
 	    (!desc->bad_pages || !hmm_devmem_ops_managed(desc->ops)))
@@ -225,21 +245,37 @@ static int retire_bad_pages(struct hmm_devmem *devmem,
 	return ret;
 }
 
+/* With blocks on loan, no block must be cut off at an end of the range. */
+static int create_backing(struct hmm_devmem *devmem, u64 reserve)
+{
+	struct hmm_devmem_priv *priv = priv(devmem);
+
+	if (!(priv->flags & HMM_DEVMEM_SHARED))
+		return 0;
+	if (!IS_ALIGNED(devmem->pfn_first | devmem->pfn_last, HMM_DEVMEM_BLOCK_NR))
+		return -EINVAL;
+	priv->backing = hmm_devmem_backing_create(hmm_devmem_nr_blocks(devmem), reserve);
+	return priv->backing ? 0 : -ENOMEM;
+}
+
 static int populate_devmem(struct hmm_devmem *devmem,
 			   const struct hmm_devmem_desc *desc)
 {
+	const unsigned long flags = priv(devmem)->flags;
 	int ret;
 
 	ret = hmm_devmem_dma_init(devmem, desc);
 	if (ret)
 		return ret;
 	priv(devmem)->nid = desc_nid(devmem->device, desc);
-	ret = desc->res ? hmm_devmem_range_check(devmem, desc->res, desc->flags) :
-			  hmm_devmem_range_reserve(devmem, desc->size, desc->flags);
+	ret = desc->res ? hmm_devmem_range_check(devmem, desc->res, flags) :
+			  hmm_devmem_range_reserve(devmem, desc->size, flags);
 	if (!ret)
 		ret = check_bad_pages(devmem, desc);
 	if (!ret)
-		ret = hmm_devmem_segments_init(devmem, desc->flags);
+		ret = create_backing(devmem, desc->reserve);
+	if (!ret)
+		ret = hmm_devmem_segments_init(devmem, flags);
 	return ret ?: retire_bad_pages(devmem, desc);
 }
 
@@ -265,6 +301,8 @@ static void teardown_devmem(struct hmm_devmem *devmem)
 	/* No callback is running or will run: the pages have no driver any more. */
 	WRITE_ONCE(priv(devmem)->gone, true);
 	hmm_devmem_segments_release(devmem);
+	hmm_devmem_backing_put_all(devmem);
+	hmm_devmem_backing_report(devmem);
 
 	if (ops->cleanup)
 		ops->cleanup(devmem);

@@ -24,6 +24,7 @@
 
 struct dentry;
 struct device;
+struct hmm_devmem_backing;
 struct hmm_devmem_hold;
 struct hmm_devmem_pool;
 struct hmm_devmem_segment;
@@ -76,8 +77,10 @@ struct task_struct;
  * @dma_max_pfn: max_pfn when @ram_gfp was chosen. All that find a new max_pfn write the
  *	same, without a lock.
  * @ram_gfp: How to allocate memory for pages that are brought back. As @dma_max_pfn.
- * @flags: HMM_DEVMEM_*. Set by the add.
+ * @flags: HMM_DEVMEM_*. %HMM_DEVMEM_SHARED comes with %HMM_DEVMEM_LAZY. Set by the add.
  * @fail_next: For tests: steps of which the next one fails. Changed by cmpxchg().
+ * @backing: Who owns which block; NULL without %HMM_DEVMEM_SHARED. Set by the add. Has a
+ *	lock of its own.
  * @hold: The policy of eviction; NULL without %HMM_DEVMEM_RECLAIM. Set by the add. Has a
  *	lock of its own.
  * @reclaim_hand: The block that is tried next if the policy's blocks cannot be evicted.
@@ -125,6 +128,7 @@ struct hmm_devmem_priv {
 	gfp_t ram_gfp;
 	unsigned long flags;
 	unsigned long fail_next;
+	struct hmm_devmem_backing *backing;
 	struct hmm_devmem_hold *hold;
 	u32 reclaim_hand;
 	struct mutex suspend_lock;	/* see above */

@@ -87,6 +87,8 @@
  * @nr_places: How many places there were before this one.
  * @moves_on: The eviction tries other places before it gives up.
  * @killable: The eviction ends when the caller is being killed.
+ * @in_reclaim: The caller may have a transaction or be in memory reclaim: do not wait for a
+ *	transaction. It keeps the struct pages without a lock.
  */
 struct evict_effort {
 	unsigned int refused;
@@ -97,6 +99,7 @@ struct evict_effort {
 	unsigned long nr_places;
 	bool moves_on;
 	bool killable;
+	bool in_reclaim;
 };
 
 /* The time in nanoseconds, for all that eviction measures. */
@@ -340,14 +343,19 @@ static void evict_range(struct hmm_devmem *devmem, unsigned long pfn,
 	};
 	unsigned long start = pfn;
 
-	lockdep_assert_held_read(&priv(devmem)->segments_lock);
+	if (!effort->in_reclaim)
+		lockdep_assert_held_read(&priv(devmem)->segments_lock);
 
 	if (pfn >= end)
 		return;
 	/* Pages in per-CPU caches are free, but look like pages in use. */
 	hmm_devmem_pool_drain(priv(devmem)->pool);
-	walk.txn = hmm_devmem_txn_get(devmem, NULL, HMM_DEVMEM_BLOCK_NR);
-	if (devmem->ops->copy_wait)
+	walk.txn = effort->in_reclaim ?
+		   hmm_devmem_txn_get_locked(devmem, NULL, HMM_DEVMEM_BLOCK_NR) :
+		   hmm_devmem_txn_get(devmem, NULL, HMM_DEVMEM_BLOCK_NR);
+	if (!walk.txn)
+		return;
+	if (devmem->ops->copy_wait && !effort->in_reclaim)
 		walk.spare = hmm_devmem_txn_tryget(devmem, NULL, HMM_DEVMEM_BLOCK_NR);
 	while (!place_is_over(effort) && evict_find(&walk)) {
 		if (evict_window(&walk))
@@ -689,6 +697,29 @@ unsigned long hmm_devmem_evict_all(struct hmm_devmem *devmem, bool killable,
 			effort_move_on(devmem, &effort, nr);
 		if (!over)
 			evict_pause(&effort);
+	}
+}
+
+/**
+ * hmm_devmem_evict_block() - Bring the pages of a block back, once
+ * @devmem: The device memory.
+ * @pfn: First page of the block, of which none is handed out any more, and which keeps its
+ *	struct pages.
+ *
+ * Context: Process context, may sleep. Takes no mmap lock, and waits for no folio lock. The
+ * caller may be in memory reclaim.
+ */
+void hmm_devmem_evict_block(struct hmm_devmem *devmem, unsigned long pfn)
+{
+	struct evict_effort effort = { .killable = true, .in_reclaim = true };
+	struct hmm_devmem_left left = { };
+
+	evict_range(devmem, pfn, pfn + HMM_DEVMEM_BLOCK_NR, NULL, &effort, &left);
+	if (!left.no_memory && !left.not_copied && !(current->flags & PF_MEMALLOC) &&
+	    hmm_devmem_pool_block_taken(priv(devmem)->pool, pfn)) {
+		/* Core's batches can have the last references, as in evict_and_count(). */
+		hmm_devmem_drain_batches();
+		evict_range(devmem, pfn, pfn + HMM_DEVMEM_BLOCK_NR, NULL, &effort, &left);
 	}
 }
 

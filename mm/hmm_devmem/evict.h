@@ -30,6 +30,7 @@ void hmm_devmem_drain_batches(void);
 #endif
 unsigned long hmm_devmem_evict_all(struct hmm_devmem *devmem, bool killable,
 				   struct hmm_devmem_left *left);
+void hmm_devmem_evict_block(struct hmm_devmem *devmem, unsigned long pfn);
 int hmm_devmem_reclaim(struct hmm_devmem *devmem,
 		       const struct hmm_devmem_hold_data *data,
 		       const unsigned long *keep, bool drain);

@@ -7,7 +7,8 @@
  * DOC: Fault injection
  *
  * With CONFIG_FAULT_INJECTION the steps of a transaction that core or the device
- * can make fail ask here first: allocations on both sides, and mapping for DMA.
+ * can make fail ask here first: allocations on both sides, mapping for DMA, and blocks
+ * that the driver is to lend.
  * They take part in /proc/<pid>/fail-nth, and each has a folder of fault
  * attributes below ``hmm_devmem/`` in debugfs (see
  * Documentation/fault-injection/). Failures of the copy itself are for the driver
@@ -32,6 +33,7 @@ static const char * const fail_names[HMM_DEVMEM_NR_FAIL] = {
 	[HMM_DEVMEM_FAIL_RAM] = "fail_ram",
 	[HMM_DEVMEM_FAIL_RAM_LARGE] = "fail_ram_large",
 	[HMM_DEVMEM_FAIL_DMA] = "fail_dma",
+	[HMM_DEVMEM_FAIL_BLOCKS] = "fail_blocks",
 };
 
 /**

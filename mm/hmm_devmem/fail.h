@@ -21,6 +21,7 @@ struct dentry;
  * @HMM_DEVMEM_FAIL_RAM: to allocate a page of system memory
  * @HMM_DEVMEM_FAIL_RAM_LARGE: to allocate a large folio of system memory
  * @HMM_DEVMEM_FAIL_DMA: to map a run for DMA
+ * @HMM_DEVMEM_FAIL_BLOCKS: to get blocks from the driver
  * @HMM_DEVMEM_NR_FAIL: number of those
  */
 enum hmm_devmem_fail {
@@ -29,6 +30,7 @@ enum hmm_devmem_fail {
 	HMM_DEVMEM_FAIL_RAM,
 	HMM_DEVMEM_FAIL_RAM_LARGE,
 	HMM_DEVMEM_FAIL_DMA,
+	HMM_DEVMEM_FAIL_BLOCKS,
 	HMM_DEVMEM_NR_FAIL,
 };
 

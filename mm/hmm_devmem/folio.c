@@ -10,6 +10,7 @@
 
 #include <trace/events/hmm_devmem.h>
 
+#include "borrow.h"
 #include "devmem.h"
 #include "folio.h"
 #include "pool.h"
@@ -101,8 +102,8 @@ static noinline int grow_and_get(struct hmm_devmem *devmem, unsigned int order,
 		/* Struct pages can have come or gone while the caller looked. */
 		seq = hmm_devmem_segments_seq(devmem);
 		ret = hmm_devmem_pool_alloc(priv(devmem)->pool, order, pfn);
-		if (ret != -ENOMEM || !tries-- || !hmm_devmem_may_grow(devmem, seq) ||
-		    hmm_devmem_segments_grow(devmem, seq))
+		if (ret != -ENOMEM || !tries-- || !hmm_devmem_can_get_more(devmem, seq) ||
+		    hmm_devmem_get_more(devmem, seq, 1UL << order))
 			return ret;
 	}
 }
@@ -122,7 +123,8 @@ static noinline int grow_and_get(struct hmm_devmem *devmem, unsigned int order,
  * searched last, but interrupts are not off for more than a few of them.
  *
  * Context: Process context, may sleep. With %HMM_DEVMEM_LAZY the caller has locked
- * no folio and no mmap lock.
+ * no folio and no mmap lock; with %HMM_DEVMEM_SHARED it has no lock either that
+ * &hmm_devmem_ops.get_blocks takes.
  * Return: The folio, locked and with one reference; NULL if there is no such
  * piece, @order is too large, @devmem is classic, being removed or suspended, or, with
  * %HMM_DEVMEM_LAZY, the caller is being killed while it waits for more struct pages or

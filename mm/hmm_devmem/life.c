@@ -27,6 +27,7 @@
 #include <linux/percpu-rwsem.h>
 #include <linux/slab.h>
 
+#include "backing.h"
 #include "devmem.h"
 #include "pool.h"
 #include "power.h"
@@ -51,6 +52,7 @@ static void free_devmem(struct kref *kref)
 {
 	struct hmm_devmem *devmem = &container_of(kref, struct hmm_devmem_priv, handles)->pub;
 
+	hmm_devmem_backing_destroy(priv(devmem)->backing);
 	hmm_devmem_hold_destroy(priv(devmem)->hold);
 	hmm_devmem_pool_destroy(priv(devmem)->pool);
 	free_percpu(priv(devmem)->stats);
@@ -149,6 +151,8 @@ struct hmm_devmem *hmm_devmem_create(struct device *device,
 	devmem->owner = desc->owner ?: devmem;
 	devmem->driver_data = desc->driver_data;
 	priv->flags = desc->flags;
+	if (priv->flags & HMM_DEVMEM_SHARED)
+		priv->flags |= HMM_DEVMEM_LAZY;
 	mutex_init(&priv->suspend_lock);
 	hmm_devmem_power_init(devmem);
 

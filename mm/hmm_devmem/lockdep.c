@@ -17,6 +17,7 @@
 #include <linux/sched/mm.h>
 #include <linux/spinlock.h>
 
+#include "backing.h"
 #include "devmem.h"
 #include "mirror.h"
 #include "pool.h"
@@ -47,7 +48,8 @@ static struct hmm_devmem * __init create_without_memory(void)
 						    HMM_DEVMEM_BLOCK_ORDER,
 						    HMM_DEVMEM_BLOCK_ORDER);
 	priv(devmem)->hold = hmm_devmem_hold_create(1);
-	if (!priv(devmem)->pool || !priv(devmem)->hold)
+	priv(devmem)->backing = hmm_devmem_backing_create(1, 0);
+	if (!priv(devmem)->pool || !priv(devmem)->hold || !priv(devmem)->backing)
 		goto err_put;
 	return devmem;
 
@@ -69,6 +71,17 @@ static void __init take_mirror_lock(void)
 #endif
 }
 
+/* A driver can withdraw blocks in reclaim; put_block() frees nothing of the pool's. */
+static void __init withdraw_in_order(struct hmm_devmem *devmem)
+{
+	unsigned long pfn;
+
+	hmm_devmem_hold_skip(priv(devmem)->hold, 0);
+	mutex_lock(&priv(devmem)->backing->lock);
+	WARN_ON_ONCE(!hmm_devmem_pool_alloc(priv(devmem)->pool, 0, &pfn));
+	mutex_unlock(&priv(devmem)->backing->lock);
+}
+
 /* All locks that are held around a migration, and what it may wait for. */
 static void __init take_in_order(struct hmm_devmem *devmem, struct mm_struct *mm)
 {
@@ -80,10 +93,10 @@ static void __init take_in_order(struct hmm_devmem *devmem, struct mm_struct *mm
 	hmm_devmem_range_has_segment(&nowhere);
 	mmap_read_lock(mm);
 	percpu_down_read(&priv(devmem)->intake);
-	hmm_devmem_hold_skip(priv(devmem)->hold, 0);
 
 	/* Callbacks may allocate memory, notifiers are called from reclaim ... */
 	fs_reclaim_acquire(GFP_KERNEL);
+	withdraw_in_order(devmem);
 	lock_map_acquire(&__mmu_notifier_invalidate_range_start_map);
 	/* ... and both free pages. This allocation fails: there are no pages. */
 	WARN_ON_ONCE(!hmm_devmem_pool_alloc(priv(devmem)->pool, 0, &pfn));

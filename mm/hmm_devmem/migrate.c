@@ -18,6 +18,7 @@
 #include <trace/events/hmm_devmem.h>
 
 #include "allocate.h"
+#include "borrow.h"
 #include "collect.h"
 #include "devmem.h"
 #include "evict.h"
@@ -122,8 +123,9 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
  * @tries: How often the present window was tried again.
  * @split: The present window is collected as single pages.
  * @full: An errno if no more device memory can be had.
- * @stunted: There was no memory for more struct pages.
+ * @stunted: There was no memory for more struct pages, or the driver lent no more blocks.
  * @seq: Of the segments, from before the present window looked for device memory.
+ * @missing: For how many pages more device memory is needed.
  * @data: The data that device memory is needed for.
  * @own: Not NULL once other pages had to be evicted: a bit for each page of the
  *	device, set if it is, or was, of the range. Such pages are not evicted.
@@ -150,6 +152,7 @@ struct range_walk {
 	int full;
 	bool stunted;
 	unsigned int seq;
+	unsigned long missing;
 	struct hmm_devmem_hold_data data;
 	unsigned long *own;
 	bool recount;
@@ -246,7 +249,7 @@ static int range_open_window(struct range_walk *walk, struct hmm_devmem_txn *txn
 static bool can_get_more(const struct range_walk *walk)
 {
 	return walk->to && !walk->full &&
-	       (hmm_devmem_may_grow(walk->devmem, walk->seq) ||
+	       (hmm_devmem_can_get_more(walk->devmem, walk->seq) ||
 		priv(walk->devmem)->flags & HMM_DEVMEM_RECLAIM);
 }
 
@@ -255,7 +258,7 @@ static bool wants_to_grow(const struct range_walk *walk)
 {
 	return walk->to && !walk->full &&
 	       !walk->stunted && !walk->tries &&
-	       hmm_devmem_moves_blocks() && hmm_devmem_can_grow(walk->devmem) &&
+	       hmm_devmem_moves_blocks() && hmm_devmem_can_get_more(walk->devmem, walk->seq) &&
 	       !hmm_devmem_pool_has_block(priv(walk->devmem)->pool);
 }
 
@@ -397,9 +400,10 @@ enum range_pause {
 };
 
 /*
- * Get more device memory. Struct pages are not tried again after there was no memory
- * for them; and other pages are evicted only for want of any device page, not for
- * want of a whole block.
+ * Get more device memory. Struct pages, or blocks that the driver can lend without an
+ * eviction, are not tried again after there were none; and other pages are evicted only
+ * for want of any device page, not for want of a whole block. The driver's buffers are
+ * evicted last, and only up to the reserve.
  */
 static int __get_more(struct range_walk *walk, enum range_pause why)
 {
@@ -409,15 +413,14 @@ static int __get_more(struct range_walk *walk, enum range_pause why)
 	ret = hmm_devmem_pool_refused(priv(devmem)->pool);
 	if (ret)
 		return ret;
-	if (!walk->stunted && hmm_devmem_may_grow(devmem, walk->seq) &&
-	    !hmm_devmem_segments_grow(devmem, walk->seq))
+	if (!walk->stunted && hmm_devmem_can_get_more(devmem, walk->seq) &&
+	    !hmm_devmem_get_more(devmem, walk->seq, walk->missing))
 		return 0;
 	walk->stunted = true;
 	if (why == PAUSE_TO_GROW)
 		return 0;
-	if (!(priv(devmem)->flags & HMM_DEVMEM_RECLAIM))
-		return -ENOMEM;
-	return range_reclaim(walk);
+	ret = priv(devmem)->flags & HMM_DEVMEM_RECLAIM ? range_reclaim(walk) : -ENOMEM;
+	return ret == -ENOMEM ? hmm_devmem_get_reserve(devmem, walk->missing) : ret;
 }
 
 /* As __get_more(), with a reference that keeps the driver: a paused walk has none. */
@@ -513,6 +516,7 @@ static int range_migrate_window(struct range_walk *walk, unsigned long *addr)
 	unsigned long start, next;
 	int ret;
 
+	walk->missing = (walk->end - *addr) >> PAGE_SHIFT;
 	walk->seq = hmm_devmem_segments_seq(walk->devmem);
 	if (wants_to_grow(walk)) {
 		ret = range_pause(walk, PAUSE_TO_GROW);

@@ -127,8 +127,12 @@ struct folio *hmm_devmem_alloc_evicted(struct page *page,
 	struct mempolicy *policy = NULL;
 	struct folio *folio;
 
-	/* Not bound to the cpuset of the current process. */
+	/*
+	 * Not bound to the cpuset of the current process. And a driver can withdraw a
+	 * block in memory reclaim: that must not use up what core keeps in reserve.
+	 */
 	gfp &= ~__GFP_HARDWALL;
+	gfp |= __GFP_NOMEMALLOC;
 	if (anon_vma && nr_node_ids > 1)
 		policy = find_policy(anon_vma, pgoff);
 	if (!policy)

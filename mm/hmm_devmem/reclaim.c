@@ -248,6 +248,54 @@ u32 hmm_devmem_hold_victim(struct hmm_devmem_hold *hold,
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_hold_victim);
 
+/* Does a walk from cold to hot come to @block before @other? */
+static bool walk_before(const struct hmm_devmem_hold *hold, u32 block, u32 used,
+			u32 other, u32 other_used)
+{
+	if (used == other_used)
+		return block < other;
+	return hold->now - used > hold->now - other_used;
+}
+
+/**
+ * hmm_devmem_hold_next() - The next block of a walk from the coldest to the hottest
+ * @hold: The policy.
+ * @walk: The walk. Zeroed before the first call.
+ * @may_go: Can a block be evicted? Called with a mutex held.
+ * @arg: Passed to @may_go.
+ *
+ * Looks at all blocks. One without data is colder than any other. A block that is used
+ * during the walk can be found again.
+ *
+ * Context: Process context, may sleep; also in memory reclaim.
+ * Return: The block; %HMM_DEVMEM_HOLD_NONE if there is no other that can be evicted.
+ */
+u32 hmm_devmem_hold_next(struct hmm_devmem_hold *hold,
+			 struct hmm_devmem_hold_walk *walk,
+			 bool (*may_go)(void *arg, u32 block), void *arg)
+{
+	u32 next = HMM_DEVMEM_HOLD_NONE, next_used = 0, block, used;
+
+	guard(mutex)(&hold->lock);
+	for (block = 0; block < hold->nr_blocks; block++) {
+		used = READ_ONCE(hold->used[block]);
+		if (walk->begun && !walk_before(hold, walk->block, walk->used, block, used))
+			continue;
+		if ((next == HMM_DEVMEM_HOLD_NONE ||
+		     walk_before(hold, block, used, next, next_used)) && may_go(arg, block)) {
+			next = block;
+			next_used = used;
+		}
+	}
+	*walk = (struct hmm_devmem_hold_walk) {
+		.begun = true,
+		.block = next,
+		.used = next_used,
+	};
+	return next;
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_hold_next);
+
 /**
  * hmm_devmem_hold_skip() - Note that a block could not be evicted
  * @hold: The policy.

@@ -19,8 +19,8 @@
 
 /**
  * struct hmm_devmem_hold - what is known of the use of the blocks of one device
- * @lock: Protects all but @used. Innermost. A mutex, because a victim is looked for in
- *	a time that grows with the size of the device.
+ * @lock: Protects all but @used. Innermost; it can be taken in memory reclaim. A mutex,
+ *	because a victim is looked for in a time that grows with the size of the device.
  * @nr_blocks: Number of blocks of the device.
  * @now: The time: how many blocks of data were brought in, from
  *	%HMM_DEVMEM_HOLD_START on.
@@ -59,6 +59,18 @@ struct hmm_devmem_hold_data {
 	unsigned long index;
 };
 
+/**
+ * struct hmm_devmem_hold_walk - where a walk from the coldest block to the hottest is
+ * @begun: There was a block.
+ * @block: The last one.
+ * @used: When it was used.
+ */
+struct hmm_devmem_hold_walk {
+	bool begun;
+	u32 block;
+	u32 used;
+};
+
 struct hmm_devmem_hold *hmm_devmem_hold_create(u32 nr_blocks);
 void hmm_devmem_hold_destroy(struct hmm_devmem_hold *hold);
 void hmm_devmem_hold_brought(struct hmm_devmem_hold *hold, u32 block,
@@ -66,6 +78,9 @@ void hmm_devmem_hold_brought(struct hmm_devmem_hold *hold, u32 block,
 u32 hmm_devmem_hold_victim(struct hmm_devmem_hold *hold,
 			   const struct hmm_devmem_hold_data *data,
 			   bool (*may_go)(void *arg, u32 block), void *arg);
+u32 hmm_devmem_hold_next(struct hmm_devmem_hold *hold,
+			 struct hmm_devmem_hold_walk *walk,
+			 bool (*may_go)(void *arg, u32 block), void *arg);
 void hmm_devmem_hold_skip(struct hmm_devmem_hold *hold, u32 block);
 void hmm_devmem_hold_remember(struct hmm_devmem_hold *hold, u32 block,
 			      const struct hmm_devmem_hold_data *data);

@@ -60,6 +60,7 @@
 
 #include <trace/events/hmm_devmem.h>
 
+#include "backing.h"
 #include "devmem.h"
 #include "page.h"
 #include "pagemap.h"
@@ -415,6 +416,29 @@ static unsigned int segments_slot(const struct hmm_devmem *devmem)
 	return i;
 }
 
+/**
+ * hmm_devmem_segments_add() - Create the struct pages of a segment
+ * @devmem: The device memory; the caller holds &hmm_devmem_priv.segments_lock for writing.
+ * @i: The segment, which has none and is not ending.
+ *
+ * Context: As hmm_devmem_segments_grow().
+ * Return: 0 or an errno.
+ */
+int hmm_devmem_segments_add(struct hmm_devmem *devmem, unsigned int i)
+{
+	int ret;
+
+	lockdep_assert_held_write(&priv(devmem)->segments_lock);
+
+	ret = hmm_devmem_memmap_fits((u64)PAGE_SIZE << priv(devmem)->segment_shift);
+	if (!ret)
+		ret = segment_populate(devmem, i);
+	if (!ret)
+		queue_delayed_work(system_dfl_wq, &priv(devmem)->shrink_work,
+				   HMM_DEVMEM_SHRINK_INTERVAL);
+	return ret;
+}
+
 /* Return: 0, an errno, or 1 if a segment has to end first. */
 static int segments_try_grow(struct hmm_devmem *devmem, unsigned int seq)
 {
@@ -431,17 +455,10 @@ static int segments_try_grow(struct hmm_devmem *devmem, unsigned int seq)
 		return ret;
 	if (read_seqcount_retry(&priv(devmem)->segments_seq, seq))
 		return 0;
-	ret = hmm_devmem_memmap_fits((u64)PAGE_SIZE << priv(devmem)->segment_shift);
-	if (ret)
-		return ret;
 	i = segments_slot(devmem);
 	if (i == priv(devmem)->nr_segments)
 		return hmm_devmem_can_grow(devmem) ? 1 : -ENOMEM;
-	ret = segment_populate(devmem, i);
-	if (!ret)
-		queue_delayed_work(system_dfl_wq, &priv(devmem)->shrink_work,
-				   HMM_DEVMEM_SHRINK_INTERVAL);
-	return ret;
+	return hmm_devmem_segments_add(devmem, i);
 }
 
 static bool segments_have_slot(struct hmm_devmem *devmem)
@@ -531,6 +548,12 @@ static void segments_shrink(struct work_struct *work)
 	const bool now = xchg(&priv(devmem)->shrink_now, false);
 	unsigned int i;
 
+	/* In a removal, core.c gives the blocks back. */
+	if (priv(devmem)->backing && hmm_devmem_ref_tryget_live(devmem)) {
+		hmm_devmem_backing_put_empty(devmem, U32_MAX,
+					     now ? 1 : HMM_DEVMEM_SHRINK_IDLE);
+		hmm_devmem_ref_put(devmem);
+	}
 	hmm_devmem_pool_drain(priv(devmem)->pool);
 	for (i = 0; i < priv(devmem)->nr_segments; i++) {
 		if (segment_is_due(devmem, i, now))
@@ -810,6 +833,7 @@ static int create_pool(struct hmm_devmem *devmem)
 					    HMM_DEVMEM_BLOCK_ORDER, priv->segment_shift);
 	if (!priv->pool)
 		return -ENOMEM;
+	priv->pool->on_loan = priv->backing;
 	if (!(priv->flags & HMM_DEVMEM_RECLAIM))
 		return 0;
 	priv->hold = hmm_devmem_hold_create(hmm_devmem_nr_blocks(devmem));

@@ -42,6 +42,7 @@ struct hmm_devmem_segment {
 int hmm_devmem_segments_init(struct hmm_devmem *devmem, unsigned long flags);
 void hmm_devmem_segments_release(struct hmm_devmem *devmem);
 int hmm_devmem_segments_grow(struct hmm_devmem *devmem, unsigned int seq);
+int hmm_devmem_segments_add(struct hmm_devmem *devmem, unsigned int i);
 void hmm_devmem_segment_page_freed(struct hmm_devmem_segment *segment);
 unsigned long hmm_devmem_segment_busy(struct hmm_devmem_segment *segment);
 unsigned long hmm_devmem_segments_busy(struct hmm_devmem *devmem);

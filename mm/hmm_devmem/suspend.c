@@ -23,6 +23,7 @@
 
 #include <trace/events/hmm_devmem.h>
 
+#include "backing.h"
 #include "devmem.h"
 #include "evict.h"
 #include "pool.h"
@@ -51,6 +52,8 @@ static int suspend_locked(struct hmm_devmem *devmem)
 			 "cannot be suspended: pages left: %lu busy, %lu without system memory, %lu not copied\n",
 			 left.busy, left.no_memory, left.not_copied);
 	}
+	if (!ret)
+		hmm_devmem_backing_put_all(devmem);
 	priv(devmem)->suspended = !ret;
 	return ret;
 }

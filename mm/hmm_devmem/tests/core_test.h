@@ -149,6 +149,13 @@ static inline unsigned int count_regions(void)
 	return nr;
 }
 
+/* Wait for the end of zombies. */
+static inline void wait_for_regions(struct kunit *test, unsigned int nr)
+{
+	soon(count_regions() == nr);
+	KUNIT_EXPECT_EQ(test, count_regions(), nr);
+}
+
 static inline struct device *register_device(struct kunit *test, const char *name)
 {
 	struct device *device = kunit_device_register(test, name);

@@ -60,6 +60,11 @@ static bool any_may_go(void *arg, u32 block)
 	return true;
 }
 
+static bool is_another(void *arg, u32 block)
+{
+	return block != *(u32 *)arg;
+}
+
 static u32 victim(struct hmm_devmem_hold *hold, unsigned long nr)
 {
 	const struct hmm_devmem_hold_data data = data_nr(nr);
@@ -441,6 +446,43 @@ static void mark_used_in_any_state(struct kunit *test)
 	hmm_devmem_put(devmem);
 }
 
+/* From cold to hot, and of those that were used at the same time in order. */
+static void walk_goes_from_cold_to_hot(struct kunit *test)
+{
+	static const u32 expected[] = { 6, 7, 0, 1, 5, 2, 4 };
+	struct hmm_devmem_hold *hold = create(test, 8);
+	struct hmm_devmem_hold_walk walk = { };
+	u32 i, not = 3;
+
+	/* Blocks 6 and 7 have no data. */
+	for (i = 0; i < 6; i++)
+		bring(hold, i, i);
+	bring(hold, 4, 9);
+	hmm_devmem_hold_mark(hold, 2);
+	for (i = 0; i < ARRAY_SIZE(expected); i++)
+		KUNIT_EXPECT_EQ(test, hmm_devmem_hold_next(hold, &walk, is_another, &not),
+				expected[i]);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_hold_next(hold, &walk, is_another, &not),
+			HMM_DEVMEM_HOLD_NONE);
+}
+
+/* A block that is used during the walk is hotter than the others, once more. */
+static void walk_finds_block_again_that_is_used(struct kunit *test)
+{
+	struct hmm_devmem_hold *hold = create(test, 2);
+	struct hmm_devmem_hold_walk walk = { };
+
+	bring(hold, 0, 0);
+	bring(hold, 1, 1);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_hold_next(hold, &walk, any_may_go, NULL), 0);
+	bring(hold, 1, 2);
+	hmm_devmem_hold_mark(hold, 0);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_hold_next(hold, &walk, any_may_go, NULL), 0);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_hold_next(hold, &walk, any_may_go, NULL), 1);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_hold_next(hold, &walk, any_may_go, NULL),
+			HMM_DEVMEM_HOLD_NONE);
+}
+
 static struct kunit_case reclaim_cases[] = {
 	KUNIT_CASE(new_data_goes_through_the_fifo),
 	KUNIT_CASE(fifo_takes_turns),
@@ -455,6 +497,8 @@ static struct kunit_case reclaim_cases[] = {
 	KUNIT_CASE(mark_used_in_any_context),
 	KUNIT_CASE(mark_used_outside),
 	KUNIT_CASE(mark_used_in_any_state),
+	KUNIT_CASE(walk_goes_from_cold_to_hot),
+	KUNIT_CASE(walk_finds_block_again_that_is_used),
 	{ }
 };
 

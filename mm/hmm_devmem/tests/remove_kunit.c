@@ -209,12 +209,6 @@ static void remove_does_not_wait_for_mmap_lock(struct kunit *test)
 
 /* Zombies: pages that are in use for longer than the driver exists */
 
-static void wait_for_regions(struct kunit *test, unsigned int nr)
-{
-	soon(count_regions() == nr);
-	KUNIT_EXPECT_EQ(test, count_regions(), nr);
-}
-
 /* The ops are freed before the page: the library must not use them any more. */
 static void remove_with_page_in_use_leaves_zombie(struct kunit *test)
 {

@@ -95,7 +95,7 @@ static bool silence_library(void)
 {
 	static const char * const steps[] = {
 		"fail_device", "fail_device_large", "fail_ram", "fail_ram_large",
-		"fail_dma",
+		"fail_dma", "fail_blocks",
 	};
 	char path[100];
 	unsigned int i;

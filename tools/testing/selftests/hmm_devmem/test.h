@@ -696,7 +696,7 @@ static inline void fail_attrs_clear(void)
 {
 	static const char * const names[] = {
 		"fail_device", "fail_device_large", "fail_ram",
-		"fail_ram_large", "fail_dma", NULL,
+		"fail_ram_large", "fail_dma", "fail_blocks", NULL,
 	};
 	const char * const *name;
 
