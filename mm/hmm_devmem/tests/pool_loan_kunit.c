@@ -190,7 +190,7 @@ static void segment_with_a_lent_block_stays(struct kunit *test)
 
 /* Users of pages, while blocks are taken back and lent again */
 
-#define LOAN_ROUNDS	20000
+#define LOAN_ROUNDS	5000
 #define NR_USERS	3
 
 struct loan_user {
