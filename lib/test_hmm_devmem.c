@@ -22,7 +22,8 @@
  * that driver's, which must not be loaded then.
  *
  * This file is the driver, without what the device does with the memory of processes:
- * test_hmm_devmem/mirror.c, access.c and snapshot.c. Its hardware is test_hmm_devmem/hw.c.
+ * test_hmm_devmem/mirror.c, access.c and snapshot.c. Its memory manager is vram.c there,
+ * power management is power.c, and its hardware is hw.c.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -46,6 +47,7 @@
 #include "test_hmm_devmem/classic.h"
 #include "test_hmm_devmem/hw.h"
 #include "test_hmm_devmem/test_hmm_devmem.h"
+#include "test_hmm_devmem/vram.h"
 
 #define THD_CLASSIC	4	/* number of the classic device; the managed ones are below */
 #define THD_NR_DEVICES	(THD_CLASSIC + 1)
@@ -80,6 +82,10 @@ MODULE_PARM_DESC(compat, "Use the names of lib/test_hmm.c, /dev/hmm_dmirror*, fo
 static bool lazy;
 module_param(lazy, bool, 0444);
 MODULE_PARM_DESC(lazy, "Create struct pages of the managed devices when they are needed (default no)");
+
+static bool shared;
+module_param(shared, bool, 0444);
+MODULE_PARM_DESC(shared, "The library gets blocks of the managed devices from a memory manager (default no)");
 
 static char *dma_device;
 module_param(dma_device, charp, 0444);
@@ -191,7 +197,19 @@ static void count_kill(struct hmm_devmem *devmem)
 
 static void count_cleanup(struct hmm_devmem *devmem)
 {
+	thd_vram_removed(thd_from_devmem(devmem)->vram);
 	atomic_long_inc(&thd_from_devmem(devmem)->cleanups);
+}
+
+static unsigned int get_blocks(struct hmm_devmem *devmem, u64 *offsets,
+			       unsigned int nr, bool may_evict)
+{
+	return thd_vram_get_blocks(thd_from_devmem(devmem)->vram, offsets, nr, may_evict);
+}
+
+static void put_block(struct hmm_devmem *devmem, u64 offset)
+{
+	thd_vram_put_block(thd_from_devmem(devmem)->vram, offset);
 }
 
 static const struct hmm_devmem_ops thd_ops = {
@@ -200,6 +218,8 @@ static const struct hmm_devmem_ops thd_ops = {
 	.copy_to_device = copy_to_device,
 	.copy_to_ram = copy_start,
 	.copy_wait = copy_wait,
+	.get_blocks = get_blocks,
+	.put_block = put_block,
 };
 
 /* Without copy_wait(), so never with a worker: the library would not wait for it. */
@@ -208,17 +228,29 @@ static const struct hmm_devmem_ops thd_sync_ops = {
 	.cleanup = count_cleanup,
 	.copy_to_device = copy_to_device,
 	.copy_to_ram = copy_start,
+	.get_blocks = get_blocks,
+	.put_block = put_block,
 };
 
 /*
  * Plugging and unplugging.
  */
 
+/* The parameter is for tests of all kinds, also with devices that cannot be shared. */
+static bool is_shared(const struct thd_device *tdev)
+{
+	const u64 size = tdev->plug.size ?: tdev->size;
+
+	return tdev->plug.flags & HMM_DEVMEM_TEST_SHARED ||
+	       (shared && !tdev->classic && IS_ALIGNED(size, PMD_SIZE));
+}
+
 static unsigned long desc_flags(const struct thd_device *tdev)
 {
 	const u32 flags = tdev->plug.flags;
 
 	return (lazy || flags & HMM_DEVMEM_TEST_LAZY ? HMM_DEVMEM_LAZY : 0) |
+	       (is_shared(tdev) ? HMM_DEVMEM_SHARED : 0) |
 	       (flags & HMM_DEVMEM_TEST_DMA ? HMM_DEVMEM_DMA : 0) |
 	       (flags & HMM_DEVMEM_TEST_RECLAIM ? HMM_DEVMEM_RECLAIM : 0) |
 	       (flags & HMM_DEVMEM_TEST_RUNTIME_PM ? HMM_DEVMEM_RUNTIME_PM : 0);
@@ -245,11 +277,12 @@ static struct hmm_devmem *thd_add(struct thd_device *tdev)
 		.bad_pages = thd_bad_pages,
 		.nr_bad_pages = !(flags & HMM_DEVMEM_TEST_BAD) ? 0 :
 				size > thd_bad_pages[1] ? 2 : 1,
+		.reserve = tdev->plug.reserve,
 	};
 
 	if (tdev->classic)
 		return thd_classic_add(tdev->classic, &tdev->dev);
-	if (lazy || flags || tdev->plug.size)
+	if (lazy || desc.flags || flags || tdev->plug.size)
 		return hmm_devmem_add_desc(&tdev->dev, &desc);
 	if (coherent)
 		return hmm_devmem_add_resource(&thd_ops, &tdev->dev,
@@ -290,6 +323,8 @@ static int plug_locked(struct thd_device *tdev,
 		.sync = plug->flags & HMM_DEVMEM_TEST_SYNC,
 		.delay_us = plug->delay_us,
 	});
+	if (tdev->vram && thd_vram_plug(tdev->vram, plug->size ?: tdev->size, is_shared(tdev)))
+		return -ENOMEM;
 	power_enable(tdev);
 	devmem = thd_add(tdev);
 	if (IS_ERR(devmem)) {
@@ -372,71 +407,6 @@ struct hmm_devmem *thd_enter(struct thd_device *tdev)
 			return ERR_PTR(ret);
 	}
 }
-
-/*
- * Power management: system sleep for all managed devices, runtime PM for those that
- * were plugged in with it.
- */
-
-/* Processes are frozen, so no device is plugged or unplugged meanwhile. */
-static int thd_suspend(struct device *dev)
-{
-	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
-	int ret;
-
-	guard(rwsem_read)(&tdev->plug_lock);
-	if (!tdev->devmem || tdev->classic)
-		return 0;
-	ret = hmm_devmem_suspend(tdev->devmem);
-	/* A device that is gone must not keep the system awake. */
-	return ret == -ENODEV ? 0 : ret;
-}
-
-static int thd_resume(struct device *dev)
-{
-	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
-
-	guard(rwsem_read)(&tdev->plug_lock);
-	/* A device that runtime PM had suspended before the system slept stays off. */
-	if (tdev->plug.flags & HMM_DEVMEM_TEST_RUNTIME_PM &&
-	    pm_runtime_status_suspended(dev))
-		return 0;
-	if (tdev->devmem && !tdev->classic)
-		hmm_devmem_resume(tdev->devmem);
-	return 0;
-}
-
-/* The holder of the lock, a migration that resumes the device, can wait for this. */
-static int thd_runtime_suspend(struct device *dev)
-{
-	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
-	int ret = 0;
-
-	if (!down_read_trylock(&tdev->plug_lock))
-		return -EBUSY;
-	if (tdev->devmem)
-		ret = hmm_devmem_suspend(tdev->devmem);
-	up_read(&tdev->plug_lock);
-	/* The PM core would remember any other errno, and never suspend again. */
-	return ret ? -EBUSY : 0;
-}
-
-/* Takes no lock: a migration, whose caller holds the lock for reading, may call it. */
-static int thd_runtime_resume(struct device *dev)
-{
-	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
-	struct hmm_devmem *devmem = READ_ONCE(tdev->devmem);
-
-	atomic_long_inc(&tdev->resumes);
-	if (devmem)
-		hmm_devmem_resume(devmem);
-	return 0;
-}
-
-static const struct dev_pm_ops thd_pm_ops = {
-	SYSTEM_SLEEP_PM_OPS(thd_suspend, thd_resume)
-	RUNTIME_PM_OPS(thd_runtime_suspend, thd_runtime_resume, NULL)
-};
 
 /*
  * Ioctls.
@@ -633,7 +603,8 @@ static int ioctl_plug_as(struct thd_device *tdev, void __user *arg)
 	if (flags & ~HMM_DEVMEM_TEST_PLUG_FLAGS || plug.size > tdev->size ||
 	    !PAGE_ALIGNED(plug.size) || plug.delay_us > USEC_PER_SEC ||
 	    (flags & HMM_DEVMEM_TEST_SYNC && flags & HMM_DEVMEM_TEST_ASYNC) ||
-	    (tdev->type == MEMORY_DEVICE_COHERENT && plug.size))
+	    (tdev->type == MEMORY_DEVICE_COHERENT && plug.size) ||
+	    (plug.reserve && !(flags & HMM_DEVMEM_TEST_SHARED)))
 		return -EINVAL;
 	if (tdev->classic && (flags || plug.size))
 		return -EOPNOTSUPP;
@@ -671,6 +642,13 @@ static long thd_ioctl(struct file *file, unsigned int nr, unsigned long arg)
 		return ioctl_devmem(mirror->tdev, nr, uarg);
 	case HMM_DEVMEM_TEST_LOCK_MM:
 		return thd_file_lock_mm(mirror, arg);
+	case HMM_DEVMEM_TEST_BUFFER_ALLOC:
+	case HMM_DEVMEM_TEST_BUFFER_TOUCH:
+	case HMM_DEVMEM_TEST_BUFFER_FREE:
+	case HMM_DEVMEM_TEST_OWNERS:
+	case HMM_DEVMEM_TEST_SHRINK:
+	case HMM_DEVMEM_TEST_WITHDRAW:
+		return thd_vram_ioctl(mirror, nr, uarg);
 	default:
 		return thd_file_access(mirror, nr, uarg);
 	}
@@ -699,6 +677,7 @@ static void thd_release(struct device *dev)
 	struct thd_device *tdev = container_of(dev, struct thd_device, dev);
 
 	thd_classic_destroy(tdev->classic);
+	thd_vram_destroy(tdev->vram);
 	thd_hw_destroy(tdev->hw);
 	put_device(tdev->dma_dev);
 	kfree(tdev);
@@ -774,6 +753,9 @@ static int thd_setup(struct thd_device *tdev, unsigned int id,
 	if (!ret && id == THD_CLASSIC) {
 		tdev->classic = thd_classic_create(tdev->hw, tdev->size);
 		ret = tdev->classic ? 0 : -ENOMEM;
+	} else if (!ret) {
+		tdev->vram = thd_vram_create(tdev->hw, tdev->size);
+		ret = tdev->vram ? 0 : -ENOMEM;
 	}
 	if (!ret)
 		ret = thd_plug_as(tdev, &thd_plug_default);

@@ -160,7 +160,8 @@ struct hmm_devmem_test_range {
 #define HMM_DEVMEM_TEST_SYNC		0x20	/* no copy_wait() */
 #define HMM_DEVMEM_TEST_COMMON		0x40	/* one owner for all that have this */
 #define HMM_DEVMEM_TEST_BAD		0x80	/* some pages are bad from the start */
-#define HMM_DEVMEM_TEST_PLUG_FLAGS	0xff
+#define HMM_DEVMEM_TEST_SHARED		0x100	/* HMM_DEVMEM_SHARED: see vram.c */
+#define HMM_DEVMEM_TEST_PLUG_FLAGS	0x1ff
 
 /**
  * struct hmm_devmem_test_plug - argument of HMM_DEVMEM_TEST_PLUG_AS
@@ -169,9 +170,12 @@ struct hmm_devmem_test_range {
  * @flags: (in) HMM_DEVMEM_TEST_LAZY and so on.
  * @delay_us: (in) With HMM_DEVMEM_TEST_ASYNC, how long a copy takes at least, up
  *	to a second.
+ * @reserve: (in) With HMM_DEVMEM_TEST_SHARED, bytes that processes can claim from buffers;
+ *	0 without.
  */
 struct hmm_devmem_test_plug {
 	__u64 size;
+	__u64 reserve;
 	__u32 flags;
 	__u32 delay_us;
 };
@@ -294,5 +298,46 @@ struct hmm_devmem_test_replay {
 #define HMM_DEVMEM_TEST_REPLAY_BLOCKS	0x2
 
 #define HMM_DEVMEM_TEST_REPLAY		_IOWR('H', 0x2f, struct hmm_devmem_test_replay)
+
+/**
+ * struct hmm_devmem_test_buffer - argument of HMM_DEVMEM_TEST_BUFFER_*
+ * @id: (out of ALLOC, in for the others) Number of the buffer.
+ * @nr_blocks: (in for ALLOC) Its size, in blocks of 2 MiB.
+ * @wrong: (out of TOUCH) How many words are not what was written before.
+ *
+ * Buffers compete with pages of processes for the memory of a device that was plugged
+ * with HMM_DEVMEM_TEST_SHARED. They are freed with the open file.
+ */
+struct hmm_devmem_test_buffer {
+	__u64 id;
+	__u64 nr_blocks;
+	__u64 wrong;
+};
+
+/**
+ * struct hmm_devmem_test_owners - argument of HMM_DEVMEM_TEST_OWNERS
+ * @nr_blocks: (out) Number of blocks of the device.
+ * @lent: (out) How many of those the library has.
+ * @buffers: (out) How many have buffers.
+ * @evictions: (out) How often a buffer was evicted since the device was plugged.
+ * @wrong_puts: (out) How many blocks the library gave back that it did not have.
+ */
+struct hmm_devmem_test_owners {
+	__u64 nr_blocks;
+	__u64 lent;
+	__u64 buffers;
+	__u64 evictions;
+	__u64 wrong_puts;
+};
+
+#define HMM_DEVMEM_TEST_BUFFER_ALLOC	_IOWR('H', 0x30, struct hmm_devmem_test_buffer)
+/* Get it onto the device, compare its content, and write another one. */
+#define HMM_DEVMEM_TEST_BUFFER_TOUCH	_IOWR('H', 0x31, struct hmm_devmem_test_buffer)
+#define HMM_DEVMEM_TEST_BUFFER_FREE	_IOW('H', 0x32, struct hmm_devmem_test_buffer)
+#define HMM_DEVMEM_TEST_OWNERS		_IOR('H', 0x33, struct hmm_devmem_test_owners)
+/* How many bytes the library is to give back; how many it has given. */
+#define HMM_DEVMEM_TEST_SHRINK		_IOWR('H', 0x34, __u64)
+/* The offset of the block that it is to give back. */
+#define HMM_DEVMEM_TEST_WITHDRAW	_IOW('H', 0x35, __u64)
 
 #endif /* _LIB_TEST_HMM_DEVMEM_UAPI_H */

@@ -22,6 +22,7 @@
 #include "classic.h"
 #include "hw.h"
 #include "test_hmm_devmem.h"
+#include "vram.h"
 
 /* Tests map a page or two; without a limit this would be a way to eat memory. */
 #define THD_MMAP_PAGES		512
@@ -581,7 +582,11 @@ int thd_file_open(struct inode *inode, struct file *file)
  */
 int thd_file_close(struct inode *inode, struct file *file)
 {
-	thd_mirror_close(file->private_data);
+	struct thd_mirror *mirror = file->private_data;
+
+	if (mirror->tdev->vram)
+		thd_vram_close(mirror->tdev->vram, mirror);
+	thd_mirror_close(mirror);
 	return 0;
 }
 

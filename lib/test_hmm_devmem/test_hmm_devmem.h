@@ -22,6 +22,7 @@
 
 struct thd_classic;
 struct thd_hw;
+struct thd_vram;
 
 /**
  * DOC: Test device locking
@@ -33,7 +34,8 @@ struct thd_hw;
  *       folio lock                (copy and map callbacks)
  *         MMU notifier            (invalidations)
  *           hmm_devmem_mirror.lock  the device's page table and data
- *   thd_classic.lock,             innermost
+ *   thd_vram.resv                 in get_blocks(), and around withdrawals
+ *   thd_classic.lock, thd_vram.lock: innermost
  *   the locks of the hardware
  *
  * Removal of device memory waits for CPU faults and for invalidations, with the
@@ -52,6 +54,7 @@ struct thd_hw;
  * @hw: Its hardware, which lives as long as this.
  * @classic: What the classic driver knows of a classic device; NULL for a managed one,
  *	for which the library allocates and migrates.
+ * @vram: Its memory manager; NULL for a classic one.
  * @size: Bytes of device memory.
  * @res: Physical range of a coherent device.
  * @plug_lock: Held for writing to add or remove @devmem, for reading to use it.
@@ -74,6 +77,7 @@ struct thd_device {
 	enum memory_type type;
 	struct thd_hw *hw;
 	struct thd_classic *classic;
+	struct thd_vram *vram;
 	unsigned long size;
 	struct resource res;
 
@@ -193,6 +197,9 @@ static inline void thd_leave(struct thd_device *tdev)
 {
 	up_read(&tdev->plug_lock);
 }
+
+/* power.c */
+extern const struct dev_pm_ops thd_pm_ops;
 
 /* mirror.c */
 struct thd_mirror *thd_mirror_open(struct thd_device *tdev,
