@@ -6,6 +6,7 @@
  * the operation has to work when it is tried again.
  */
 #include "harness.h"
+#include "shared.h"
 #include "test.h"
 
 #include <dirent.h>
@@ -366,6 +367,39 @@ TEST_F(nth, to_full_device)
 		ASSERT_EQ(0, wrong(ptr, 10, self->npages));
 		ASSERT_EQ(0, wrong(other, 9, size));
 		ASSERT_EQ(0, device_used(self->ctl));
+	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(2);
+}
+
+/* Verifies that blocks are lent and given back, or not, and that none is lost. */
+TEST_F(nth, blocks_on_loan)
+{
+	const __u32 flags = (variant->plug & ~HMM_DEVMEM_TEST_LAZY) | HMM_DEVMEM_TEST_RECLAIM;
+	char *ptr = area_filled(self->npages, variant->thp, 11);
+	struct hmm_devmem_test_owners owners;
+	bool failed;
+	long ret;
+
+	ASSERT_EQ(0, device_unplug(self->ctl));
+	ASSERT_EQ(0, device_plug_shared(self->ctl, variant->coherent ? 0 : 8 * HUGE, flags, 0));
+	do {
+		sweep_arm(&self->sweep);
+		ret = to_device(self->fd, ptr, self->npages);
+		if (ret >= 0)
+			device_shrink(self->ctl, 8);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (!failed)
+			ASSERT_EQ(self->npages, ret);
+		owners = device_owners(self->ctl);
+		ASSERT_EQ(0, owners.wrong_puts);
+		if (!failed)
+			ASSERT_EQ(0, owners.lent);
+		ASSERT_EQ(0, wrong(ptr, 11, self->npages));
+		ASSERT_LE(0, device_shrink(self->ctl, 8));
+		ASSERT_EQ(0, device_owners(self->ctl).lent);
+		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_LT(0, device_shrink(self->ctl, 8));
+		ASSERT_EQ(0, device_owners(self->ctl).lent);
 	} while (failed && self->sweep.nth < PLENTY);
 	SWEEP_DONE(2);
 }

@@ -204,6 +204,12 @@ const struct command commands[] = {
 	COMMAND_NONE(MARK_DEAD, 1),
 	COMMAND(FAIL_NEXT, __u32, 3),
 	COMMAND(REPLAY, struct hmm_devmem_test_replay, 3),
+	COMMAND(BUFFER_ALLOC, struct hmm_devmem_test_buffer, 6),
+	COMMAND(BUFFER_TOUCH, struct hmm_devmem_test_buffer, 10),
+	COMMAND(BUFFER_FREE, struct hmm_devmem_test_buffer, 4),
+	COMMAND(OWNERS, struct hmm_devmem_test_owners, 2),
+	COMMAND(SHRINK, __u64, 2),
+	COMMAND(WITHDRAW, __u64, 2),
 	COMMAND_SAMPLE(TO_DEVICE, 100),
 	COMMAND_SAMPLE(TO_RAM, 100),
 	{ IVSHMEM_DEVMEM_ACCESS, "sample ACCESS",
@@ -282,12 +288,18 @@ static void good_replay(struct rng *rng, __u64 *words)
 static void good_plug(struct rng *rng, __u64 *words)
 {
 	static const __u64 delays[] = { 0, 1, 1000, 20000 };
-	const struct hmm_devmem_test_plug plug = {
+	struct hmm_devmem_test_plug plug = {
 		.size = rng_below(rng, 2) ? (1 + rng_below(rng, 4000)) * PAGE : 0,
 		.flags = rng_below(rng, HMM_DEVMEM_TEST_PLUG_FLAGS + 1),
 		.delay_us = pick(rng, delays, ARRAY_SIZE(delays)),
 	};
+	const bool shared = plug.flags & HMM_DEVMEM_TEST_SHARED;
 
+	/* A device that is shared consists of whole blocks. */
+	if (shared) {
+		plug.size = rng_below(rng, 2) ? (1 + rng_below(rng, 8)) * HUGE : 0;
+		plug.reserve = rng_below(rng, 5) * HUGE;
+	}
 	memcpy(words, &plug, sizeof(plug));
 }
 
@@ -313,7 +325,7 @@ static void good_words(struct rng *rng, const struct command *command, __u64 *wo
 		good_plug(rng, words);
 		break;
 	case HMM_DEVMEM_TEST_FAIL_NEXT:
-		words[0] = 1ULL << rng_below(rng, 5);
+		words[0] = 1ULL << rng_below(rng, 6);
 		break;
 	case HMM_DEVMEM_TEST_FAULT:
 		good_range(rng, words, false);
@@ -324,6 +336,17 @@ static void good_words(struct rng *rng, const struct command *command, __u64 *wo
 		break;
 	case HMM_DEVMEM_TEST_FLAGS:
 		words[2] = rng_below(rng, 2);
+		break;
+	case HMM_DEVMEM_TEST_BUFFER_ALLOC:
+	case HMM_DEVMEM_TEST_BUFFER_TOUCH:
+	case HMM_DEVMEM_TEST_BUFFER_FREE:
+		/* The first buffers have the lowest numbers. */
+		words[0] = 1 + rng_below(rng, 3);
+		words[1] = 1 + rng_below(rng, 2);
+		break;
+	case HMM_DEVMEM_TEST_SHRINK:
+	case HMM_DEVMEM_TEST_WITHDRAW:
+		words[0] = rng_below(rng, 8) * HUGE;
 		break;
 	case IVSHMEM_DEVMEM_ACCESS:
 		good_access(rng, words);
@@ -412,7 +435,8 @@ static bool plug_is_wrong(const struct call *call)
 	memcpy(&plug, call->words, sizeof(plug));
 	return plug.flags & ~HMM_DEVMEM_TEST_PLUG_FLAGS ||
 	       (plug.flags & both) == both || is_unaligned(plug.size) ||
-	       plug.delay_us > 1000000 || plug.size > 1ULL << 40;
+	       plug.delay_us > 1000000 || plug.size > 1ULL << 40 ||
+	       (plug.reserve && !(plug.flags & HMM_DEVMEM_TEST_SHARED));
 }
 
 static bool inject_is_wrong(const struct call *call)
@@ -512,6 +536,7 @@ static bool errno_is_known(long ret)
 	case ENODEV:
 	case ENOENT:
 	case ENOMEM:
+	case ENOSPC:
 	case ENOTTY:
 	case EOPNOTSUPP:
 	case EPERM:

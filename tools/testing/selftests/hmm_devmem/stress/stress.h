@@ -75,6 +75,10 @@ enum kind {
 	KIND_NO_RAM,
 	KIND_NO_RAM_LARGE,
 	KIND_NO_DMA,
+	KIND_NO_BLOCKS,
+	KIND_BUFFER,
+	KIND_SHRINK,
+	KIND_WITHDRAW,
 	/* Operations with the machine */
 	KIND_CPU,
 	KIND_SWAPOFF,

@@ -4,6 +4,7 @@
  * process for each device, and one for the rest.
  */
 #include "stress.h"
+#include "../shared.h"
 #include "../system.h"
 
 #include <sys/stat.h>
@@ -123,6 +124,11 @@ static const struct hmm_devmem_test_plug plugs[] = {
 		   HMM_DEVMEM_TEST_ASYNC },
 	{ .flags = HMM_DEVMEM_TEST_RECLAIM | HMM_DEVMEM_TEST_DMA |
 		   HMM_DEVMEM_TEST_RUNTIME_PM, .size = 10 << 20 },
+	{ .flags = HMM_DEVMEM_TEST_SHARED },
+	{ .flags = HMM_DEVMEM_TEST_SHARED | HMM_DEVMEM_TEST_ASYNC |
+		   HMM_DEVMEM_TEST_RECLAIM, .size = 12 << 20, .reserve = 4 << 20 },
+	{ .flags = HMM_DEVMEM_TEST_SHARED | HMM_DEVMEM_TEST_DMA, .size = 16 << 20,
+	  .reserve = 16 << 20 },
 };
 
 #define NR_PLUGS	(sizeof(plugs) / sizeof(*plugs))
@@ -143,10 +149,12 @@ int plug_random(int node, int fd, struct rng *rng)
 		plug.size = 0;
 		plug.flags &= ~HMM_DEVMEM_TEST_LAZY;
 	}
-	if (node == NODE_CLASSIC)
+	if (node == NODE_CLASSIC) {
 		plug.flags = 0;
+		plug.reserve = 0;
+	}
 	__atomic_store_n(&shared->plug[node], plug.flags, __ATOMIC_SEQ_CST);
-	return device_plug_as(fd, plug.size, plug.flags, plug.delay_us);
+	return device_ioctl(fd, HMM_DEVMEM_TEST_PLUG_AS, &plug);
 }
 
 /**
@@ -154,11 +162,13 @@ int plug_random(int node, int fd, struct rng *rng)
  * @node: Number of the device.
  * @fd: Its open file.
  * @slot: The slot of the process that does the operations.
+ * @buffers: Its buffers, 0 for none.
  * @rng: For random choices of the operation.
  */
 struct device {
 	int node;
 	int fd;
+	long buffers[2];
 	struct slot *slot;
 	struct rng rng;
 };
@@ -239,6 +249,47 @@ static long do_fail_next(struct device *device, __u32 step)
 			     device_fail_next(device->fd, step));
 }
 
+/* What can be, if the memory is used by others, or the device is not shared. */
+static bool is_unlucky(long ret)
+{
+	return ret == -EOPNOTSUPP || ret == -EBUSY || ret == -ENOSPC || ret == -ENOMEM ||
+	       ret == -EAGAIN || ret == -EINVAL;
+}
+
+/* Use a buffer, which competes with the pages of processes. */
+static long do_buffer(struct device *device)
+{
+	long *id = &device->buffers[rng_below(&device->rng, 2)], ret;
+
+	if (!*id) {
+		ret = buffer_alloc(device->fd, 1 + rng_below(&device->rng, 3));
+		*id = ret > 0 ? ret : 0;
+	} else if (rng_below(&device->rng, 4)) {
+		ret = buffer_touch(device->fd, *id);
+		if (ret > 0)
+			fail(device->slot, FAILURE_BYTES,
+			     "%ld words of buffer %ld are wrong", ret, *id);
+	} else {
+		ret = buffer_free(device->fd, *id);
+		*id = is_unlucky(ret) ? *id : 0;
+	}
+	return is_unlucky(ret) ? 0 : device_result(device, "buffer", ret);
+}
+
+static long do_shrink(struct device *device)
+{
+	long ret = device_shrink(device->fd, 1 + rng_below(&device->rng, 4));
+
+	return is_unlucky(ret) ? 0 : device_result(device, "shrink", ret);
+}
+
+static long do_withdraw(struct device *device)
+{
+	long ret = device_withdraw(device->fd, rng_below(&device->rng, 8));
+
+	return is_unlucky(ret) ? 0 : device_result(device, "withdraw", ret);
+}
+
 static long device_do(struct device *device, enum kind kind)
 {
 	switch (kind) {
@@ -264,6 +315,14 @@ static long device_do(struct device *device, enum kind kind)
 		return do_fail_next(device, HMM_DEVMEM_TEST_NO_RAM);
 	case KIND_NO_RAM_LARGE:
 		return do_fail_next(device, HMM_DEVMEM_TEST_NO_RAM_LARGE);
+	case KIND_NO_BLOCKS:
+		return do_fail_next(device, HMM_DEVMEM_TEST_NO_BLOCKS);
+	case KIND_BUFFER:
+		return do_buffer(device);
+	case KIND_SHRINK:
+		return do_shrink(device);
+	case KIND_WITHDRAW:
+		return do_withdraw(device);
 	default:
 		return do_fail_next(device, HMM_DEVMEM_TEST_NO_DMA);
 	}
@@ -273,7 +332,8 @@ static const unsigned char node_deck[] = {
 	KIND_SUSPEND, KIND_UNPLUG, KIND_UNPLUG, KIND_EVICT_ALL,
 	KIND_FAIL_TO_DEVICE, KIND_FAIL_TO_DEVICE_RUN, KIND_FAIL_TO_RAM,
 	KIND_FAIL_TO_RAM_RUN, KIND_NO_DEVICE, KIND_NO_DEVICE_LARGE, KIND_NO_RAM,
-	KIND_NO_RAM_LARGE, KIND_NO_DMA,
+	KIND_NO_RAM_LARGE, KIND_NO_DMA, KIND_NO_BLOCKS, KIND_BUFFER, KIND_BUFFER,
+	KIND_BUFFER, KIND_SHRINK, KIND_WITHDRAW,
 };
 
 static const unsigned char classic_deck[] = { KIND_UNPLUG };
