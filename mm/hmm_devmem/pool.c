@@ -708,7 +708,8 @@ unsigned long hmm_devmem_pool_segment_used(struct hmm_devmem_pool *pool,
  * @idx: Which segment.
  *
  * Context: Any context.
- * Return: True if the segment is populated and all of its blocks are still to be used.
+ * Return: True if the segment is populated and all of its blocks are still to be used. Not
+ *	known of blocks on loan, which the driver lends only when they are needed: false.
  */
 bool hmm_devmem_pool_segment_is_new(struct hmm_devmem_pool *pool, unsigned int idx)
 {
@@ -716,7 +717,7 @@ bool hmm_devmem_pool_segment_is_new(struct hmm_devmem_pool *pool, unsigned int i
 
 	guard(spinlock_irqsave)(&pool->blocks_lock);
 	segment = pool->segments[idx];
-	return segment && !segment->next_fresh;
+	return segment && !pool->on_loan && !segment->next_fresh;
 }
 
 /**

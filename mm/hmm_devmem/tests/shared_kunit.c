@@ -13,6 +13,7 @@
 #include <linux/rwsem.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/task.h>
+#include <linux/shrinker.h>
 #include <linux/workqueue.h>
 
 #include "../fail.h"
@@ -150,6 +151,21 @@ static void segment_stays_while_a_block_is_lent(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, -EBUSY, hmm_devmem_pool_depopulate(priv(devmem)->pool, 0));
 	KUNIT_EXPECT_EQ(test, hmm_devmem_shrink(devmem, 1), BLOCK_SIZE_BYTES);
 	KUNIT_EXPECT_EQ(test, nr_lent(test), 0);
+	remove_shared(test, devmem);
+}
+
+/* Core calls the shrinker when memory is short. */
+static void struct_pages_go_when_memory_is_short(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_shared(test, SECTION_BLOCKS, 0, 0);
+	struct shrinker *shrinker = priv(devmem)->shrinker;
+	struct shrink_control sc = { .gfp_mask = GFP_KERNEL };
+
+	release(alloc(test, devmem, 0, NULL));
+	shrinker->scan_objects(shrinker, &sc);
+	flush_delayed_work(&priv(devmem)->shrink_work);
+	KUNIT_EXPECT_EQ(test, nr_lent(test), 0);
+	KUNIT_EXPECT_EQ(test, priv(devmem)->nr_populated, 0);
 	remove_shared(test, devmem);
 }
 
@@ -837,6 +853,7 @@ static struct kunit_case shared_cases[] = {
 	KUNIT_CASE(pages_of_others_are_never_allocated),
 	KUNIT_CASE(worker_puts_blocks_that_are_idle),
 	KUNIT_CASE(segment_stays_while_a_block_is_lent),
+	KUNIT_CASE(struct_pages_go_when_memory_is_short),
 	KUNIT_CASE(own_blocks_go_before_buffers),
 	KUNIT_CASE(buffers_go_up_to_the_reserve),
 	KUNIT_CASE(no_reserve_evicts_no_buffer),
