@@ -48,7 +48,7 @@ static long run(const struct policy_program *program, uint32_t device,
 	bad += !!device_ioctl(fd, HMM_DEVMEM_TEST_REPLAY, &replay);
 	print_run(program->name, percent, thp, ctl, &before, replay.faults);
 	bad += wrong(ptr, 1, trace.pages);
-	munmap(ptr, trace.pages * PAGE);
+	areas_unmap();
 	close(fd);
 	close(ctl);
 	trace_free(&trace);
