@@ -433,6 +433,9 @@ static void get_devmem_stats(struct thd_device *tdev,
 		.copy_errors = s.copy_errors,
 		.plugged = 1,
 		.lost = s.lost,
+		.device_faults = s.device_faults,
+		.device_fault_pages = s.device_fault_pages,
+		.device_fault_used = s.device_fault_used,
 		.pfn_first = devmem->pfn_first,
 	};
 }

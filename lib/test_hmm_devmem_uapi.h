@@ -98,6 +98,9 @@ enum {
  * @resumes: How often runtime power management has resumed the device.
  * @mm_locks: Processes that are in HMM_DEVMEM_TEST_LOCK_MM.
  * @copying: Copies that are in flight now.
+ * @device_faults: See &struct hmm_devmem_stats for this and the next two; 0 if @plugged is.
+ * @device_fault_pages: Pages migrated to the device by its page faults.
+ * @device_fault_used: Those that the device is known to have used.
  */
 struct hmm_devmem_test_stats {
 	__u64 size;
@@ -121,6 +124,9 @@ struct hmm_devmem_test_stats {
 	__u64 resumes;
 	__u64 mm_locks;
 	__u64 copying;
+	__u64 device_faults;
+	__u64 device_fault_pages;
+	__u64 device_fault_used;
 };
 
 /**

@@ -407,6 +407,14 @@ struct hmm_devmem_left {
  * @copy_errors: Pages that were not migrated because the driver failed to copy
  *	them, or because they could not be mapped for DMA.
  * @lost: Pages whose data the device has lost, see hmm_devmem_poison().
+ * @device_faults: Page faults of the device that have moved pages to it, as served by
+ *	hmm_devmem_mirror_fault() (a number of faults, not of pages).
+ * @device_fault_pages: Pages migrated to the device by these faults; part of @to_device.
+ *	All but one for each fault were brought along.
+ * @device_fault_used: How many of @device_fault_pages the device is known to have used:
+ *	the one that each fault was about, and those that a fault brought along if the
+ *	device took another fault right behind the last of them. The device can have
+ *	used more.
  *
  * All but @faults stay 0 for a classic driver.
  */
@@ -420,6 +428,9 @@ struct hmm_devmem_stats {
 	u64 evicted;
 	u64 copy_errors;
 	u64 lost;
+	u64 device_faults;
+	u64 device_fault_pages;
+	u64 device_fault_used;
 };
 
 /**

@@ -19,6 +19,7 @@
 #include <linux/xarray.h>
 
 struct hmm_devmem_mirror;
+struct hmm_devmem_mirror_streams;
 
 /**
  * struct hmm_devmem_mirror_ops - how a driver changes the device's page table
@@ -119,6 +120,7 @@ struct hmm_devmem_mirror {
 
 	/* private: */
 	struct list_head migrations; /* in progress; protected by @lock */
+	struct hmm_devmem_mirror_streams *streams; /* not protected: see stream.c */
 #ifdef CONFIG_HMM_DEVMEM_MIRROR_DEBUG
 	struct list_head debug_node;
 	struct xarray debug_addrs; /* entries: user pfn to pfn */

@@ -80,6 +80,9 @@ static void show_stats(struct seq_file *file, struct hmm_devmem *devmem)
 	show_count(file, "evicted", stats.evicted);
 	show_count(file, "copy_errors", stats.copy_errors);
 	show_count(file, "lost", stats.lost);
+	show_count(file, "device_faults", stats.device_faults);
+	show_count(file, "device_fault_pages", stats.device_fault_pages);
+	show_count(file, "device_fault_used", stats.device_fault_used);
 	show_count(file, "segments", READ_ONCE(priv(devmem)->nr_populated));
 	if (priv(devmem)->pool)
 		show_pool_stats(file, devmem);

@@ -46,8 +46,10 @@
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
+#include <linux/slab.h>
 
 #include "mirror.h"
+#include "stream.h"
 
 /* How often a window waits for invalidations before it is migrated but not mapped. */
 #define MIRROR_OPEN_TRIES	3
@@ -196,6 +198,7 @@ void hmm_devmem_mirror_begin(struct hmm_devmem_mirror_migration *migration,
 	migration->end = end;
 	migration->unsettled = true;
 	migration->mapped = 0;
+	migration->moved = 0;
 	/* No window is open: both are empty. */
 	memset(migration->windows, 0, sizeof(migration->windows));
 	guard(mutex)(&m->lock);
@@ -371,6 +374,10 @@ int hmm_devmem_mirror_init(struct hmm_devmem_mirror *m,
 
 	if (!mm || !ops->map || !ops->unmap)
 		return -EINVAL;
+	m->streams = kzalloc_obj(*m->streams);
+	if (!m->streams)
+		return -ENOMEM;
+	hmm_devmem_stream_sets_init(&m->streams->sets);
 	m->ops = ops;
 	m->context = NULL;
 	m->devmem = devmem;
@@ -382,6 +389,7 @@ int hmm_devmem_mirror_init(struct hmm_devmem_mirror *m,
 	if (ret) {
 		hmm_devmem_mirror_debug_fini(m);
 		mutex_destroy(&m->lock);
+		kfree(m->streams);
 		return ret;
 	}
 	if (devmem)
@@ -408,6 +416,7 @@ void hmm_devmem_mirror_fini(struct hmm_devmem_mirror *m)
 	WARN_ON_ONCE(!list_empty(&m->migrations));
 	hmm_devmem_mirror_debug_fini(m);
 	mutex_destroy(&m->lock);
+	kfree(m->streams);
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_mirror_fini);
 

@@ -85,6 +85,8 @@ static unsigned long window_finish(struct hmm_devmem_txn *txn, unsigned long *ow
 
 	hmm_devmem_txn_copy_wait(txn);
 	moved = hmm_devmem_txn_commit(txn);
+	if (txn->window)
+		txn->window->migration->moved += moved;
 	if (own)
 		hmm_devmem_txn_note_pages(txn, own);
 	if (txn->to) {

@@ -15,7 +15,12 @@
  * A *device fault* walks the CPU's page table, and makes entries if nothing was
  * invalidated since it began, see mmu_interval_read_begin(). Else it starts again.
  *
- * A *migration* cannot do that, because it invalidates what it moves: see
+ * A device fault that moves pages brings those along that the device seems to need soon:
+ * see "DOC: Streams" in stream.c. A GPU runs many threads, so a mirror remembers four
+ * times as many streams as a CPU. What is brought along, and what of it was used, is
+ * counted. It is known to be used if the next fault is right behind it.
+ *
+ * A *migration* cannot begin again, because it invalidates what it moves: see
  * "DOC: Invalidations" in invalidate.c.
  */
 
@@ -28,10 +33,13 @@
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/slab.h>
 
 #include "collect.h"
 #include "devmem.h"
 #include "mirror.h"
+#include "stats.h"
+#include "stream.h"
 
 /*
  * A device fault gives up only after so many tries and after a second: a busy machine
@@ -118,6 +126,8 @@ EXPORT_SYMBOL_GPL(hmm_devmem_mirror_migrate);
  * @addr: The address that the fault is about, page aligned.
  * @flags: HMM_DEVMEM_MIRROR_*.
  * @may_migrate: The pages can be migrated once more.
+ * @window: The pages to migrate, if @along is not NULL.
+ * @along: Where to note what @window brings along; NULL if that was not decided.
  * @faults: How often the CPU's fault handler was called.
  * @to_ram: It has to bring the page back from private memory.
  * @result: What to return.
@@ -130,6 +140,8 @@ struct mirror_fault {
 	unsigned long addr;
 	unsigned int flags;
 	bool may_migrate;
+	struct hmm_devmem_window window;
+	unsigned long *along;
 	unsigned int faults;
 	bool to_ram;
 	long result;
@@ -145,6 +157,12 @@ enum fault_step {
 	STEP_FAULT,	/* let the CPU's fault handler serve it */
 };
 
+static int walk_range(struct hmm_range *range)
+{
+	return hmm_range_fault_unlocked_timeout(range,
+			msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT));
+}
+
 static int fault_walk(struct mirror_fault *fault, unsigned long start,
 		      unsigned long end, unsigned long flags, void *owner)
 {
@@ -157,8 +175,7 @@ static int fault_walk(struct mirror_fault *fault, unsigned long start,
 		.dev_private_owner = owner,
 	};
 	memset(fault->pfns, 0, sizeof(fault->pfns));
-	return hmm_range_fault_unlocked_timeout(&fault->range,
-			msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT));
+	return walk_range(&fault->range);
 }
 
 static void *fault_owner(const struct mirror_fault *fault)
@@ -298,7 +315,7 @@ static enum fault_step fault_finish(struct mirror_fault *fault)
 }
 
 /*
- * The pages to migrate with page @i: those around it that are mapped without a gap.
+ * The pages of a window that migrate with page @i: those that are mapped without a gap.
  * Pages that were never touched are not filled before they are asked for.
  */
 VISIBLE_IF_KUNIT void
@@ -315,6 +332,118 @@ hmm_devmem_mirror_present_run(const unsigned long *pfns, unsigned int nr,
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_mirror_present_run);
 
+static unsigned long fault_page_nr(const struct mirror_fault *fault)
+{
+	return fault->addr >> PAGE_SHIFT;
+}
+
+/* Leave out of a window what the process does not map, and what is behind that. */
+static struct hmm_devmem_window window_present(struct mirror_fault *fault,
+					       struct hmm_devmem_window window)
+{
+	const unsigned long page = fault_page_nr(fault);
+	const unsigned long nr = hmm_devmem_window_pages(window);
+	struct hmm_range range = {
+		.notifier = &fault->m->notifier,
+		.start = window.first << PAGE_SHIFT,
+		.end = window.end << PAGE_SHIFT,
+		.dev_private_owner = fault_owner(fault),
+	};
+	unsigned int first, last;
+
+	if (nr == 1)
+		return window;
+	/* The page of the fault moves also if there is no memory for others. */
+	range.hmm_pfns = kcalloc(nr, sizeof(*range.hmm_pfns),
+				 GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
+	if (!range.hmm_pfns || walk_range(&range)) {
+		kfree(range.hmm_pfns);
+		return hmm_devmem_window_one(page);
+	}
+	hmm_devmem_mirror_present_run(range.hmm_pfns, nr, page - window.first,
+				      &first, &last);
+	kfree(range.hmm_pfns);
+	return (struct hmm_devmem_window) {
+		.first = window.first + first,
+		.end = window.first + last + 1,
+	};
+}
+
+/* Did the device use what was brought along the last time? Then count it, once. */
+static void fault_count_used(struct mirror_fault *fault)
+{
+	struct hmm_devmem_mirror_streams *streams = fault->m->streams;
+	unsigned int set;
+	int read;
+
+	for (set = 0; set < HMM_DEVMEM_NR_STREAM_SETS; set++) {
+		read = hmm_devmem_streams_read(&streams->sets.set[set],
+					       fault->m->notifier.mm,
+					       fault_page_nr(fault));
+		if (read >= 0)
+			hmm_devmem_count(fault->devmem, HMM_DEVMEM_DEVICE_FAULT_USED,
+					 xchg(&streams->along[set][read], 0));
+	}
+}
+
+/* What a device that goes through memory as before will access soon. */
+static struct hmm_devmem_window fault_expect(const struct mirror_fault *fault,
+					     struct hmm_devmem_streams *streams,
+					     struct hmm_devmem_window bounds)
+{
+	const unsigned long page = fault_page_nr(fault);
+	struct hmm_devmem_stream *stream;
+
+	stream = hmm_devmem_streams_find(streams, fault->m->notifier.mm, page);
+	if (!stream)
+		return hmm_devmem_window_one(page);
+	return hmm_devmem_stream_continue(stream, page, bounds);
+}
+
+/* Choose which pages to migrate. */
+static void fault_choose(struct mirror_fault *fault)
+{
+	const bool block = maps_block(fault->pfns[fault_index(fault)]) &&
+			   hmm_devmem_moves_blocks();
+	const unsigned long page = fault_page_nr(fault), max = hmm_devmem_window_nr();
+	struct hmm_devmem_mirror_streams *streams = fault->m->streams;
+	const struct mm_struct *mm = fault->m->notifier.mm;
+	const struct hmm_devmem_window bounds = {
+		.first = ALIGN_DOWN(page, max),
+		.end = ALIGN_DOWN(page, max) + max,
+	};
+	struct hmm_devmem_streams *set;
+	unsigned int i;
+
+	/* Once for each fault: a stream takes the same page a second time amiss. */
+	if (fault->along)
+		return;
+	fault_count_used(fault);
+	i = hmm_devmem_stream_sets_find(&streams->sets, mm,
+					block ? bounds : hmm_devmem_window_one(page));
+	set = &streams->sets.set[i];
+	fault->window = bounds;
+	if (block)
+		hmm_devmem_streams_pass(set, mm, bounds);
+	else
+		fault->window = window_present(fault, fault_expect(fault, set, bounds));
+	fault->along = &streams->along[i][hmm_devmem_streams_latest(set)];
+	/* It is not known that the former window was used, or it was counted. */
+	xchg(fault->along, 0);
+}
+
+/* Count what a fault has moved. */
+static void fault_count(struct mirror_fault *fault, unsigned long moved)
+{
+	if (!moved)
+		return;
+	hmm_devmem_count(fault->devmem, HMM_DEVMEM_DEVICE_FAULTS, 1);
+	hmm_devmem_count(fault->devmem, HMM_DEVMEM_DEVICE_FAULT_PAGES, moved);
+	hmm_devmem_count(fault->devmem, HMM_DEVMEM_DEVICE_FAULT_USED, 1);
+	if (fault->along)
+		xchg(fault->along, moved - 1);
+}
+
 /*
  * Return: Number of pages mapped, 0 to look again, or an errno. If pages cannot move,
  * they are mapped where they are.
@@ -325,20 +454,18 @@ static long fault_migrate(struct mirror_fault *fault)
 		.want = fault->addr,
 		.want_write = fault->flags & HMM_DEVMEM_MIRROR_WRITE,
 	};
-	unsigned long start = fault->range.start, end;
-	unsigned int first, last;
+	struct hmm_devmem_window window = hmm_devmem_window_one(fault_page_nr(fault));
 	long ret;
 
 	fault->may_migrate = false;
-	hmm_devmem_mirror_present_run(fault->pfns, HMM_DEVMEM_MIRROR_FAULT_NR,
-				      fault_index(fault), &first, &last);
-	end = start + ((last + 1UL) << PAGE_SHIFT);
-	start += (unsigned long)first << PAGE_SHIFT;
-	if (maps_block(fault->pfns[fault_index(fault)]) && hmm_devmem_moves_blocks()) {
-		start = ALIGN_DOWN(fault->addr, HMM_DEVMEM_BLOCK_SIZE);
-		end = start + HMM_DEVMEM_BLOCK_SIZE;
+	/* What is not there, such as a page of zeros, is provided by itself. */
+	if (fault->pfns[fault_index(fault)] & HMM_PFN_VALID) {
+		fault_choose(fault);
+		window = fault->window;
 	}
-	ret = mirror_migrate(fault->m, fault->devmem, start, end, &migration);
+	ret = mirror_migrate(fault->m, fault->devmem, window.first << PAGE_SHIFT,
+			     window.end << PAGE_SHIFT, &migration);
+	fault_count(fault, migration.moved);
 	return ret == -EINTR ? ret : migration.mapped;
 }
 
@@ -408,10 +535,15 @@ static long mirror_fault(struct mirror_fault *fault)
  * @flags: How, and what is to be done: HMM_DEVMEM_MIRROR_*.
  *
  * Provides the page as for an access of the process, moves it to the device if @flags
- * say so, and has it mapped for the device by &hmm_devmem_mirror_ops.map. Pages in the
- * same aligned 64 KiB that are mapped for the process are mapped (and moved) along; the
- * process takes no page faults for these. If one entry of the CPU's page table maps
- * a whole block (a PMD), so does one entry of the device's.
+ * say so, and has it mapped for the device by &hmm_devmem_mirror_ops.map. What moves is
+ * mapped; the process takes no page faults for what moves, or is mapped, along.
+ *
+ * With %HMM_DEVMEM_MIRROR_MIGRATE, pages move along if the device takes faults page by
+ * page, upward or downward: see "DOC: Streams" in mm/hmm_devmem/stream.c. These are
+ * pages of the same aligned 2 MiB that the process maps. Of pages that do not move,
+ * those in the same aligned 64 KiB are mapped along. If one entry of the CPU's page
+ * table maps a whole block (a PMD), that moves as a whole, and one entry of the device's
+ * page table maps it.
  *
  * A page in private memory of another device, or one on this device that has to be
  * copied for a write, moves back to system memory first. A page that is mapped where it

@@ -18,7 +18,7 @@ struct task_struct;
 #define HMM_DEVMEM_MIRROR_END		(ULONG_MAX & PAGE_MASK)
 /* Pages of a window of a migration, at most. */
 #define HMM_DEVMEM_MIRROR_WINDOW_NR	(SZ_2M >> PAGE_SHIFT)
-/* Pages that one fault of the device maps, at most, if the CPU maps single pages. */
+/* Pages that one fault maps without moving them, at most, if the CPU maps single pages. */
 #define HMM_DEVMEM_MIRROR_FAULT_NR	MAX(SZ_64K >> PAGE_SHIFT, 1)
 
 /**
@@ -50,9 +50,10 @@ struct hmm_devmem_mirror_window {
  * @want: In a device fault: the address that it is about.
  * @want_write: It is a write.
  * @mapped: Number of pages mapped for the device from @want on.
+ * @moved: Number of pages that have moved. Only @task accesses it.
  *
- * On the stack of the task. All but the first fields, which do not change, are protected
- * by &hmm_devmem_mirror.lock.
+ * On the stack of the task. All but the first fields, which do not change, and @moved
+ * are protected by &hmm_devmem_mirror.lock.
  */
 struct hmm_devmem_mirror_migration {
 	struct list_head node;
@@ -66,6 +67,7 @@ struct hmm_devmem_mirror_migration {
 	unsigned long want;
 	bool want_write;
 	unsigned long mapped;
+	unsigned long moved;
 };
 
 /* invalidate.c */

@@ -53,6 +53,9 @@ void hmm_devmem_get_stats(struct hmm_devmem *devmem,
 		.evicted = sum_events(devmem, HMM_DEVMEM_EVICTED),
 		.copy_errors = sum_events(devmem, HMM_DEVMEM_COPY_ERRORS),
 		.lost = sum_events(devmem, HMM_DEVMEM_LOST),
+		.device_faults = sum_events(devmem, HMM_DEVMEM_DEVICE_FAULTS),
+		.device_fault_pages = sum_events(devmem, HMM_DEVMEM_DEVICE_FAULT_PAGES),
+		.device_fault_used = sum_events(devmem, HMM_DEVMEM_DEVICE_FAULT_USED),
 	};
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_get_stats);

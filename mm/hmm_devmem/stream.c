@@ -19,7 +19,8 @@
  *
  * A fault that belongs to no stream is taken for the start of one, which replaces the
  * stream that was not used for the longest time. A loop over eight arrays needs as
- * many streams.
+ * many streams. A device, which can do more at a time than a CPU, has several sets of
+ * streams.
  *
  * There are no locks. Whoever uses the same streams at the same time, or reads half of
  * what another writes, gets a window of another size, but always one that contains
@@ -202,3 +203,79 @@ void hmm_devmem_streams_pass(struct hmm_devmem_streams *streams,
 	streams_start(streams, mm, window);
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_streams_pass);
+
+/**
+ * hmm_devmem_streams_read() - Find out which window has been read to its end
+ * @streams: The streams.
+ * @mm: The process.
+ * @page: The page of a fault, before hmm_devmem_streams_find() is called for it.
+ *
+ * Changes nothing.
+ *
+ * Context: Any context.
+ * Return: Number of the stream whose last window @page is right beside, or -1.
+ */
+int hmm_devmem_streams_read(const struct hmm_devmem_streams *streams,
+			    const struct mm_struct *mm, unsigned long page)
+{
+	const struct hmm_devmem_stream *stream;
+	unsigned long at;
+	int i;
+
+	for (i = 0; i < HMM_DEVMEM_NR_STREAMS; i++) {
+		stream = &streams->stream[i];
+		at = page + 1 - READ_ONCE(stream->first);
+		if (READ_ONCE(stream->mm) == mm &&
+		    (!at || at == READ_ONCE(stream->span)))
+			return i;
+	}
+	return -1;
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_streams_read);
+
+/**
+ * hmm_devmem_stream_sets_init() - Set up sets of streams
+ * @sets: The sets.
+ *
+ * Context: Any context.
+ */
+void hmm_devmem_stream_sets_init(struct hmm_devmem_stream_sets *sets)
+{
+	unsigned int i;
+
+	sets->next = 0;
+	for (i = 0; i < HMM_DEVMEM_NR_STREAM_SETS; i++)
+		sets->set[i] = (struct hmm_devmem_streams)HMM_DEVMEM_STREAMS_INIT;
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_stream_sets_init);
+
+/**
+ * hmm_devmem_stream_sets_find() - Find the set that a fault belongs to
+ * @sets: The sets.
+ * @mm: The process.
+ * @window: The page of the fault, or all pages that it is going to bring.
+ *
+ * Context: Any context.
+ * Return: Number of the set that has the stream of the fault, or in which a new one
+ * should start, for hmm_devmem_streams_find() or hmm_devmem_streams_pass().
+ */
+unsigned int hmm_devmem_stream_sets_find(struct hmm_devmem_stream_sets *sets,
+					 const struct mm_struct *mm,
+					 struct hmm_devmem_window window)
+{
+	const struct hmm_devmem_stream *stream;
+	unsigned int set, i;
+
+	for (set = 0; set < HMM_DEVMEM_NR_STREAM_SETS; set++) {
+		for (i = 0; i < HMM_DEVMEM_NR_STREAMS; i++) {
+			stream = &sets->set[set].stream[i];
+			if (stream_has(stream, mm, window.first) ||
+			    stream_has(stream, mm, window.end - 1))
+				return set;
+		}
+	}
+	set = READ_ONCE(sets->next);
+	WRITE_ONCE(sets->next, set + 1);
+	return set % HMM_DEVMEM_NR_STREAM_SETS;
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_stream_sets_find);

@@ -7,6 +7,7 @@
 #define _MM_HMM_DEVMEM_STREAM_H
 
 #include <linux/bits.h>
+#include <linux/compiler.h>
 #include <linux/types.h>
 
 struct mm_struct;
@@ -66,6 +67,43 @@ struct hmm_devmem_streams {
 
 #define HMM_DEVMEM_STREAMS_INIT	{ .order = 0x76543210 }
 
+#define HMM_DEVMEM_NR_STREAM_SETS	4
+
+/**
+ * struct hmm_devmem_stream_sets - more walks than struct hmm_devmem_streams has
+ * @next: Which set the next stream starts in.
+ * @set: The sets.
+ *
+ * For a device, which can do many things at a time. Streams start in the sets by turns,
+ * so a stream is replaced at the earliest when seven times as many as there are sets have
+ * started after its last use.
+ */
+struct hmm_devmem_stream_sets {
+	unsigned int next;
+	struct hmm_devmem_streams set[HMM_DEVMEM_NR_STREAM_SETS];
+};
+
+/**
+ * struct hmm_devmem_mirror_streams - the device's walks through a process's memory
+ * @sets: The streams of the faults that move pages.
+ * @along: For each stream, the pages that its last window has brought along, beside the
+ *	one that the fault was about, until it is known that the device has used them.
+ *
+ * Read and written without a lock. So that no page is counted twice, @along is taken by
+ * an exchange.
+ */
+struct hmm_devmem_mirror_streams {
+	struct hmm_devmem_stream_sets sets;
+	unsigned long along[HMM_DEVMEM_NR_STREAM_SETS][HMM_DEVMEM_NR_STREAMS];
+};
+
+/* The number of the stream that was used last. */
+static inline unsigned int
+hmm_devmem_streams_latest(const struct hmm_devmem_streams *streams)
+{
+	return READ_ONCE(streams->order) % HMM_DEVMEM_NR_STREAMS;
+}
+
 struct hmm_devmem_stream *
 hmm_devmem_streams_find(struct hmm_devmem_streams *streams,
 			const struct mm_struct *mm, unsigned long page);
@@ -77,5 +115,11 @@ hmm_devmem_stream_drop(struct hmm_devmem_stream *stream, unsigned long page);
 void hmm_devmem_streams_pass(struct hmm_devmem_streams *streams,
 			     const struct mm_struct *mm,
 			     struct hmm_devmem_window window);
+void hmm_devmem_stream_sets_init(struct hmm_devmem_stream_sets *sets);
+unsigned int hmm_devmem_stream_sets_find(struct hmm_devmem_stream_sets *sets,
+					 const struct mm_struct *mm,
+					 struct hmm_devmem_window window);
+int hmm_devmem_streams_read(const struct hmm_devmem_streams *streams,
+			    const struct mm_struct *mm, unsigned long page);
 
 #endif /* _MM_HMM_DEVMEM_STREAM_H */

@@ -331,7 +331,7 @@ static void fault_works_without_device_memory(struct kunit *test)
 	fini_mirror(test, mirror);
 }
 
-/* A hole, and what is mapped around it; not what was never touched. */
+/* A page that no walk goes by, and a hole, move alone. */
 static void fault_migrates(struct kunit *test)
 {
 	struct test_mirror *mirror = init_mirror(test);
@@ -340,16 +340,89 @@ static void fault_migrates(struct kunit *test)
 	if (HMM_DEVMEM_MIRROR_FAULT_NR < 8)
 		kunit_skip(test, "pages are too large to have neighbours");
 	touch(test, mirror, 1, 2);
-	touch(test, mirror, 5, 1);
+	touch(test, mirror, 4, 1);
+	KUNIT_EXPECT_EQ(test, 1, fault(mirror, 2, HMM_DEVMEM_MIRROR_MIGRATE));
+	expect_mapped(test, mirror, 2, 1);
 	KUNIT_EXPECT_EQ(test, 1, fault(mirror, 3, HMM_DEVMEM_MIRROR_WRITE |
 						  HMM_DEVMEM_MIRROR_MIGRATE));
-	expect_mapped(test, mirror, 1, 3);
-	for (i = 1; i < 4; i++)
+	expect_mapped(test, mirror, 2, 2);
+	for (i = 2; i < 4; i++)
 		KUNIT_EXPECT_TRUE(test, is_local(mirror, i));
-	KUNIT_EXPECT_EQ(test, 3, pages_used(mirror->devmem));
+	KUNIT_EXPECT_EQ(test, 2, pages_used(mirror->devmem));
 	/* All is there: nothing moves. */
-	KUNIT_EXPECT_EQ(test, 3, fault(mirror, 1, HMM_DEVMEM_MIRROR_MIGRATE));
-	KUNIT_EXPECT_EQ(test, 3, pages_used(mirror->devmem));
+	KUNIT_EXPECT_EQ(test, 2, fault(mirror, 2, HMM_DEVMEM_MIRROR_MIGRATE));
+	KUNIT_EXPECT_EQ(test, 2, pages_used(mirror->devmem));
+	fini_mirror(test, mirror);
+}
+
+static void expect_counted(struct kunit *test, struct test_mirror *mirror,
+			   u64 faults, u64 pages, u64 used)
+{
+	struct hmm_devmem_stats stats;
+
+	hmm_devmem_get_stats(mirror->devmem, &stats);
+	KUNIT_EXPECT_EQ(test, faults, stats.device_faults);
+	KUNIT_EXPECT_EQ(test, pages, stats.device_fault_pages);
+	KUNIT_EXPECT_EQ(test, used, stats.device_fault_used);
+}
+
+/* Each fault of a walk brings more pages, but none that was never touched. */
+static void fault_follows_a_walk(struct kunit *test)
+{
+	static const unsigned int pages[] = { 0, 1, 2, 4, 8, 16 };
+	static const long brings[] = { 1, 1, 2, 4, 8, 4 };
+	struct test_mirror *mirror = init_mirror(test);
+	unsigned int i;
+
+	if (NR_PAGES < 32)
+		kunit_skip(test, "pages are too large for a walk");
+	touch(test, mirror, 0, 20);
+	for (i = 0; i < ARRAY_SIZE(pages); i++)
+		KUNIT_EXPECT_EQ(test, brings[i],
+				fault(mirror, pages[i], HMM_DEVMEM_MIRROR_MIGRATE));
+	expect_mapped(test, mirror, 0, 20);
+	/* It is not known whether the last three were used. */
+	expect_counted(test, mirror, 6, 20, 17);
+	fini_mirror(test, mirror);
+}
+
+static void fault_follows_a_walk_downward(struct kunit *test)
+{
+	static const unsigned int pages[] = { 31, 30, 29, 27, 23 };
+	struct test_mirror *mirror = init_mirror(test);
+	unsigned int i;
+
+	if (NR_PAGES < 32)
+		kunit_skip(test, "pages are too large for a walk");
+	/* The last window has eight pages, six of which were touched. */
+	touch(test, mirror, 18, 14);
+	for (i = 0; i < ARRAY_SIZE(pages); i++)
+		KUNIT_EXPECT_EQ(test, 1,
+				fault(mirror, pages[i], HMM_DEVMEM_MIRROR_MIGRATE));
+	expect_mapped(test, mirror, 18, 14);
+	expect_counted(test, mirror, 5, 14, 9);
+	fini_mirror(test, mirror);
+}
+
+/* What a walk has brought along is not known to be used if the walk does not go on. */
+static void fault_counts_what_was_used(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+	unsigned int i;
+
+	if (NR_PAGES < 64)
+		kunit_skip(test, "pages are too large for a walk");
+	touch(test, mirror, 0, 64);
+	for (i = 0; i < 3; i++)
+		fault(mirror, i, HMM_DEVMEM_MIRROR_MIGRATE);
+	expect_counted(test, mirror, 3, 4, 3);
+	for (i = 10; i < 64; i += 2)
+		KUNIT_EXPECT_EQ(test, 1, fault(mirror, i, HMM_DEVMEM_MIRROR_MIGRATE));
+	expect_counted(test, mirror, 30, 31, 30);
+	/* It does go on. What moves nothing is not counted. */
+	fault(mirror, 4, HMM_DEVMEM_MIRROR_MIGRATE);
+	fault(mirror, 4, HMM_DEVMEM_MIRROR_MIGRATE);
+	expect_counted(test, mirror, 31, 35, 32);
 	fini_mirror(test, mirror);
 }
 
@@ -553,6 +626,9 @@ static struct kunit_case mirror_cases[] = {
 	KUNIT_CASE(fault_maps_what_is_there),
 	KUNIT_CASE(fault_works_without_device_memory),
 	KUNIT_CASE(fault_migrates),
+	KUNIT_CASE(fault_follows_a_walk),
+	KUNIT_CASE(fault_follows_a_walk_downward),
+	KUNIT_CASE(fault_counts_what_was_used),
 	KUNIT_CASE(fault_reports_errno_of_map),
 	KUNIT_CASE(set_devmem_removes_entries),
 	KUNIT_CASE(migration_maps_once),

@@ -3,6 +3,7 @@
  * KUnit suite hmm_devmem_stream: how many pages a fault should bring.
  */
 
+#include <kunit/test-bug.h>
 #include <kunit/test.h>
 #include <linux/array_size.h>
 #include <linux/mm_types.h>
@@ -219,6 +220,25 @@ static void other_mm_has_streams_of_its_own(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fault_nr(streams, page), 16UL);
 }
 
+/* A window is known to be read if the next fault is right beside it. */
+static void window_is_read_to_its_end(struct kunit *test)
+{
+	struct hmm_devmem_streams *streams = new_streams(test);
+	unsigned long page = walk_up(streams, 1000, 5);
+	const int latest = hmm_devmem_streams_latest(streams);
+
+	KUNIT_EXPECT_EQ(test, page, 1016UL);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_streams_read(streams, ONE_MM, 1016), latest);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_streams_read(streams, ONE_MM, 1007), latest);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_streams_read(streams, ONE_MM, 1006), -1);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_streams_read(streams, ONE_MM, 1008), -1);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_streams_read(streams, ONE_MM, 1015), -1);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_streams_read(streams, ONE_MM, 1017), -1);
+	KUNIT_EXPECT_EQ(test, hmm_devmem_streams_read(streams, OTHER_MM, 1016), -1);
+	/* To ask has changed nothing. */
+	KUNIT_EXPECT_EQ(test, fault_nr(streams, page), 16UL);
+}
+
 /* As when the device has taken pages back before the CPU read them. */
 static void fault_within_a_window_drops_growth(struct kunit *test)
 {
@@ -316,6 +336,79 @@ static void torn_streams_give_valid_windows(struct kunit *test)
 	}
 }
 
+/* What a device's fault on @page brings. */
+static unsigned long device_fault_nr(struct hmm_devmem_stream_sets *sets,
+				     unsigned long page)
+{
+	const struct hmm_devmem_window window = hmm_devmem_window_one(page);
+	const unsigned int set = hmm_devmem_stream_sets_find(sets, ONE_MM, window);
+
+	KUNIT_EXPECT_LT(kunit_get_current_test(), set, HMM_DEVMEM_NR_STREAM_SETS);
+	return fault_nr(&sets->set[set], page);
+}
+
+static struct hmm_devmem_stream_sets *new_sets(struct kunit *test)
+{
+	struct hmm_devmem_stream_sets *sets;
+
+	sets = kunit_kzalloc(test, sizeof(*sets), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, sets);
+	hmm_devmem_stream_sets_init(sets);
+	return sets;
+}
+
+/* A device that works on all layers of a model goes through more than a CPU does. */
+static void sets_have_more_walks(struct kunit *test)
+{
+	struct hmm_devmem_stream_sets *sets = new_sets(test);
+	const unsigned int nr = HMM_DEVMEM_NR_STREAM_SETS * HMM_DEVMEM_NR_STREAMS;
+	unsigned long page[HMM_DEVMEM_NR_STREAM_SETS * HMM_DEVMEM_NR_STREAMS];
+	unsigned int i, n;
+
+	for (n = 0; n < nr; n++)
+		page[n] = 10000 * (n + 1);
+	for (i = 0; i < ARRAY_SIZE(growing); i++) {
+		for (n = 0; n < nr; n++) {
+			KUNIT_EXPECT_EQ(test, device_fault_nr(sets, page[n]),
+					growing[i]);
+			page[n] += growing[i];
+		}
+	}
+}
+
+/* A walk stays where it is while single faults start streams in all sets by turns. */
+static void walk_stays_in_its_set(struct kunit *test)
+{
+	struct hmm_devmem_stream_sets *sets = new_sets(test);
+	unsigned long page = 10000, other = 1000000;
+	unsigned int i, n;
+
+	for (i = 0; i < ARRAY_SIZE(growing); i++) {
+		KUNIT_EXPECT_EQ(test, device_fault_nr(sets, page), growing[i]);
+		page += growing[i];
+		for (n = 0; n < HMM_DEVMEM_NR_STREAM_SETS * (HMM_DEVMEM_NR_STREAMS - 1); n++)
+			device_fault_nr(sets, other += 100);
+	}
+}
+
+/* A large folio is found by either of its ends. */
+static void set_of_a_large_folio(struct kunit *test)
+{
+	struct hmm_devmem_stream_sets *sets = new_sets(test);
+	struct hmm_devmem_window folio = { .first = 1024, .end = 1536 };
+	unsigned int set;
+
+	device_fault_nr(sets, 5000);
+	device_fault_nr(sets, 1023);
+	set = hmm_devmem_stream_sets_find(sets, ONE_MM, folio);
+	KUNIT_EXPECT_EQ(test, set, 1);
+	device_fault_nr(sets, 3072);
+	folio.first = 2560;
+	folio.end = 3072;
+	set = hmm_devmem_stream_sets_find(sets, ONE_MM, folio);
+	KUNIT_EXPECT_EQ(test, set, 2);
+}
+
 static struct kunit_case stream_cases[] = {
 	KUNIT_CASE(upward_walk_grows),
 	KUNIT_CASE(downward_walk_grows),
@@ -328,12 +421,16 @@ static struct kunit_case stream_cases[] = {
 	KUNIT_CASE(least_recently_used_stream_is_replaced),
 	KUNIT_CASE(unused_stream_stays_until_it_is_the_oldest),
 	KUNIT_CASE(other_mm_has_streams_of_its_own),
+	KUNIT_CASE(window_is_read_to_its_end),
 	KUNIT_CASE(fault_within_a_window_drops_growth),
 	KUNIT_CASE(dropped_stream_starts_again),
 	KUNIT_CASE(stream_goes_on_beyond_a_large_folio),
 	KUNIT_CASE(stream_goes_down_beyond_a_large_folio),
 	KUNIT_CASE(large_folios_do_not_make_windows_grow),
 	KUNIT_CASE(torn_streams_give_valid_windows),
+	KUNIT_CASE(sets_have_more_walks),
+	KUNIT_CASE(walk_stays_in_its_set),
+	KUNIT_CASE(set_of_a_large_folio),
 	{}
 };
 

@@ -12,6 +12,7 @@
 struct files {
 	long allocated, freed, to_device, to_ram, faults, fault_pages;
 	long evicted, copy_errors, lost;
+	long device_faults, device_fault_pages, device_fault_used;
 	long total, used, cached, free, retired, large, segments;
 	/* From file segments: lines, pages in their ranges, pages in use */
 	long nr_segments, in_segments, in_use;
@@ -58,6 +59,9 @@ static inline void read_stats(int nr, struct files *files)
 	files->evicted = number_of(text, "evicted");
 	files->copy_errors = number_of(text, "copy_errors");
 	files->lost = number_of(text, "lost");
+	files->device_faults = number_of(text, "device_faults");
+	files->device_fault_pages = number_of(text, "device_fault_pages");
+	files->device_fault_used = number_of(text, "device_fault_used");
 	files->total = number_of(text, "total");
 	files->used = number_of(text, "used");
 	files->cached = number_of(text, "cached");
@@ -124,6 +128,10 @@ static inline const char *read_files(int fd, int nr, bool lazy,
 	if (files->evicted != stats.evicted || files->lost != stats.lost ||
 	    files->copy_errors != stats.copy_errors)
 		return "evicted, lost, copy_errors";
+	if (files->device_faults != stats.device_faults ||
+	    files->device_fault_pages != stats.device_fault_pages ||
+	    files->device_fault_used != stats.device_fault_used)
+		return "device_faults, device_fault_pages, device_fault_used";
 	if (files->used != files->allocated - files->freed)
 		return "used is not what was allocated and not freed";
 	if (lazy ? files->total > stats.size : files->total != stats.size)

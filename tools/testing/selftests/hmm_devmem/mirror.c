@@ -301,8 +301,8 @@ TEST_F(devmem, fault_in_a_huge_page)
 	EXPECT_EQ(0, close(second));
 }
 
-/* Verifies that a fault that moves pages brings along those around it, and no holes. */
-TEST_F(devmem, fault_moves_neighbours)
+/* Verifies that a fault moves no page along if the device has not gone page by page. */
+TEST_F(devmem, fault_moves_one_page)
 {
 	char *ptr = area_map(64, false);
 
@@ -310,16 +310,52 @@ TEST_F(devmem, fault_moves_neighbours)
 	fill(ptr + 20 * PAGE, 2, 1);
 	EXPECT_EQ(0, device_fault(self->fd, ptr + 17 * PAGE,
 				  HMM_DEVMEM_TEST_FAULT_MIGRATE, 1));
-	EXPECT_EQ(2, mapped_local(self->fd, ptr, 64));
-	EXPECT_EQ(2, mapped(self->fd, ptr, 64));
-	EXPECT_EQ(2, device_used(self->ctl));
-	/* A hole, which joins both */
+	EXPECT_EQ(1, mapped_local(self->fd, ptr, 64));
+	EXPECT_EQ(1, mapped(self->fd, ptr, 64));
+	EXPECT_EQ(1, device_used(self->ctl));
+	/* A hole */
 	EXPECT_EQ(0, device_fault(self->fd, ptr + 19 * PAGE,
 				  HMM_DEVMEM_TEST_FAULT_MIGRATE, 1));
-	EXPECT_EQ(4, device_used(self->ctl));
+	EXPECT_EQ(2, device_used(self->ctl));
 	EXPECT_EQ(0, wrong(ptr + 17 * PAGE, 1, 2));
 	EXPECT_EQ(0, not_zero(ptr + 19 * PAGE, 1));
 	EXPECT_EQ(0, wrong(ptr + 20 * PAGE, 2, 1));
+}
+
+/*
+ * Verifies that the device takes few faults if it goes through memory page by page, and
+ * what is counted: all but the last window is known to be used.
+ */
+TEST_F(devmem, faults_follow_a_walk)
+{
+	const unsigned long npages = 2 * HUGE_PAGES;
+	char *ptr = area_filled(npages, variant->thp, 1);
+
+	EXPECT_EQ(0, device_fault(self->fd, ptr, HMM_DEVMEM_TEST_FAULT_MIGRATE, npages));
+	EXPECT_EQ(npages, mapped_local(self->fd, ptr, npages));
+	/* 1, 1, 2, 4, ..., 256 pages, then all of the second block */
+	EXPECT_EQ(variant->thp ? 2 : 11, SINCE(device_faults));
+	EXPECT_EQ(npages, SINCE(device_fault_pages));
+	EXPECT_EQ(npages, SINCE(to_device));
+	EXPECT_EQ(HUGE_PAGES + 1, SINCE(device_fault_used));
+	EXPECT_EQ(0, wrong(ptr, 1, npages));
+}
+
+/* Verifies that nothing is brought along where the device skips pages. */
+TEST_F(devmem, faults_with_a_stride)
+{
+	const unsigned long nr = 64;
+	char *ptr = area_filled(2 * nr, false, 1);
+	unsigned long i;
+
+	for (i = 0; i < nr; i++)
+		ASSERT_EQ(0, device_fault(self->fd, ptr + 2 * i * PAGE,
+					  HMM_DEVMEM_TEST_FAULT_MIGRATE, 1));
+	EXPECT_EQ(nr, SINCE(device_faults));
+	EXPECT_EQ(nr, SINCE(device_fault_pages));
+	EXPECT_EQ(nr, SINCE(device_fault_used));
+	EXPECT_EQ(nr, SINCE(to_device));
+	EXPECT_EQ(0, wrong(ptr, 1, 2 * nr));
 }
 
 /* Verifies that a fault fails where the process has no memory. */
