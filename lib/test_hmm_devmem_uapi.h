@@ -287,7 +287,7 @@ struct hmm_devmem_test_access {
  * @faults: (out) Number of page faults of the device.
  *
  * The device accesses memory on the device only: if a page is not there, it takes a
- * page fault, for which the driver migrates a window of pages.
+ * page fault, for which the library's mirror migrates the pages that it chooses.
  */
 struct hmm_devmem_test_replay {
 	__u64 addr;
@@ -300,8 +300,6 @@ struct hmm_devmem_test_replay {
 
 /* The driver says which pages the device uses. */
 #define HMM_DEVMEM_TEST_REPLAY_HINTS	0x1
-/* A fault brings a whole block. */
-#define HMM_DEVMEM_TEST_REPLAY_BLOCKS	0x2
 
 #define HMM_DEVMEM_TEST_REPLAY		_IOWR('H', 0x2f, struct hmm_devmem_test_replay)
 

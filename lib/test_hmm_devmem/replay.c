@@ -3,86 +3,31 @@
  * Many accesses of the device and of the CPU to the memory of a process, in one call.
  */
 
-#include <linux/align.h>
-#include <linux/bits.h>
 #include <linux/cleanup.h>
 #include <linux/errno.h>
 #include <linux/hmm_devmem.h>
-#include <linux/minmax.h>
 #include <linux/mm.h>
-#include <linux/mmap_lock.h>
 #include <linux/overflow.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
-#include <linux/string.h>
 #include <linux/uaccess.h>
 #include <linux/xarray.h>
 
 #include "test_hmm_devmem.h"
 
-#define THD_BLOCK_PAGES		BIT(PMD_ORDER)
-
-/**
- * struct thd_stream - accesses that go on in one of two directions
- * @forward: The page after the last window.
- * @backward: The page before it.
- * @nr: How many pages it had.
- * @continued: How often it was continued.
- */
-struct thd_stream {
-	u64 forward;
-	u64 backward;
-	u64 nr;
-	unsigned int continued;
-};
-
-#define THD_NR_STREAMS		4
-
 /**
  * struct thd_replay - a replay of accesses
  * @mirror: Of the caller.
  * @arg: What the caller wants.
- * @streams: The device's accesses, the latest first.
  */
 struct thd_replay {
 	struct thd_mirror *mirror;
 	struct hmm_devmem_test_replay arg;
-	struct thd_stream streams[THD_NR_STREAMS];
 };
 
 static unsigned long page_addr(const struct thd_replay *replay, u64 page)
 {
 	return replay->arg.addr + (page << PAGE_SHIFT);
-}
-
-/* The pages [*@first, *@end) that a fault at *@first brings. */
-static void fault_window(struct thd_replay *replay, u64 *first, u64 *end)
-{
-	const u64 page = *first, block = ALIGN_DOWN(page, THD_BLOCK_PAGES);
-	struct thd_stream stream = { .nr = 1 };
-	bool backward = false;
-	unsigned int i;
-
-	for (i = 0; i < THD_NR_STREAMS; i++) {
-		const struct thd_stream *known = &replay->streams[i];
-
-		if (page != known->forward && page != known->backward)
-			continue;
-		backward = page != known->forward;
-		stream.continued = known->continued + 1;
-		if (stream.continued >= 2)
-			stream.nr = min(2 * known->nr, THD_BLOCK_PAGES);
-		break;
-	}
-	*end = backward ? page + 1 : min(block + THD_BLOCK_PAGES, page + stream.nr);
-	if (backward)
-		*first = max(block + stream.nr, page + 1) - stream.nr;
-	stream.nr = *end - *first;
-	stream.forward = *end;
-	stream.backward = *first - 1;
-	memmove(replay->streams + 1, replay->streams,
-		min(i, THD_NR_STREAMS - 1U) * sizeof(stream));
-	replay->streams[0] = stream;
 }
 
 /* The device page at a user page in the device's page table; NULL if there is none. */
@@ -100,21 +45,21 @@ static struct page *local_page(struct thd_mirror *mirror, unsigned long index)
 }
 
 /* How many of @nr pages the device can access without a fault. */
-static unsigned int use_local_pages(struct thd_replay *replay,
-				    struct hmm_devmem *devmem, u64 first,
+static unsigned int use_local_pages(struct thd_replay *replay, u64 first,
 				    unsigned int nr)
 {
 	const unsigned long index = page_addr(replay, first) >> PAGE_SHIFT;
+	struct hmm_devmem_mirror *m = &replay->mirror->m;
 	struct page *page;
 	unsigned int i;
 
-	guard(mutex)(&replay->mirror->m.lock);
+	guard(mutex)(&m->lock);
 	for (i = 0; i < nr; i++) {
 		page = local_page(replay->mirror, index + i);
 		if (!page)
 			break;
-		if (replay->arg.flags & HMM_DEVMEM_TEST_REPLAY_HINTS)
-			hmm_devmem_mark_used(devmem, page_to_pfn(page), 1);
+		if (replay->arg.flags & HMM_DEVMEM_TEST_REPLAY_HINTS && m->devmem)
+			hmm_devmem_mark_used(m->devmem, page_to_pfn(page), 1);
 	}
 	return i;
 }
@@ -123,51 +68,25 @@ static unsigned int use_local_pages(struct thd_replay *replay,
 static int device_fault(struct thd_replay *replay, u64 page)
 {
 	struct thd_mirror *mirror = replay->mirror;
-	u64 first = page, end;
+	const unsigned long addr = page_addr(replay, page);
 	long ret;
 
 	replay->arg.faults++;
-	if (replay->arg.flags & HMM_DEVMEM_TEST_REPLAY_BLOCKS) {
-		first = ALIGN_DOWN(page, THD_BLOCK_PAGES);
-		end = first + THD_BLOCK_PAGES;
-	} else {
-		fault_window(replay, &first, &end);
-	}
-	end = min(end, replay->arg.npages);
-	ret = hmm_devmem_mirror_migrate(&mirror->m, page_addr(replay, first),
-					page_addr(replay, end));
-	if (ret < 0)
-		return ret;
-	/* What was there already is not mapped by a migration. */
-	ret = hmm_devmem_mirror_fault(&mirror->m, page_addr(replay, page),
-				      HMM_DEVMEM_MIRROR_PRESENT);
+	ret = thd_mirror_fault(mirror, addr, HMM_DEVMEM_MIRROR_MIGRATE);
 	if (ret < 0)
 		return ret;
 	guard(mutex)(&mirror->m.lock);
-	return local_page(mirror, page_addr(replay, page) >> PAGE_SHIFT) ? 0 : -ENOENT;
-}
-
-/* Without this, a call for a range that is not mapped would take page by page. */
-static int check_mapped(struct mm_struct *mm, unsigned long addr)
-{
-	struct vm_area_struct *vma;
-
-	if (mmap_read_lock_killable(mm))
-		return -EINTR;
-	vma = vma_lookup(mm, addr);
-	mmap_read_unlock(mm);
-	return vma ? 0 : -EFAULT;
+	return local_page(mirror, addr >> PAGE_SHIFT) ? 0 : -ENOENT;
 }
 
 /* A page that cannot be brought to the device is accessed where it is. */
-static int device_access(struct thd_replay *replay, struct hmm_devmem *devmem,
-			 u64 page, unsigned int nr)
+static int device_access(struct thd_replay *replay, u64 page, unsigned int nr)
 {
 	unsigned int done;
 	int ret;
 
 	while (nr) {
-		done = use_local_pages(replay, devmem, page, nr);
+		done = use_local_pages(replay, page, nr);
 		page += done;
 		nr -= done;
 		if (!nr)
@@ -175,13 +94,10 @@ static int device_access(struct thd_replay *replay, struct hmm_devmem *devmem,
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		ret = device_fault(replay, page);
-		if (ret == -ENOENT) {
-			ret = check_mapped(current->mm, page_addr(replay, page));
-			page++;
-			nr--;
-		}
-		if (ret)
+		if (ret && ret != -ENOENT)
 			return ret;
+		page += !!ret;
+		nr -= !!ret;
 	}
 	return 0;
 }
@@ -199,7 +115,6 @@ static int replay_access(struct thd_replay *replay,
 {
 	struct thd_device *tdev = replay->mirror->tdev;
 	struct hmm_devmem *devmem;
-	int ret;
 
 	if (access->first >= replay->arg.npages ||
 	    access->nr > replay->arg.npages - access->first)
@@ -211,10 +126,9 @@ static int replay_access(struct thd_replay *replay,
 	devmem = thd_enter(tdev);
 	if (IS_ERR(devmem))
 		return PTR_ERR(devmem);
-	thd_mirror_set_devmem(replay->mirror);
-	ret = device_access(replay, devmem, access->first, access->nr);
+	/* A fault can wait for the process, which may want to unplug the device. */
 	thd_leave(tdev);
-	return ret;
+	return device_access(replay, access->first, access->nr);
 }
 
 static bool range_is_valid(const struct hmm_devmem_test_replay *arg)
@@ -256,25 +170,19 @@ static int replay_all(struct thd_replay *replay)
  * * %-EINVAL - an argument is out of range, or @mirror is of another process
  * * %-EFAULT - an argument, or memory that is accessed, is not mapped
  * * %-EINTR - the process is being killed
- * * others - from a migration to the device
+ * * others - from hmm_devmem_mirror_fault()
  */
 int thd_replay(struct thd_mirror *mirror, void __user *arg)
 {
 	struct thd_replay replay = { .mirror = mirror };
-	unsigned int i;
 	int ret;
 
 	if (copy_from_user(&replay.arg, arg, sizeof(replay.arg)))
 		return -EFAULT;
 	if (mirror->m.notifier.mm != current->mm || mirror->tdev->classic ||
 	    !range_is_valid(&replay.arg) ||
-	    replay.arg.flags & ~(HMM_DEVMEM_TEST_REPLAY_HINTS |
-				 HMM_DEVMEM_TEST_REPLAY_BLOCKS))
+	    replay.arg.flags & ~HMM_DEVMEM_TEST_REPLAY_HINTS)
 		return -EINVAL;
-	for (i = 0; i < THD_NR_STREAMS; i++)
-		replay.streams[i] = (struct thd_stream) {
-			.forward = U64_MAX, .backward = U64_MAX,
-		};
 	replay.arg.faults = 0;
 	ret = replay_all(&replay);
 	if (copy_to_user(arg, &replay.arg, sizeof(replay.arg)))

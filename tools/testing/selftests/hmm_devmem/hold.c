@@ -155,6 +155,47 @@ TEST_F(devmem, accesses_to_nothing_end)
 	EXPECT_GE(HUGE_PAGES + 1, faults);
 }
 
+/* One block after the other, each of which the device goes through with all others. */
+static void trace_walks(struct policy_trace *trace, unsigned int nr, bool downward)
+{
+	unsigned long page;
+	unsigned int i;
+
+	for (page = 0; page < HUGE_PAGES; page++)
+		for (i = 0; i < nr; i++)
+			trace_device(trace, i * HUGE_PAGES +
+				     (downward ? HUGE_PAGES - 1 - page : page));
+}
+
+/*
+ * Verifies that the device takes as few faults for each of twenty walks at the same time
+ * as for one, in either direction.
+ */
+TEST_F(devmem, twenty_walks_of_the_device)
+{
+	const unsigned int walks = 20;
+	char *ptr = area_filled(walks * HUGE_PAGES, variant->thp, 7);
+	int downward;
+
+	for (downward = 0; downward < 2; downward++) {
+		struct policy_trace trace = { };
+		__u64 faults;
+
+		trace_walks(&trace, walks, downward);
+		EXPECT_EQ(0, replay(self->fd, ptr, walks * HUGE_PAGES, &trace, 0,
+				    &faults));
+		/* A coherent device gives no huge pages back. */
+		EXPECT_EQ(variant->thp && !(variant->coherent && downward) ?
+			  walks : 10 * walks, faults);
+		EXPECT_EQ((downward + 1) * walks * HUGE_PAGES, SINCE(to_device));
+		EXPECT_EQ(0, wrong(ptr, 7, walks * HUGE_PAGES));
+		/* The CPU has brought them back, unless it can read them there. */
+		EXPECT_EQ(variant->coherent ? walks * HUGE_PAGES : 0,
+			  to_ram(self->fd, ptr, walks * HUGE_PAGES));
+		trace_free(&trace);
+	}
+}
+
 /* Verifies every byte after the accesses of each of the programs of make bench-policy. */
 TEST_F(devmem, accesses_of_programs)
 {
@@ -209,8 +250,7 @@ TEST_F(devmem, hints_keep_a_hot_set)
 	for (i = 0; i < 2; i++) {
 		ASSERT_EQ(0, plug_as(self, DEVICE * PAGE, HMM_DEVMEM_TEST_RECLAIM, 0));
 		EXPECT_EQ(0, replay(self->fd, ptr, npages, &trace,
-				    HMM_DEVMEM_TEST_REPLAY_BLOCKS |
-				    (i ? HMM_DEVMEM_TEST_REPLAY_HINTS : 0), &faults));
+				    i ? HMM_DEVMEM_TEST_REPLAY_HINTS : 0, &faults));
 		moved[i] = SINCE(to_device);
 		EXPECT_EQ(0, wrong(ptr, 6, npages));
 	}

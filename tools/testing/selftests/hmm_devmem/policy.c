@@ -33,8 +33,7 @@ static long run(const struct policy_program *program, uint32_t device,
 		.npages = trace.pages,
 		.accesses = (uintptr_t)trace.accesses,
 		.nr = trace.nr,
-		.flags = HMM_DEVMEM_TEST_REPLAY_HINTS |
-			 (thp ? HMM_DEVMEM_TEST_REPLAY_BLOCKS : 0),
+		.flags = HMM_DEVMEM_TEST_REPLAY_HINTS,
 	};
 	char *ptr = area_filled(trace.pages, thp, 1);
 	int ctl = device_open(0), fd;

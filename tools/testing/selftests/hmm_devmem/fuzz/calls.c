@@ -272,7 +272,7 @@ static void good_replay(struct rng *rng, __u64 *words)
 		.npages = part_pages[part],
 		.accesses = (uintptr_t)accesses,
 		.nr = rng_below(rng, ARRAY_SIZE(accesses) + 1),
-		.flags = rng_below(rng, 4),
+		.flags = rng_below(rng, 2),
 	};
 	unsigned int i;
 
