@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * What policies of eviction and of fetching move, for the accesses of some programs
- * to a device of a given size, relative to what has to move. The policy of the library
- * is its own source file, mm/hmm_devmem/reclaim.c, compiled for this program.
+ * to a device of a given size, relative to what has to move. The policy of the library,
+ * and how much its faults bring, are its own source files, compiled for this program:
+ * mm/hmm_devmem/reclaim.c and stream.c.
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "policy_shim.h"
 #include "reclaim.c"
+#include "stream.c"
 
 #include "policy.h"
 
@@ -198,16 +200,6 @@ static const struct policy {
 
 #define NR_POLICIES	ARRAY_SIZE(policies)
 
-/* As the library's windows: accesses that go on in one of two directions. */
-struct streams {
-	struct stream {
-		uint32_t forward;
-		uint32_t backward;
-		uint32_t nr;
-		uint32_t continued;
-	} streams[4];
-};
-
 struct range {
 	uint32_t first;
 	uint32_t end;
@@ -226,8 +218,8 @@ struct device {
 	uint32_t nr_free;
 	uint32_t hand;
 	struct range keep;
-	struct streams device_streams;
-	struct streams cpu_streams;
+	struct hmm_devmem_stream_sets device_streams;
+	struct hmm_devmem_streams cpu_streams;
 	struct hmm_devmem_hold *hold;
 	struct cost cost;
 };
@@ -241,13 +233,12 @@ static bool device_holds(const struct device *device)
 static void device_start(struct device *device, const struct policy *policy,
 			 const struct policy_trace *trace)
 {
-	uint32_t i;
-
 	*device = (struct device) {
 		.policy = policy,
 		.pages = trace->pages,
 		.nr_blocks = trace->device / POLICY_BLOCK,
 		.nr_free = trace->device,
+		.cpu_streams = HMM_DEVMEM_STREAMS_INIT,
 	};
 	device->slots = policy_alloc(NULL, device->pages * sizeof(uint32_t));
 	memset(device->slots, 0xff, device->pages * sizeof(uint32_t));
@@ -256,11 +247,7 @@ static void device_start(struct device *device, const struct policy *policy,
 	device->used = calloc(device->nr_blocks, sizeof(uint32_t));
 	device->stamps = calloc(device->nr_blocks, sizeof(uint64_t));
 	device->listed = calloc(device->nr_blocks, sizeof(uint64_t));
-	for (i = 0; i < 4; i++) {
-		device->device_streams.streams[i].forward = NONE;
-		device->device_streams.streams[i].backward = NONE;
-		device->cpu_streams.streams[i] = device->device_streams.streams[i];
-	}
+	hmm_devmem_stream_sets_init(&device->device_streams);
 	if (device_holds(device))
 		device->hold = hmm_devmem_hold_create(device->nr_blocks);
 }
@@ -442,35 +429,20 @@ static struct range block_of(uint32_t page)
 	return (struct range) { .first = first, .end = first + POLICY_BLOCK };
 }
 
-static struct range fetch_stream(struct streams *streams, uint32_t page)
+/* Which process it is does not matter: there is one. */
+static const struct mm_struct *const mm = (const void *)policies;
+
+/* The library's windows, which do not go beyond a block. */
+static struct range fetch_stream(struct hmm_devmem_streams *streams, uint32_t page)
 {
-	struct range range = { .first = page, .end = page + 1 }, block = block_of(page);
-	struct stream stream = { .nr = 1 };
-	bool backward = false;
-	uint32_t i;
+	const struct range block = block_of(page);
+	struct hmm_devmem_window window = hmm_devmem_window_one(page);
+	const struct hmm_devmem_window bounds = { .first = block.first, .end = block.end };
+	struct hmm_devmem_stream *stream = hmm_devmem_streams_find(streams, mm, page);
 
-	for (i = 0; i < 4; i++) {
-		const struct stream *known = &streams->streams[i];
-
-		if (page != known->forward && page != known->backward)
-			continue;
-		backward = page != known->forward;
-		stream.continued = known->continued + 1;
-		if (stream.continued >= 2)
-			stream.nr = min(2 * known->nr, POLICY_BLOCK);
-		break;
-	}
-	if (backward)
-		range.first = max(block.first + stream.nr, range.end) - stream.nr;
-	else
-		range.end = min(block.end, page + stream.nr);
-	stream.forward = range.end;
-	stream.backward = range.first - 1;
-	stream.nr = range.end - range.first;
-	memmove(streams->streams + 1, streams->streams,
-		min(i, 3U) * sizeof(stream));
-	streams->streams[0] = stream;
-	return range;
+	if (stream)
+		window = hmm_devmem_stream_continue(stream, page, bounds);
+	return (struct range) { .first = window.first, .end = window.end };
 }
 
 /* NVIDIA's: 64 KiB, and each larger piece once more than 51 % of it is there. */
@@ -492,13 +464,17 @@ static struct range fetch_tree(const struct device *device, uint32_t page)
 
 static struct range device_fetch(struct device *device, uint32_t page)
 {
+	unsigned int set;
+
 	switch (device->policy->fetches) {
 	case FETCHES_TREE:
 		return fetch_tree(device, page);
 	case FETCHES_BLOCK:
 		return block_of(page);
 	default:
-		return fetch_stream(&device->device_streams, page);
+		set = hmm_devmem_stream_sets_find(&device->device_streams, mm,
+						  hmm_devmem_window_one(page));
+		return fetch_stream(&device->device_streams.set[set], page);
 	}
 }
 
