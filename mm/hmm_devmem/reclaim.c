@@ -18,7 +18,7 @@
  * block if that has not been used for longer than D, and is held at once. If not, it
  * takes the place of the oldest block in the FIFO. For data that was not on the
  * device before, D is a quarter of the number of blocks: so blocks that nobody uses
- * any more go one after the other. The coldest block is the coldest of eight held
+ * any more go one after the other. The coldest block is the coldest of sixteen held
  * blocks chosen at random.
  *
  * For D, times of data that was evicted are kept as *ghosts*, for up to twice as many
@@ -47,7 +47,7 @@
 #include "reclaim.h"
 
 /* The coldest of so many blocks goes, and so often is one looked for. */
-#define HOLD_SAMPLES		8
+#define HOLD_SAMPLES		16
 #define HOLD_TRIES		64
 
 /* The FIFO has this part of the blocks, but at least HOLD_MIN_RECENT. */
