@@ -290,6 +290,28 @@ TEST_F(devmem, one_page_by_turns)
 	EXPECT_EQ(0, check_pages(ptr, 10, 0, self->npages));
 }
 
+/*
+ * Verifies that a huge page goes on moving as a whole if the CPU uses its first or its
+ * last page: a program that goes through all of it begins there as well.
+ */
+TEST_F(devmem, page_at_an_end_by_turns)
+{
+	const unsigned long pages[] = { 0, 2 * HUGE_PAGES - 1 };
+	char *ptr = area_on_device(self, variant->thp, 12);
+	int round, i;
+
+	ASSERT_NE(NULL, ptr);
+	for (round = 0; round < 10; round++)
+		for (i = 0; i < 2; i++)
+			EXPECT_EQ(variant->thp ? 2 * HUGE_PAGES : 2,
+				  one_turn(self, ptr, pages[i], round));
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(round - 1, read_word(ptr + pages[i] * PAGE));
+		fill_from(ptr + pages[i] * PAGE, 12, pages[i], 1);
+	}
+	EXPECT_EQ(0, check_pages(ptr, 12, 0, self->npages));
+}
+
 /* Verifies that a huge page of which the CPU uses all stays one. */
 TEST_F(devmem, all_pages_by_turns)
 {
