@@ -462,10 +462,12 @@ static int cmd_mapped(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd
  * @nr: The ioctl.
  * @run: Does it. The range is valid, and the address space of the process still
  *	exists. cpages and faults are 0 on entry.
+ * @after_exit: It may have been freed: @run is for a process that has exited, too.
  */
 struct thd_cmd {
 	unsigned int nr;
 	int (*run)(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd);
+	bool after_exit;
 };
 
 static const struct thd_cmd mirror_cmds[] = {
@@ -479,8 +481,8 @@ static const struct thd_cmd mirror_cmds[] = {
 	/* The library always lets page fault handlers drop the mmap lock. */
 	{ HMM_DEVMEM_TEST_READ_UNLOCKED, cmd_read },
 	{ HMM_DEVMEM_TEST_TO_DEVICE_ONLY, cmd_to_device_only },
-	{ HMM_DEVMEM_TEST_FAULT, cmd_fault },
-	{ HMM_DEVMEM_TEST_MAPPED, cmd_mapped },
+	{ HMM_DEVMEM_TEST_FAULT, cmd_fault, true },
+	{ HMM_DEVMEM_TEST_MAPPED, cmd_mapped, true },
 };
 
 static const struct thd_cmd *find_cmd(unsigned int nr)
@@ -508,8 +510,12 @@ static int run_cmd(struct thd_mirror *mirror, const struct thd_cmd *op,
 	struct mm_struct *mm = mirror->m.notifier.mm;
 	int ret;
 
+	if (!range_is_valid(cmd))
+		return -EINVAL;
+	if (op->after_exit)
+		return op->run(mirror, cmd);
 	/* A child can use the file after the process that opened it has exited. */
-	if (!range_is_valid(cmd) || !mmget_not_zero(mm))
+	if (!mmget_not_zero(mm))
 		return -EINVAL;
 	ret = op->run(mirror, cmd);
 	mmput(mm);

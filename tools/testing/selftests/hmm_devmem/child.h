@@ -6,6 +6,7 @@
 #ifndef _SELFTESTS_HMM_DEVMEM_CHILD_H
 #define _SELFTESTS_HMM_DEVMEM_CHILD_H
 
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 
@@ -30,6 +31,16 @@ static inline pid_t child_fork(void)
 		_exit(result);						\
 	child_pid;							\
 })
+
+/* Get an open file of another process. */
+static inline int open_file_of(pid_t pid, int fd)
+{
+	const int pidfd = syscall(SYS_pidfd_open, pid, 0);
+	const int ret = syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+
+	close(pidfd);
+	return ret;
+}
 
 /* Exit status of a child, or 128 plus the signal that ended it; -1 for no child. */
 static inline int child_exit_code(int status)

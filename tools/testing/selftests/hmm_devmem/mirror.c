@@ -11,6 +11,8 @@
 /* Tries to have all pages mapped: the kernel can move a page at any time by itself. */
 #define TRIES		10
 #define ROUNDS		4
+/* Pages of a range that is as large as possible. */
+#define LARGEST		((1UL << 51) - 1)
 /* Pages that a thread zaps all the time. */
 #define ZAPPED		4
 
@@ -56,7 +58,7 @@ static long move_and_count(int fd, char *ptr, unsigned long npages)
  */
 TEST_F(devmem, entries_in_all_of_the_address_space)
 {
-	const unsigned long npages = 2 * HUGE_PAGES, largest = (1UL << 51) - 1;
+	const unsigned long npages = 2 * HUGE_PAGES, largest = LARGEST;
 	char *ptr = area_filled(npages, variant->thp, 1);
 
 	ASSERT_EQ(npages, move_and_count(self->fd, ptr, npages));
@@ -420,6 +422,65 @@ TEST_F(devmem, device_comes_again)
 	EXPECT_EQ(0, device_fault(self->fd, ptr, HMM_DEVMEM_TEST_FAULT_MIGRATE, 32));
 	EXPECT_EQ(32, mapped_local(self->fd, ptr, 32));
 	EXPECT_EQ(0, wrong(ptr, 1, 32));
+}
+
+/* A process with memory that the device has entries for, on it and in RAM. */
+static int be_mirrored(int nr, char *ptr, unsigned long npages, int back)
+{
+	const unsigned long half = npages / 2;
+	int fd = device_open(nr);
+
+	fill(ptr, 1, npages);
+	if (device_fault(fd, ptr, HMM_DEVMEM_TEST_FAULT_MIGRATE, half) ||
+	    device_fault(fd, ptr + half * PAGE, 0, half) ||
+	    write(back, &fd, sizeof(fd)) != sizeof(fd))
+		return 1;
+	for (;;)
+		pause();
+}
+
+/*
+ * Verifies that the device has no entries of a process that has exited, while its page
+ * table is still there, and takes no page faults for it.
+ */
+TEST_F(devmem, process_exits)
+{
+	const unsigned long npages = 64;
+	char *ptr = area_map(npages, false);
+	int fd, back[2];
+	pid_t pid;
+
+	ASSERT_EQ(0, pipe(back));
+	pid = child_start(be_mirrored(variant->nr, ptr, npages, back[1]));
+	ASSERT_EQ(sizeof(fd), read(back[0], &fd, sizeof(fd)));
+	fd = open_file_of(pid, fd);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(npages, mapped(fd, NULL, LARGEST));
+	EXPECT_EQ(npages / 2, mapped_local(fd, NULL, LARGEST));
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	EXPECT_EQ(128 + SIGKILL, child_status(pid));
+	EXPECT_TRUE(soon(!mapped(fd, NULL, LARGEST)));
+	EXPECT_EQ(-ESRCH, device_fault(fd, ptr, 0, 1));
+	EXPECT_EQ(-ESRCH, device_fault(fd, ptr, HMM_DEVMEM_TEST_FAULT_MIGRATE, 1));
+	close(fd);
+	close(back[0]);
+	close(back[1]);
+}
+
+/* Verifies that the device loses its entries where a mapping was, and not where it is. */
+TEST_F(devmem, mapping_moves)
+{
+	const unsigned long npages = 64;
+	char *ptr = area_filled(npages, false, 1), *to = area_map(npages, false);
+
+	EXPECT_EQ(npages, move_and_count(self->fd, ptr, npages));
+	ASSERT_EQ(to, mremap(ptr, npages * PAGE, npages * PAGE,
+			     MREMAP_MAYMOVE | MREMAP_FIXED, to));
+	EXPECT_EQ(0, mapped(self->fd, NULL, LARGEST));
+	EXPECT_EQ(-EFAULT, device_fault(self->fd, ptr, 0, 1));
+	EXPECT_EQ(0, device_fault(self->fd, to, 0, npages));
+	EXPECT_EQ(npages, mapped_local(self->fd, to, npages));
+	EXPECT_EQ(0, wrong(to, 1, npages));
 }
 
 TEST_HARNESS_MAIN

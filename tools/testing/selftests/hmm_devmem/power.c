@@ -193,16 +193,6 @@ TEST_F(devmem, device_that_refuses)
 	ASSERT_EQ(0, plug_soon(self->ctl));
 }
 
-/* Get an open file of another process. */
-static int open_file_of(pid_t pid, int fd)
-{
-	const int pidfd = syscall(SYS_pidfd_open, pid, 0);
-	const int ret = syscall(SYS_pidfd_getfd, pidfd, fd, 0);
-
-	close(pidfd);
-	return ret;
-}
-
 /* Wait until the process sleeps uninterruptibly, as it does to take a lock. */
 static bool waits_soon(pid_t pid)
 {
