@@ -70,12 +70,15 @@ static int transfer_data(const struct thd_transfer *transfer, void *data)
 	return copy_to_user_nofault(transfer->buffer, data, PAGE_SIZE);
 }
 
-/* Mark the page as written, as the CPU's page table does for the CPU's writes. */
+/*
+ * Mark the page as written, as the CPU's page table does for the CPU's writes: a page
+ * that the process has only read so far can be writable, and clean. Device memory is
+ * always dirty.
+ */
 static void finish_write(struct page *page)
 {
 	flush_dcache_page(page);
-	/* Writable pages of a file are dirty already, and device memory always is. */
-	if (PageAnon(page) && !is_zone_device_page(page))
+	if (!is_zone_device_page(page))
 		set_page_dirty(page);
 }
 

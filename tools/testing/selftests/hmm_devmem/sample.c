@@ -400,6 +400,31 @@ TEST_F(sample, access_migrates)
 	EXPECT_EQ(1, wrong(ptr, 81, self->npages));
 }
 
+#define SHARED_PAGES	8
+
+/*
+ * Verifies that what the device writes to memory of the process survives reclaim. The
+ * device has read it before, so no page table says that anything was written.
+ */
+TEST_F(sample, access_shared)
+{
+	__u64 *ptr = mmap(NULL, SHARED_PAGES * PAGE, PROT_READ | PROT_WRITE,
+			  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	__u64 value = 1;
+	unsigned long i;
+
+	ASSERT_NE(MAP_FAILED, ptr);
+	area_remember(ptr, SHARED_PAGES * PAGE);
+	for (i = 0; i < SHARED_PAGES * WORDS; i += WORDS) {
+		EXPECT_LE(0, device_access(self->fd, ptr + i, &value, 0));
+		EXPECT_EQ(0, value);
+		EXPECT_LE(0, device_write_word(self->fd, ptr + i, i + 1, 0));
+	}
+	EXPECT_EQ(0, madvise(ptr, SHARED_PAGES * PAGE, MADV_PAGEOUT));
+	for (i = 0; i < SHARED_PAGES * WORDS; i += WORDS)
+		EXPECT_EQ(i + 1, read_word(ptr + i));
+}
+
 /* Verifies that what a process moves by itself is mapped for the device at once. */
 TEST_F(sample, access_moved)
 {
