@@ -31,8 +31,10 @@
 #include <linux/hmm.h>
 #include <linux/jiffies.h>
 #include <linux/mm.h>
+#include <linux/pagemap.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/secretmem.h>
 #include <linux/slab.h>
 
 #include "collect.h"
@@ -233,11 +235,26 @@ static bool fault_reaches(const struct mirror_fault *fault, unsigned int i)
 	       !is_device_private_page(fault_page(fault, i));
 }
 
+/*
+ * Is the page at @i of memfd_secret()? The kernel has no mapping of such pages, and
+ * get_user_pages() refuses them, but hmm_range_fault() does not.
+ */
+static bool fault_is_secret(const struct mirror_fault *fault, unsigned int i)
+{
+	struct address_space *mapping;
+
+	if (likely(!secretmem_active()))
+		return false;
+	mapping = folio_mapping(page_folio(fault_page(fault, i)));
+	return mapping && secretmem_mapping(mapping);
+}
+
 /* Other pages than @asked for are mapped along if that makes no fault needless. */
 static bool fault_can_map(const struct mirror_fault *fault, unsigned int i,
 			  unsigned int asked)
 {
-	if (!(fault->pfns[i] & HMM_PFN_VALID) || !fault_reaches(fault, i))
+	if (!(fault->pfns[i] & HMM_PFN_VALID) || !fault_reaches(fault, i) ||
+	    fault_is_secret(fault, i))
 		return false;
 	if (i == asked)
 		return !(fault->flags & HMM_DEVMEM_MIRROR_WRITE) ||
@@ -298,6 +315,10 @@ static enum fault_step fault_finish(struct mirror_fault *fault)
 	    m->devmem != fault->devmem)
 		return STEP_AGAIN;
 	valid = fault->pfns[asked] & HMM_PFN_VALID;
+	if (valid && fault_is_secret(fault, asked)) {
+		fault->result = -EFAULT;
+		return STEP_DONE;
+	}
 	if (fault->may_migrate && !(valid && fault_is_local(fault, asked)))
 		return STEP_MIGRATE;
 	if (!fault_can_map(fault, asked, asked)) {
@@ -557,14 +578,14 @@ static long mirror_fault(struct mirror_fault *fault)
  *   least 1
  * * %-EINVAL - @flags are not valid
  * * %-ESRCH - the process has exited
- * * %-EFAULT - there is no mapping that can be read, or its pages cannot be mapped
+ * * %-EFAULT - there is no mapping that can be read, or the page is one that the device
+ *   must not have, such as one of memfd_secret(), or is poisoned or lost
  * * %-EPERM - the mapping cannot be written
  * * %-ENOENT - with %HMM_DEVMEM_MIRROR_PRESENT: the page is not mapped for this access
  * * %-ENOMEM - no memory for the page
  * * %-EBUSY - invalidated again and again, for a second at least
  * * %-EINTR - the caller is being killed
- * * others - from handle_mm_fault(), such as %-EHWPOISON, or from
- *   &hmm_devmem_mirror_ops.map
+ * * others - from &hmm_devmem_mirror_ops.map
  */
 long hmm_devmem_mirror_fault(struct hmm_devmem_mirror *m, unsigned long addr,
 			     unsigned int flags)

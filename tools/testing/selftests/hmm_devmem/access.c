@@ -5,6 +5,8 @@
  */
 #include "fixture.h"
 
+#include <sys/syscall.h>
+
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT		21
 #endif
@@ -79,6 +81,28 @@ TEST_F(devmem, migration_of_what_cannot_move)
 	EXPECT_EQ(NPAGES, device_pages(self->fd, HMM_DEVMEM_TEST_MAPPED, merged, NULL,
 				       NPAGES));
 	EXPECT_EQ(0, device_used(self->ctl));
+}
+
+/*
+ * Verifies that a device cannot access memory of memfd_secret(). The kernel has no
+ * mapping of it either: a driver that uses one would crash.
+ */
+TEST_F(devmem, secret_memory)
+{
+	const int fd = syscall(__NR_memfd_secret, O_CLOEXEC);
+	char data[PAGE], *ptr;
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, NPAGES * PAGE));
+	ptr = map_shared(fd, NPAGES);
+	ASSERT_NE(NULL, ptr);
+	fill(ptr, 1, 1);
+	EXPECT_EQ(0, not_refused(self->fd, ptr, -EFAULT));
+	EXPECT_EQ(0, not_refused(self->fd, ptr + PAGE, -EFAULT));
+	EXPECT_EQ(-EFAULT, device_read(self->fd, ptr, data, 1));
+	EXPECT_EQ(0, device_pages(self->fd, HMM_DEVMEM_TEST_MAPPED, ptr, NULL, NPAGES));
+	EXPECT_EQ(0, wrong(ptr, 1, 1));
+	close(fd);
 }
 
 /* Verifies that guard pages are none for the device either, and get no memory. */
