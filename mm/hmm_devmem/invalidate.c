@@ -364,7 +364,9 @@ void hmm_devmem_mirror_init_lock(struct hmm_devmem_mirror *m)
  * * %0 - done; hmm_devmem_mirror_fini() must follow
  * * %-EINVAL - @mm is NULL, as in a kernel thread, or an operation is missing
  * * %-ENOMEM - no memory
- * * %-EINTR - the caller is being killed
+ * * %-EINTR - a signal is pending, and nothing of @mm is mirrored yet by any driver
+ *
+ * When the result is an errno, nothing was changed.
  */
 int hmm_devmem_mirror_init(struct hmm_devmem_mirror *m,
 			   struct hmm_devmem *devmem, struct mm_struct *mm,

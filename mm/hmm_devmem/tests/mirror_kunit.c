@@ -52,6 +52,8 @@ struct test_mirror {
 };
 
 static struct test_mirror *the_mirror;
+/* Of a fault in another task. */
+static long the_result;
 
 static unsigned long page_addr(const struct test_mirror *mirror, unsigned long i)
 {
@@ -172,6 +174,16 @@ static long migrate(struct test_mirror *mirror, unsigned int first, unsigned int
 {
 	return hmm_devmem_mirror_migrate(&mirror->m, page_addr(mirror, first),
 					 page_addr(mirror, first + nr));
+}
+
+static void run_in_kernel_thread(work_func_t func)
+{
+	struct work_struct work;
+
+	INIT_WORK_ONSTACK(&work, func);
+	queue_work(system_dfl_wq, &work);
+	flush_work(&work);
+	destroy_work_on_stack(&work);
 }
 
 static void expect_mapped(struct kunit *test, const struct test_mirror *mirror,
@@ -426,6 +438,48 @@ static void fault_counts_what_was_used(struct kunit *test)
 	fini_mirror(test, mirror);
 }
 
+static void fault_work(struct work_struct *work)
+{
+	const unsigned int flags = HMM_DEVMEM_MIRROR_WRITE | HMM_DEVMEM_MIRROR_MIGRATE;
+
+	the_result = current->mm ? 0 : fault(the_mirror, 1, flags);
+}
+
+/* As a driver does it that leaves its interrupts to a workqueue. */
+static void fault_in_kernel_thread(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+
+	run_in_kernel_thread(fault_work);
+	KUNIT_EXPECT_EQ(test, 1, the_result);
+	expect_mapped(test, mirror, 1, 1);
+	KUNIT_EXPECT_TRUE(test, is_local(mirror, 1));
+	fini_mirror(test, mirror);
+}
+
+/* Only the first one to watch a process can be interrupted. */
+static void init_is_interrupted(struct kunit *test)
+{
+	struct test_mirror *mirror = kunit_kzalloc(test, sizeof(*mirror), GFP_KERNEL);
+	struct hmm_devmem_mirror *m = &mirror->m;
+	struct mm_struct *mm = current->mm;
+	int ret;
+
+	KUNIT_ASSERT_NOT_NULL(test, mirror);
+	map_blocks(test, 1);
+	set_thread_flag(TIF_SIGPENDING);
+	ret = hmm_devmem_mirror_init(m, NULL, mm, &mirror_ops);
+	clear_thread_flag(TIF_SIGPENDING);
+	KUNIT_ASSERT_EQ(test, -EINTR, ret);
+	KUNIT_ASSERT_EQ(test, 0, hmm_devmem_mirror_init(m, NULL, mm, &mirror_ops));
+	hmm_devmem_mirror_fini(m);
+	set_thread_flag(TIF_SIGPENDING);
+	ret = hmm_devmem_mirror_init(m, NULL, mm, &mirror_ops);
+	clear_thread_flag(TIF_SIGPENDING);
+	KUNIT_ASSERT_EQ(test, 0, ret);
+	hmm_devmem_mirror_fini(m);
+}
+
 /* The errno of map() is what the fault returns, and no reason to try again. */
 static void fault_reports_errno_of_map(struct kunit *test)
 {
@@ -508,12 +562,7 @@ static void invalidate_work(struct work_struct *work)
 /* The same by another task. */
 static void other_invalidates_two(struct test_mirror *mirror)
 {
-	struct work_struct work;
-
-	INIT_WORK_ONSTACK(&work, invalidate_work);
-	queue_work(system_dfl_wq, &work);
-	flush_work(&work);
-	destroy_work_on_stack(&work);
+	run_in_kernel_thread(invalidate_work);
 }
 
 static void own_invalidation_is_no_race(struct kunit *test)
@@ -629,6 +678,8 @@ static struct kunit_case mirror_cases[] = {
 	KUNIT_CASE(fault_follows_a_walk),
 	KUNIT_CASE(fault_follows_a_walk_downward),
 	KUNIT_CASE(fault_counts_what_was_used),
+	KUNIT_CASE(fault_in_kernel_thread),
+	KUNIT_CASE(init_is_interrupted),
 	KUNIT_CASE(fault_reports_errno_of_map),
 	KUNIT_CASE(set_devmem_removes_entries),
 	KUNIT_CASE(migration_maps_once),
