@@ -26,6 +26,25 @@ class Mend(NamedTuple):
     through: str = ""
 
 
+class Older(NamedTuple):
+    """Names of an older kernel. If FILE has TEXT, the mends are made with those."""
+
+    file: str
+    text: str
+    # What newer kernels call them
+    names: dict
+
+
+# Linux 7.2
+OLDER = (
+    Older("mm/huge_memory.c", "pmd_swp_uffd_wp(",
+          {f"{level}_swp_{verb}": f"{level}_swp_{verb}_wp"
+           for level in ("pte", "pmd") for verb in ("uffd", "mkuffd")}),
+    Older("mm/huge_memory.c", "= swp_entry_to_pmd(", {"softleaf_to_pmd": "swp_entry_to_pmd"}),
+    Older("mm/huge_memory.c", "VM_BUG_ON(pmd_write(pmde) &&", {"VM_WARN_ON_ONCE": "VM_BUG_ON"}),
+    Older("mm/huge_memory.c", "VM_BUG_ON(pmd_present(pmde) &&", {"VM_WARN_ON_ONCE": "VM_BUG_ON"}),
+)
+
 MENDS = (
     # A migration entry has no reference to the folio, not even to one on a device
     Mend("zap", "mm/huge_memory.c", "zap_huge_pmd_folio",
