@@ -23,8 +23,12 @@ JOBS=${JOBS:-$(nproc)}
 PYTHON3=/usr/bin/python3
 [[ -x $PYTHON3 ]] || PYTHON3=python3
 
+# With what a script sets WAY_OUT to at the end of the line
+DIED=
 die() {
-	printf '%s: error: %s\n' "$PROG" "$*" >&2
+	# shellcheck disable=SC2034 # for those who source this
+	DIED=1
+	printf '%s: error: %s%s\n' "$PROG" "$*" "${WAY_OUT:+; $WAY_OUT}" >&2
 	exit 1
 }
 
@@ -96,7 +100,7 @@ step_live() {
 # step WHAT COMMAND [ARG…]: run COMMAND, its output to a log, and say how long it
 # took. On failure the end of the log is shown (STEP_TAIL lines) and the status
 # returned.
-STEP_TAIL=25
+STEP_TAIL=${STEP_TAIL:-25}
 step() {
 	local what=$1 log rc=0 live="" start=$SECONDS width
 	shift
@@ -165,13 +169,24 @@ kernel_version() {
 	' "$1/Makefile"
 }
 
-# cached_source: the newest pristine tree that `fetch` has left in the cache
+# The package that is known to pass
+# shellcheck disable=SC2034 # the sum is for fetch
+read -r KNOWN_NAME KNOWN_VERSION KNOWN_SUM \
+	< <(grep -v '^#' "${HMM_DEVMEM_KNOWN:-$TOOLS/build/known}")
+
+# source_entry NAME VERSION: where that package is, below $CACHE/src
+source_entry() {
+	printf '%s_%s\n' "$1" "$(printf '%s' "$2" | tr -c 'A-Za-z0-9.-' _)"
+}
+
+# cached_source: the pristine tree in the cache that `fetch` has chosen, else that which is
+# known to pass. HMM_DEVMEM_SOURCE is for `fetch`, which tries one before it chooses.
 cached_source() {
-	local dirs
-	dirs=$(find -H "$CACHE/src" -mindepth 1 -maxdepth 1 -type d -name 'linux-source-*' \
-		2>/dev/null | sort -V)
-	[[ $dirs ]] || return 1
-	tail -n 1 <<<"$dirs"
+	local entry=${HMM_DEVMEM_SOURCE:-}
+	[[ $entry || ! -f $CACHE/src/chosen ]] || read -r entry <"$CACHE/src/chosen" || true
+	[[ $entry && -d $CACHE/src/$entry ]] || entry=$(source_entry "$KNOWN_NAME" "$KNOWN_VERSION")
+	[[ -d $CACHE/src/$entry ]] || return 1
+	printf '%s\n' "$CACHE/src/$entry"
 }
 
 # source_dir: the pristine tree to use; KERNEL_SRC comes first
@@ -182,6 +197,20 @@ source_dir() {
 	else
 		cached_source || die "no kernel source in the cache: run 'make kernel' first"
 	fi
+}
+
+# why_source: in one line which kernel that is, and why
+why_source() {
+	local dir why
+	dir=$(source_dir)
+	if [[ ${KERNEL_SRC:-} ]]; then
+		why="$dir, which KERNEL_SRC names"
+	elif [[ $(sed -n 1p "$CACHE/src/chosen" 2>/dev/null) == "$(basename "$dir")" ]]; then
+		why=$(sed -n 2p "$CACHE/src/chosen")
+	else
+		why="$KNOWN_NAME $KNOWN_VERSION, known to pass"
+	fi
+	printf '%s: %s\n' "$(kernel_version "$dir")" "$why"
 }
 
 # tree_key SOURCE: name of the grafted copy of SOURCE below $CACHE/tree
