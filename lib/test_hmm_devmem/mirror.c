@@ -19,7 +19,6 @@
  */
 
 #include <linux/errno.h>
-#include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/pgtable.h>
 #include <linux/rwsem.h>

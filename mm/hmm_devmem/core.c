@@ -147,7 +147,7 @@
 #include <linux/export.h>
 #include <linux/init.h>
 #include <linux/mm.h>
-#include <linux/mmzone.h>
+#include <linux/nodemask.h>
 #include <linux/numa.h>
 
 #include <trace/events/hmm_devmem.h>

@@ -27,12 +27,9 @@
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <kunit/static_stub.h>
-#include <kunit/visibility.h>
 #include <linux/dma-direct.h>
 #include <linux/dma-map-ops.h>
 #include <linux/dma-mapping.h>
-#include <linux/export.h>
 #include <linux/gfp.h>
 #include <linux/ioport.h>
 #include <linux/iommu-dma.h>

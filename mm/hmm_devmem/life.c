@@ -20,7 +20,6 @@
 #include <linux/export.h>
 #include <linux/ioport.h>
 #include <linux/kref.h>
-#include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/percpu.h>
 #include <linux/percpu-refcount.h>

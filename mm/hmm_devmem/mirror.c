@@ -612,4 +612,3 @@ long hmm_devmem_mirror_fault(struct hmm_devmem_mirror *m, unsigned long addr,
 	return ret;
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_mirror_fault);
-

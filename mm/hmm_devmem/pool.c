@@ -64,7 +64,6 @@
 #include <linux/cpuhotplug.h>
 #include <linux/export.h>
 #include <linux/minmax.h>
-#include <linux/overflow.h>
 #include <linux/percpu.h>
 #include <linux/sched.h>
 #include <linux/slab.h>

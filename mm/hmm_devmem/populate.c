@@ -7,7 +7,6 @@
 
 #include <kunit/static_stub.h>
 #include <kunit/visibility.h>
-#include <linux/align.h>
 #include <linux/bitmap.h>
 #include <linux/cleanup.h>
 #include <linux/export.h>

@@ -7,7 +7,6 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <kunit/visibility.h>
-#include <linux/align.h>
 #include <linux/bitops.h>
 #include <linux/export.h>
 #include <linux/list.h>
