@@ -21,10 +21,11 @@
 #include "txn.h"
 
 /*
- * Core cannot tell a hole from a zero page, and maps the page that takes its place
- * with all access that the mapping allows. That loses userfaultfd's write protection
- * of a zero page: the next write would not be reported. And missing pages have to be
- * reported to userfaultfd. Memory that the process cannot access needs no pages.
+ * May pages be allocated where the process has none? Core collects a zero page like a
+ * hole, and maps the page that takes its place with all access that the mapping allows.
+ * That loses userfaultfd's write protection of a zero page: the next write would not be
+ * reported. And missing pages have to be reported to userfaultfd. Memory that the process
+ * cannot access needs no pages.
  */
 static bool may_fill_holes(struct vm_area_struct *vma)
 {
@@ -46,9 +47,9 @@ static bool can_go_to_device(const struct hmm_devmem_txn *txn, unsigned int i,
 }
 
 /*
- * Allocate a device folio for all of a window that core collected as one entry. Core
- * does so with every hole that is large enough, also where the process has asked for
- * no huge pages.
+ * Allocate a large device folio for a window that core collected as one entry. Core
+ * collects every hole that is large enough as one entry, even where the process has asked
+ * for no huge pages.
  */
 static bool alloc_large_device_folio(struct hmm_devmem_txn *txn)
 {
@@ -117,7 +118,7 @@ static void put_device_pages(struct hmm_devmem_txn *txn,
 void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn)
 {
 	struct hmm_devmem *devmem = txn->devmem;
-	/* Use the memory of the runs, which are not needed yet; it is enough. */
+	/* Use the memory of the runs, which are not needed yet; a run is larger than a pfn. */
 	unsigned long *pfns = (void *)txn->runs;
 	unsigned int got, wanted;
 
@@ -153,10 +154,11 @@ static gfp_t large_ram_gfp(const struct hmm_devmem_txn *txn)
 }
 
 /*
- * How hard to look for system memory. A CPU fault waits for page @first, and gets it like
- * any other page: if need be, a process is killed for it. Everything else that brings
- * pages back can leave them where they are. No memory cgroup is asked: a migration
- * hands on the charge that the device page has.
+ * How hard to look for system memory. @first: the page is the one that a CPU fault is
+ * about, or the first of a window. The page of a CPU fault is allocated as for any other
+ * fault, so the OOM killer can run. Everything else that brings pages back can leave them
+ * on the device, and never starts the OOM killer. Nothing is charged to a memory cgroup: a
+ * migration moves the charge of the device page to the new page.
  */
 static gfp_t ram_gfp(const struct hmm_devmem_txn *txn, unsigned int order,
 		     bool first)
@@ -243,13 +245,13 @@ static unsigned int first_to_ram(const struct hmm_devmem_txn *txn)
 /**
  * hmm_devmem_txn_alloc_ram() - Allocate system memory for the pages collected
  * @txn: The transaction.
- * @first: In a CPU fault, the entry of the page that the CPU has touched. It is served
- *	before all others; they are only tried for if that succeeds, and only as long as
- *	memory is easily had. Where no fault waits, the first page that can move takes
- *	its place.
+ * @first: In a CPU fault, the entry of the page that the CPU has touched: it gets memory
+ *	first. Where no fault waits, the first page that can move does. The others get
+ *	memory only if that one does, and only as long as there is some without much
+ *	reclaim.
  *
- * A large folio goes to a large one or stays: core must not split it while it moves. Only
- * the page that a CPU fault waits for is worth that another process is killed.
+ * A large folio moves to a large one or stays: core must not split it while it moves. The
+ * OOM killer can run only for the page that a CPU fault waits for.
  *
  * Context: Process context, may sleep.
  * Return: False if there is no memory for the page that is served first, or for a large

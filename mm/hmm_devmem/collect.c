@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The start of a transaction: core collects pages.
+ * The first step of a transaction: core collects pages, by virtual address or by pfn.
  */
 
 /**
@@ -11,10 +11,11 @@
  * the migration of a range do the former, eviction the latter. Either way core has
  * locked and unmapped the pages that it has collected.
  *
- * A *window* is 2 MiB, or the ``hmm_devmem.window_kb`` of the kernel's command line and
- * of sysfs if that is less, but not more than a block. Where a block is larger, large
- * folios are split before they move, in either direction: the library makes none on the
- * device then, but drivers can, and those from before ``window_kb`` was lowered stay.
+ * Pages are collected by the *window*: 2 MiB, or what the parameter
+ * ``hmm_devmem.window_kb`` says (on the kernel's command line, or in sysfs) if that is
+ * less, but not more than a block. Where a block is larger than a window, large folios are
+ * split before they move, in either direction: the library allocates none on the device
+ * then, but drivers can, and those from before ``window_kb`` was lowered still exist.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -42,8 +43,8 @@
 
 /*
  * While a window is copied the process can neither touch its pages nor change its
- * mappings: 2 MiB take a fifth of a millisecond at 10 GB/s. What one entry of a page
- * table maps can be much more (512 MiB on arm64 with pages of 64 KiB).
+ * mappings: at 10 GB/s, 2 MiB take a fifth of a millisecond. A PMD entry can map much more
+ * (512 MiB on arm64 with pages of 64 KiB).
  */
 #define HMM_DEVMEM_WINDOW_MAX	SZ_2M
 
@@ -84,8 +85,8 @@ MODULE_PARM_DESC(window_kb, "How much is migrated at once, KiB");
  * @fault_page: The page that a CPU fault is about, or NULL: &migrate_vma.fault_page.
  *
  * Context: Process context, may sleep. The caller holds the mmap lock for reading.
- * Return: Whether anything was collected, or an errno. If so, hmm_devmem_txn_commit()
- * must follow.
+ * Return: 1 if anything was collected: then hmm_devmem_txn_commit() must follow. 0 if
+ * nothing was, or an errno from core's migrate_vma_setup().
  */
 int hmm_devmem_txn_collect_vma(struct hmm_devmem_txn *txn, unsigned long end,
 			       void *owner, unsigned long flags,
@@ -93,7 +94,7 @@ int hmm_devmem_txn_collect_vma(struct hmm_devmem_txn *txn, unsigned long end,
 {
 	int ret;
 
-	/* All fields: to clear them first would cost each fault as much again. */
+	/* List all fields: to clear the structure first would double the time of this. */
 	txn->mig = (struct migrate_vma) {
 		.vma = txn->vma,
 		.dst = txn->dst,
@@ -154,7 +155,7 @@ static void hold_mappings(struct hmm_devmem_txn *txn)
 		anon_vma = get_mapping(pfn_to_page(txn->src[i]), &block);
 		if (!anon_vma)
 			continue;
-		/* The folio is a whole block, so the window has no other pages. */
+		/* The folio is a whole block, so all further entries are pages of it. */
 		if (block)
 			size = txn->nr - i;
 		for (n = 0; n < size; n++, nr++) {
@@ -166,8 +167,10 @@ static void hold_mappings(struct hmm_devmem_txn *txn)
 }
 
 /*
- * Before core collected the folio it can have got another anon_vma; now it cannot.
- * Or the reference is for the first page of a large folio that was split since.
+ * Between hold_mappings() and the time when core locked the folio, the page can have been
+ * freed and allocated for another mapping, so that it has another anon_vma now; or the
+ * large folio, whose first page got the only reference, was split. So hold the anon_vma
+ * that the folio has now that it is locked.
  */
 static void hold_new_mapping(struct anon_vma **mapping, struct folio *folio)
 {
@@ -207,8 +210,8 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_collect_pfns);
 /*
  * Leave pages where they are that hold no data of a process: a CPU fault has brought
  * the data back and not yet dropped the last reference, or the page was allocated
- * and not used yet. Core collects these pages, too, but wants to move their charge,
- * which they do not have.
+ * and not used yet. Core collects these pages, too, but they are not charged to a memory
+ * cgroup, and core cannot handle a system page that replaces one without a charge.
  */
 static void spare_orphans(struct hmm_devmem_txn *txn)
 {

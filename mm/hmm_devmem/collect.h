@@ -22,7 +22,7 @@ static inline unsigned long hmm_devmem_window_nr(void)
 	return min(READ_ONCE(hmm_devmem_max_window), HMM_DEVMEM_BLOCK_NR);
 }
 
-/* Large folios can move as a whole; else they are split. */
+/* Is a window as large as a block, so that large folios move as a whole? Else split them. */
 static inline bool hmm_devmem_moves_blocks(void)
 {
 	return hmm_devmem_window_nr() == HMM_DEVMEM_BLOCK_NR;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * System memory of a copy, mapped for DMA by the device.
+ * Mapping the system memory of a copy for DMA by the device.
  */
 
 /**
@@ -44,13 +44,16 @@
 #include "fail.h"
 #include "txn.h"
 
-/* Does core map for the device by itself, without an IOMMU or dma_map_ops? */
+/* Does core map for the device by dma-direct, without an IOMMU or dma_map_ops? */
 static bool maps_directly(struct device *dev)
 {
 	return !get_dma_ops(dev) && !use_dma_iommu(dev);
 }
 
-/* Asked before core maps directly, since core warns if it cannot. */
+/*
+ * Can the device address this memory? Check before it is mapped, because core prints a
+ * warning for memory that it cannot map.
+ */
 static bool reaches(struct device *dev, phys_addr_t phys, size_t size)
 {
 	return dma_capable(dev, phys_to_dma(dev, phys), size, true, 0);
@@ -109,7 +112,7 @@ static bool reaches_bounce_buffers(struct device *dev)
 }
 #endif
 
-/* Zone modifiers for pages that are brought back, those with most memory first. */
+/* Zone modifiers for pages that are brought back, in the order of how much they allow. */
 static const gfp_t ram_zones[] = { 0, GFP_DMA32, GFP_DMA };
 
 static gfp_t ram_gfp_in(gfp_t zone)

@@ -11,14 +11,14 @@
  *
  *   collect ─► allocate ─► copy ─► status ─► commit ─► map ─► finalize
  *
- * *Collect* is core's: it locks and unmaps the pages that can be moved. *Allocate*
- * gives each of them a destination, or does not: pages without one stay where
- * they are, and that is no error. *Copy* tells the driver about the pages in runs
- * as long as possible. Pages for which the *status* is not success lose their
- * destination there and then, before core could see it. So after *commit* a page
- * that has a destination has its data there, and the driver gets only such pages to
- * *map*. *Finalize* is core's again and always called once pages were collected;
- * there is no other way out of a transaction.
+ * *Collect*: core locks and unmaps the pages that can be moved. *Allocate* gives each of
+ * them a destination, or does not: pages without one stay where they are, and that is no
+ * error. *Copy* passes the pages to the driver, in runs as long as possible. *Status*:
+ * pages that were not copied lose their destination, before core could see it. *Commit*:
+ * core moves the folios that have a destination, and says which it has moved; their data
+ * is there. The driver gets only these to *map*. *Finalize*: core restores the mappings,
+ * to the destination or to the old place, and unlocks the pages. Once pages were collected
+ * finalize always follows: there is no other way out of a transaction.
  *
  * The pages to copy are taken from the arrays that core filled when it collected,
  * and never from the page that a CPU fault was about: core may have split its folio.
@@ -42,9 +42,9 @@
 #include "txn.h"
 
 /*
- * Transactions come in two sizes, so that most CPU faults do with one page of
- * memory. Each size has a reserve, because an eviction must not fail for want of
- * memory for the arrays. Never wait for a transaction with a folio locked: core waits
+ * Transactions come in two sizes, so that one of up to 16 pages, as in many CPU faults,
+ * takes little memory. Each size has a reserve, because an eviction must not fail for want
+ * of memory for the arrays. Never wait for a transaction with a folio locked: core waits
  * for that lock when it splits a folio for another transaction, so the two could wait for
  * each other. A CPU fault has a folio locked, so it never waits for a transaction.
  */
@@ -96,7 +96,7 @@ static struct hmm_devmem_txn *txn_start(struct hmm_devmem_txn *txn,
 	txn->no_memory = false;
 	txn->must_split = false;
 	txn->unmapped = false;
-	/* All fields: to clear them first would cost each fault as much again. */
+	/* List all fields: to clear the structure first would double the time of this. */
 	txn->copy = (struct hmm_devmem_copy) {
 		.dir = to ? HMM_DEVMEM_TO_DEVICE : HMM_DEVMEM_TO_RAM,
 		.nr_runs = 0,
@@ -137,8 +137,8 @@ struct hmm_devmem_txn *hmm_devmem_txn_get(struct hmm_devmem *from,
  * @to: The same for where it moves them to. One of the two is NULL.
  * @nr: For how many pages, at most %HMM_DEVMEM_BLOCK_NR.
  *
- * For a caller that has one already, and must not wait: another one could do the same,
- * and wait for this one.
+ * For a caller that has a transaction already, so that it must not wait for another: the
+ * task that has that one could in turn wait for the caller's.
  *
  * Context: Any context.
  * Return: The transaction, or NULL if there is no memory.
@@ -170,7 +170,10 @@ struct hmm_devmem_txn *hmm_devmem_txn_get_locked(struct hmm_devmem *from,
 						       HMM_DEVMEM_BLOCK_NR;
 	struct hmm_devmem_txn *txn;
 
-	/* Not from the mempool, which can take it as its reserve when it is freed. */
+	/*
+	 * Try without the mempool's reserve first. hmm_devmem_txn_put() is right for such
+	 * memory, too: the mempool may keep it as a part of its reserve.
+	 */
 	txn = txn_pool_alloc(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN,
 			     (void *)max);
 	return txn ? txn_start(txn, from, to, nr) :
@@ -199,7 +202,8 @@ struct hmm_devmem_txn *hmm_devmem_txn_init_one(struct hmm_devmem_txn_one *one,
 
 /**
  * hmm_devmem_txn_put() - Give a transaction back
- * @txn: From hmm_devmem_txn_get().
+ * @txn: From hmm_devmem_txn_get(), hmm_devmem_txn_tryget() or
+ *	hmm_devmem_txn_get_locked().
  *
  * Context: Any context.
  */
@@ -227,8 +231,8 @@ static void txn_drop(struct hmm_devmem_txn *txn, unsigned int i)
 }
 
 /*
- * For a large hole, core wants all pages or crashes: drop all if one is missing.
- * Returns whether it has dropped them.
+ * If core collected a hole as one entry, it crashes unless all pages of the hole have a
+ * destination, or none: drop all if one is missing. Returns whether it has dropped them.
  */
 static bool txn_drop_partial_hole(struct hmm_devmem_txn *txn)
 {
@@ -263,8 +267,8 @@ run_start(struct hmm_devmem_txn *txn, unsigned int i, unsigned long src,
 }
 
 /*
- * Make one run of pages that are contiguous on both sides, and in the process as
- * well. If the device can map only a part of it for DMA, make several.
+ * Make one run of all pages that are contiguous in device memory, in system memory and in
+ * the process. Where a run may have fewer pages because of the DMA mapping, make several.
  */
 static void txn_build_runs(struct hmm_devmem_txn *txn)
 {
@@ -323,8 +327,8 @@ static bool txn_dst_is_large(const struct hmm_devmem_txn *txn)
 
 /*
  * Make pages stay whose run could not be copied; of a large folio, all pages stay if
- * one run could not be copied. A function of its own, as some below, so that the
- * common case needs few registers.
+ * one run could not be copied. Returns how many pages stay for this reason. Not inline,
+ * like some functions below, so that the common case needs few registers.
  */
 static noinline unsigned int txn_drop_failed_runs(struct hmm_devmem_txn *txn)
 {
@@ -350,7 +354,7 @@ static noinline unsigned int txn_drop_failed_runs(struct hmm_devmem_txn *txn)
 	return failed && txn_drop_partial_hole(txn) ? pages : failed;
 }
 
-/* Remove runs that could not be mapped for DMA: the driver does not see them. */
+/* Remove the runs that could not be mapped for DMA, so that the driver does not see them. */
 static noinline void txn_forget_failed_runs(struct hmm_devmem_txn *txn)
 {
 	unsigned int r, nr = 0, pages = 0, failed;
@@ -482,7 +486,7 @@ static unsigned long txn_nr_committed(const struct hmm_devmem_txn *txn)
 /* Tell the driver, or the mirror, which pages are on the device now. */
 static void txn_map(struct hmm_devmem_txn *txn)
 {
-	/* Use the memory of the runs, which are not needed any more; it is enough. */
+	/* Use the memory of the runs, which are not needed any more; see static_assert(). */
 	struct hmm_devmem_map_entry *entries = (void *)txn->runs;
 	unsigned int i, nr, n = 0;
 
@@ -554,7 +558,7 @@ unsigned long hmm_devmem_txn_commit(struct hmm_devmem_txn *txn)
 /**
  * hmm_devmem_txn_has_dst() - Has a page a destination?
  * @txn: The transaction.
- * @i: Its entry. A page of a large folio need not have an entry of its own in @txn.
+ * @i: Its entry. All pages of a large destination have the same result.
  *
  * Context: Any context.
  * Return: True if it has, and no copy of it has failed.

@@ -18,18 +18,20 @@ struct vm_area_struct;
 /**
  * struct hmm_devmem_txn - one transaction
  * @from: The device memory that pages move from; NULL for system memory.
- * @to: The same for where they move to. One of the two is NULL.
- * @devmem: The one that is not: its driver copies the pages.
+ * @to: The device memory that they move to; NULL for system memory. One of the two is NULL.
+ * @devmem: The one of @from and @to that is not NULL: its driver copies the pages.
  * @vma: The mapping of the pages; NULL in an eviction.
- * @window: Of the mirror that the migration was asked for through; or NULL.
- * @start: Address of the first entry, if there is a @vma.
+ * @window: The mirror's record of this window, if the migration goes through a mirror;
+ *	else NULL.
+ * @start: User virtual address of the first entry, if there is a @vma.
  * @nr: Number of entries, one for each page.
  * @max: Number of entries in the arrays.
  * @wanted: In an eviction: how many pages had a destination before the copy.
- * @ns: In an eviction: how long it took to start the copy, or to get no destination.
- * @short_of_memory: There was not enough device memory.
+ * @ns: In an eviction: the nanoseconds that it took to start the copy or, if no page has
+ *	a destination, to find that out.
+ * @short_of_memory: There was not enough device memory for all pages.
  * @in_fault: A CPU fault waits for the transaction.
- * @no_memory: There was no system memory.
+ * @no_memory: There was no system memory for the first page.
  * @must_split: The large folio that was collected has no large destination, and
  *	must be split before it can move.
  * @unmapped: At least one run could not be mapped for DMA.
@@ -118,7 +120,10 @@ static inline unsigned long txn_addr(const struct hmm_devmem_txn *txn,
 	return txn->vma ? txn->start + ((unsigned long)i << PAGE_SHIFT) : 0;
 }
 
-/* The pfn of the source at entry @i; 0, which is no process's page, for a hole. */
+/*
+ * The pfn of the source at entry @i; 0, which is no process's page, for a hole. @compound:
+ * core has collected the window as one entry.
+ */
 static inline unsigned long txn_src_pfn(const struct hmm_devmem_txn *txn,
 					unsigned int i, bool compound)
 {
