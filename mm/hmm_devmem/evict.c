@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Bringing device pages back to system memory by their physical address.
+ * Eviction: bringing device pages back to system memory by their pfn.
  */
 
 /**
@@ -60,23 +60,23 @@
 #define HMM_DEVMEM_EVICT_PAUSE_MS	20
 
 /*
- * A device that has refused copies, or has been too slow, is not asked for ever:
- * after so many copies in a row that brought nothing back, or when so much time has
- * gone into pages that did not come back, eviction gives up.
+ * Eviction gives up on a device that refuses to copy, or is too slow: after so many
+ * copies in a row that failed with -EIO and brought no page back, or when so much time was
+ * spent on pages that did not come back.
  */
 #define HMM_DEVMEM_EVICT_REFUSALS	16
 #define HMM_DEVMEM_EVICT_WASTE_NS	NSEC_PER_SEC
 
 /*
  * The pages that the device does not copy can all be in one part of its memory. So
- * removal and suspend go on in another place when one place has used up this
- * fraction of the refusals, or of the time. A copy that brings a page back resets
- * the refusals.
+ * removal and suspend go on in another place, that is, from another pfn, when one place
+ * has used up an eighth of the refusals, or of the time. A copy that brings a page back
+ * resets the number of refusals.
  */
 #define HMM_DEVMEM_EVICT_PLACES		8
 
 /**
- * struct evict_effort - the efforts of an eviction that were in vain so far
+ * struct evict_effort - what an eviction has done in vain so far
  * @refused: Copies in a row that failed with -EIO, and brought no page back.
  * @wasted: Nanoseconds spent on pages that did not come back; of a copy that failed
  *	for a part of its pages, that part of its time. Includes the time to find out
@@ -117,7 +117,7 @@ static bool effort_is_over(const struct evict_effort *effort)
 	       (effort->killable && fatal_signal_pending(current));
 }
 
-/* Is this place to be left, for another one or because the eviction gives up? */
+/* Shall the eviction leave this place, to go on at another one or to give up? */
 static bool place_is_over(const struct evict_effort *effort)
 {
 	return effort_is_over(effort) ||
@@ -150,7 +150,7 @@ static void effort_note(struct evict_effort *effort, unsigned long wanted,
 	effort->wasted_here += ns;
 }
 
-/* Split the large folio at @pfn; the caller has no reference to it. */
+/* Split the large folio of @pfn; the caller has no reference to it. */
 static bool split_large_folio(unsigned long pfn)
 {
 	struct page *page = pfn_to_page(pfn);
@@ -208,7 +208,7 @@ static void evict_finish(struct hmm_devmem_txn *txn,
 	err = hmm_devmem_txn_copy_wait(txn);
 	collected = hmm_devmem_txn_nr_collected(txn);
 	copied = hmm_devmem_txn_nr_dst(txn);
-	/* A folio to be split is tried again; if it cannot be split, it is busy. */
+	/* The caller splits the folio and tries again; if the split fails, it is busy. */
 	if (!txn->must_split)
 		left->no_memory += collected - txn->wanted;
 	left->not_copied += txn->wanted - copied;
@@ -471,7 +471,7 @@ static unsigned long evict_and_count(struct hmm_devmem *devmem,
 	return evict_and_count_once(devmem, pfn, end, effort, left);
 }
 
-/* Count the pages that are left if the library does not bring them back. */
+/* Count the pages in use where the library brings none back: classic or dead. */
 static unsigned long count_busy(struct hmm_devmem *devmem, bool drain)
 {
 	unsigned long nr = hmm_devmem_segments_busy(devmem);
@@ -488,16 +488,16 @@ static unsigned long count_busy(struct hmm_devmem *devmem, bool drain)
  * @pfn_first: First pfn of the range, inclusive.
  * @nr_pages: Its length, pages of PAGE_SIZE. What is outside of @devmem is
  *	ignored. Of a large folio that lies in the range partly, all is moved.
- * @left: Filled in: why pages are still there.
+ * @left: Filled in, unless the call fails: why pages are still there.
  *
  * Pages go to where a policy of their mapping (mbind()) says, else to the node
  * of the device; the memory policy of the caller does not matter.
  *
  * Tries once: pages that are locked or referenced at the moment stay.
- * Ends early when the device fails 16 copies in a row with -EIO, when a second has
- * gone into pages that did not come back, and when the caller is being killed.
+ * Ends early when 16 copies in a row have failed with -EIO, when a second was spent on
+ * pages that did not come back, and when the caller is being killed.
  *
- * Context: Process context, may sleep. Takes folio locks.
+ * Context: Process context, may sleep. The caller holds no mmap lock and no folio lock.
  * Return:
  * * number of pages of the range that are still in use
  * * %-EINVAL - the range overflows
@@ -589,7 +589,7 @@ static unsigned long evict_pass(struct hmm_devmem *devmem,
 	return left->busy;
 }
 
-/* The pfn of the page in use that is behind @nth pages in use. */
+/* The first page in use of the block in which the page is that @nth in use precede. */
 static unsigned long find_in_use(struct hmm_devmem *devmem, unsigned long nth)
 {
 	unsigned long pfn = devmem->pfn_first;
@@ -607,9 +607,8 @@ static unsigned long find_in_use(struct hmm_devmem *devmem, unsigned long nth)
 }
 
 /*
- * Choose where to go on when @nr pages are left: by the golden ratio, in
- * thousandths, so that each place is far from all earlier ones, however many there
- * were.
+ * Choose the place to go on at when @nr pages are left: the fraction of them before it grows
+ * by the golden ratio, modulo 1, so that each place is far from all earlier ones.
  */
 static void effort_move_on(struct hmm_devmem *devmem, struct evict_effort *effort,
 			   unsigned long nr)
@@ -621,11 +620,11 @@ static void effort_move_on(struct hmm_devmem *devmem, struct evict_effort *effor
 }
 
 /**
- * hmm_devmem_evict_clock_pass() - Note that an eviction has tried all pages once
+ * hmm_devmem_evict_clock_pass() - Note that an eviction has tried all pages once more
  * @clock: The clock. @clock->last was set before the first time.
- * @start: When that try began, nanoseconds.
- * @now: When it ended.
- * @progress: Fewer pages are left than before.
+ * @start: When this pass over all pages began, in nanoseconds.
+ * @now: When it ended, in nanoseconds.
+ * @progress: Fewer pages are left than after the pass before.
  *
  * Context: Any context.
  */
@@ -653,14 +652,14 @@ static void evict_pause(const struct evict_effort *effort)
  * hmm_devmem_evict_all() - Bring all pages back that can be moved
  * @devmem: The device memory; no page can be allocated at the moment.
  * @killable: End when the caller is being killed.
- * @left: Filled in: why pages are still there, if it is managed.
+ * @left: Filled in, for a managed devmem, with the reasons why pages are still there.
  *
- * Takes as long as the device needs for the copies that succeed. Beyond that, it
- * waits for pages in use: one second from when it has tried all of them once or the
- * last of them came back, ten seconds at most; and for a device that does not copy:
- * one second or 16 copies, in several places of its memory. It does not wait at all
- * for a dead device. A classic driver moves its pages itself, in its kill callback
- * and its fault callback; for those this waits a second.
+ * Takes as long as the device needs for the copies that succeed. Beyond that, this waits
+ * for pages that are locked or referenced, until no page has come back for a second, and
+ * ten seconds at most. A device that does not copy gets one second, or 16 copies, in
+ * several places of its memory. For a dead device this does not wait at all. A classic
+ * driver moves its pages itself, in its kill and fault callbacks; this waits for it as for
+ * pages that are referenced.
  *
  * Core's batches for mlock are emptied when no page comes back any more, and again
  * before this gives up.
@@ -724,8 +723,8 @@ void hmm_devmem_evict_block(struct hmm_devmem *devmem, unsigned long pfn)
 }
 
 /*
- * Make room in one block. Returns -EBUSY if its pages are locked or referenced at
- * the moment, -ENOMEM if it is no use to try again.
+ * Evict the pages of one block that are not in @keep. Returns 0 if one has come back,
+ * -EBUSY if they are locked or referenced, -ENOMEM if it is no use to try again.
  */
 static int reclaim_block(struct hmm_devmem *devmem, unsigned long pfn,
 			 unsigned long end, const unsigned long *keep,
@@ -754,13 +753,13 @@ static bool keeps_all(const struct hmm_devmem *devmem, const unsigned long *keep
 	return find_next_zero_bit(keep, nr, pfn - devmem->pfn_first) >= nr;
 }
 
-/* How many blocks that the policy has chosen are tried, before all are, in turn. */
+/* How many blocks of the policy's choice are tried before all blocks are tried in turn. */
 #define HMM_DEVMEM_RECLAIM_CHOICES	4
 
 /**
  * struct reclaim - an eviction that makes room
  * @devmem: The device memory.
- * @keep: A bit for each page, set if it is not to be evicted.
+ * @keep: A bit for each page of the device, set if the page must not be evicted.
  * @effort: What was done in vain so far.
  */
 struct reclaim {
@@ -786,7 +785,7 @@ static bool reclaim_may_go(void *arg, u32 block)
 			  block_pfn(reclaim->devmem, block + 1));
 }
 
-/* Removal and suspend wait for the caller. */
+/* Shall it end? Also if a removal or a suspend has begun, which waits for the caller. */
 static bool reclaim_is_over(const struct reclaim *reclaim)
 {
 	return effort_is_over(&reclaim->effort) ||
@@ -827,7 +826,7 @@ static int reclaim_chosen(struct reclaim *reclaim,
 	return -ENOMEM;
 }
 
-/* Evict the next block that can be; the one that was brought in last only at last. */
+/* Evict the next block in the order of pfns; the one brought in last after all others. */
 static int reclaim_in_turn(struct reclaim *reclaim)
 {
 	struct hmm_devmem *devmem = reclaim->devmem;
@@ -862,8 +861,8 @@ static int reclaim_once(struct reclaim *reclaim,
 /**
  * hmm_devmem_reclaim() - Make room on the device
  * @devmem: The device memory; it has %HMM_DEVMEM_RECLAIM.
- * @data: What data room is needed for.
- * @keep: A bit for each page, set if it is not to be evicted.
+ * @data: The data that the room is needed for.
+ * @keep: A bit for each page of the device, set if the page must not be evicted.
  * @drain: Empty core's batches for mlock before pages are reported as busy.
  *
  * Evicts the other pages of one block. The policy chooses it; if none of its choices

@@ -14,8 +14,8 @@ struct hmm_devmem_left;
 /**
  * struct hmm_devmem_evict_clock - how long removal and suspend wait for pages in use
  * @deadline: When they give up, in nanoseconds, if no other page comes back before.
- * @last: The latest @deadline. Each try that brings pages back puts it off by the
- *	time that the try takes.
+ * @last: The latest possible @deadline. Each pass over all pages that brings pages back
+ *	puts it off by the time that the pass takes.
  */
 struct hmm_devmem_evict_clock {
 	u64 deadline;
