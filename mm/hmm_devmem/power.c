@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What keeps a device on, and devices that are dead.
+ * Runtime power management, and devices that are dead.
  */
 
 /**
  * DOC: Power
  *
- * With %HMM_DEVMEM_RUNTIME_PM the devmem keeps its device on while pages are in use.
- * If a CPU fault or an eviction resumed it, that would wait for the driver with the
- * mmap lock and folios locked; the driver may hold the locks that it needs to resume
- * the device around accesses to user memory, too, which wait for the mmap lock and
- * folios. A migration to the device can resume it before it takes a lock, and all
- * other copies are made from pages in use. Freeing the last page must be cheap: a
- * worker that looks twice a second notices that no page is in use any more.
+ * With %HMM_DEVMEM_RUNTIME_PM the devmem keeps its device on while pages are in use, by a
+ * runtime PM reference. So CPU faults and evictions, which copy pages in use, need not
+ * resume the device. They could not: they hold the mmap lock or folio locks, and the
+ * driver's resume callback may take locks that the driver also holds when it accesses user
+ * memory, which waits for those. A migration to the device resumes it before it takes
+ * any lock. Freeing the last page must be cheap, so a worker checks twice a second
+ * whether a page is still in use.
  *
  * The device is therefore not suspended by runtime power management when processes
  * have memory there, however idle it is. A driver that knows that the device is idle,
@@ -39,9 +39,10 @@
 #include "pool.h"
 #include "power.h"
 
-/* How often the worker checks whether a device that is on is needed. */
+/* How often the worker checks whether the device must stay on. */
 #define HMM_DEVMEM_POWER_INTERVAL	(HZ / 2)
 
+/* Drop a runtime PM reference, so that the device can suspend if it was the last. */
 static void power_off(struct hmm_devmem *devmem)
 {
 	pm_runtime_mark_last_busy(devmem->device);
@@ -76,6 +77,7 @@ static void power_work(struct work_struct *work)
 		power_off(devmem);
 }
 
+/* Resume the device, and keep a runtime PM reference if the devmem has none yet. */
 static int power_on(struct hmm_devmem *devmem)
 {
 	bool first;
@@ -97,7 +99,7 @@ static int power_on(struct hmm_devmem *devmem)
 	return 0;
 }
 
-/* Wait for migrations to the device, so that their pages are unmapped, too. */
+/* Waits for migrations to the device that have begun, to unmap their pages as well. */
 static void dead_work(struct work_struct *work)
 {
 	struct hmm_devmem *devmem = &container_of(work, struct hmm_devmem_priv, dead_work)->pub;
@@ -120,8 +122,8 @@ void hmm_devmem_power_init(struct hmm_devmem *devmem)
 }
 
 /**
- * hmm_devmem_power_get() - Resume the device for a migration, if that is wanted
- * @devmem: The device memory.
+ * hmm_devmem_power_get() - Resume the device for a migration
+ * @devmem: The device memory. Nothing happens if it has not %HMM_DEVMEM_RUNTIME_PM.
  *
  * From now on the device stays on until hmm_devmem_power_put() has been called and
  * no page is in use any more, or until @devmem is removed.
@@ -167,7 +169,7 @@ void hmm_devmem_power_put(struct hmm_devmem *devmem)
 }
 
 /**
- * hmm_devmem_power_release() - Let the device be switched off for a removal
+ * hmm_devmem_power_release() - Stop to keep the device on, since it is being removed
  * @devmem: The device memory; its last callback has returned.
  *
  * No worker uses @devmem after this.
@@ -185,7 +187,7 @@ void hmm_devmem_power_release(struct hmm_devmem *devmem)
 
 /**
  * hmm_devmem_mark_dead() - Note that the device is gone for good
- * @devmem: The device memory. Nothing happens if it is removed.
+ * @devmem: The device memory. Nothing happens if it was removed.
  *
  * From now on no copy callback is called: CPU faults give SIGBUS, migrations to the
  * device fail with -ENODEV, and hmm_devmem_remove(), which is still needed, does not

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Suspend and resume of devices whose memory loses its content meanwhile.
+ * Suspend and resume of devices whose memory loses its content while they are suspended.
  */
 
 /**
@@ -8,9 +8,9 @@
  *
  * Suspend is eviction: hmm_devmem_suspend() refuses new device pages, waits for
  * migrations that are under way, and brings all pages back to system memory. When it has
- * succeeded no data of a process is on the device, so that nothing can fault there and
- * nothing is lost with the device's memory. When it fails the devmem works as
- * before, and the driver has to give its suspend up.
+ * succeeded no data of a process is on the device, so no CPU fault needs the device, and no
+ * data is lost with the content of its memory. When it fails the devmem works as before,
+ * and the driver must not suspend the device.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -66,22 +66,22 @@ static int suspend_locked(struct hmm_devmem *devmem)
  * device fail with -EAGAIN and hmm_devmem_alloc_folio() returns NULL. The driver calls
  * it while the device still works, from a PM callback or before it resets the device.
  *
- * Context: Process context, may sleep. Takes folio locks; as for
- * hmm_devmem_remove(), the caller has no lock that a callback of the driver
- * takes. User processes can be frozen.
+ * Context: Process context, may sleep. Takes folio locks. As for hmm_devmem_remove(), the
+ * caller holds no mmap lock, no folio lock and no lock that a callback of the driver takes.
+ * User processes can be frozen.
  * Return:
  * * %0 - there is no data on the device
- * * %-EBUSY - pages are locked or referenced, and were for a second after the last
- *   page that came back, or for ten seconds
- * * %-ENOMEM - there is no system memory for them
- * * %-EIO - the device did not copy them, or they could not be mapped for it
+ * * %-EBUSY - pages were still locked or referenced a second after the last page had come
+ *   back, or after ten seconds
+ * * %-ENOMEM - there is no system memory for pages
+ * * %-EIO - the device did not copy pages, or they could not be mapped for DMA
  * * %-EINTR - the caller is being killed, perhaps while it waited for another suspend
  * * %-ENODEV - the device is dead or being removed
  * * %-EOPNOTSUPP - @devmem is classic
  *
- * A runtime_suspend callback that calls this must not return all of these: the PM
- * core takes what is neither -EBUSY nor -EAGAIN for an error that lasts, and never
- * resumes the device again. Let it return -EBUSY.
+ * A runtime_suspend callback that calls this must return -EBUSY in place of all these
+ * errnos: the PM core takes each errno other than -EBUSY and -EAGAIN for a lasting error,
+ * after which it neither suspends nor resumes the device.
  *
  * Suspends are not counted: a driver that suspends a devmem for two reasons, system
  * sleep and idleness, resumes it when neither is left.
@@ -112,9 +112,9 @@ EXPORT_SYMBOL_GPL(hmm_devmem_suspend);
 
 /**
  * hmm_devmem_resume() - Use the memory of the device again
- * @devmem: The device memory. Nothing happens if it is not suspended, or removed.
+ * @devmem: The device memory. Nothing happens if it is not suspended, or was removed.
  *
- * Pages that were on the device before do not move there by themselves.
+ * The library moves no pages back to the device that were there before.
  *
  * Context: Process context, may sleep.
  */
