@@ -6,36 +6,35 @@
 /**
  * DOC: Lost memory
  *
- * A device that finds out that it has lost the content of some of its memory
- * calls hmm_devmem_poison(). The pages are *retired*: the pool never hands
- * them out again. Where they are mapped, the mappings are replaced by markers, and
- * an access gives SIGBUS. Not by the entries that core has for its own lost memory:
- * those name a pfn, and processes can have them for longer than the pfn has a
- * struct page. A large folio is split first, so that its other pages are not
- * affected.
+ * A driver whose device has lost the content of some of its memory calls
+ * hmm_devmem_poison(). The pages are *retired*: the pool never hands them out again.
+ * Where they are mapped, the mappings are replaced by PTE markers, and an access gives
+ * SIGBUS. The hwpoison entries that core uses for system memory would not do: they name a
+ * pfn, and a process can have them for longer than the pfn has a struct page. A large
+ * folio is split first, so that its other pages are not affected.
  *
  * Memory can be lost while it has no struct page, and can lose its struct page
  * later: the pool remembers it. A driver that knows of bad pages from the start
  * passes them when it adds the memory.
  *
- * If a folio cannot be split, because the kernel has other references to it, its page
- * stays mapped but is not copied any more: for private memory that comes to the same,
- * since the CPU fault that needs it gives SIGBUS.
+ * If a folio cannot be split, because the kernel has other references to it, the lost
+ * page stays mapped, but is not copied any more. For private memory the effect is the
+ * same: an access is a CPU fault, which gives SIGBUS.
  *
  * Pages of private memory that are left when the device is removed stay mapped, and
  * an access by the CPU gives SIGBUS. A peer device can have them in its own page
- * table: when their device was removed, MMU notifiers tell the peer's driver to
- * invalidate them, and hmm_range_fault() does not report them any more. As long as
- * their device is only dead, it does.
+ * table: when their device is removed, MMU notifiers tell the peer's driver to
+ * invalidate them, and hmm_range_fault() does not report them any more. While their
+ * device is dead but not removed, hmm_range_fault() still reports them.
  *
  * The CPU reads memory of type MEMORY_DEVICE_COHERENT without a fault. When its
  * device is dead, and when it is removed and pages could not be brought back, the
- * mappings of all pages that are left are replaced by markers, too: the memory at
+ * mappings of all pages that are left are replaced by PTE markers, too: the memory at
  * those addresses is not the process's any more. A reference that the kernel has to
  * such a page, for a pipe or for DMA for instance, stays valid, as it does for other
- * lost memory; only the owner of the reference can end it. The library puts no large
- * folios there; one that a driver did, and that cannot be split, stays mapped, and
- * the log says so.
+ * lost memory; only the owner of the reference can drop it. The library allocates no large
+ * folios of such memory; one that a driver has allocated, and that cannot be split, stays
+ * mapped, and the log says so.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -68,9 +67,9 @@ static bool folio_has_page(struct folio *folio, const struct page *page)
 }
 
 /*
- * The folio of @page, locked and with a reference; NULL if the page is free. A free
- * page can still point to the folio that it was a part of, which can be in use as
- * another one.
+ * The folio of @page, locked and with a reference; NULL if the page is free. The struct
+ * page of a free page can still point to a former head page, which can be in use as
+ * another folio.
  */
 static struct folio *lock_folio_of(struct page *page)
 {
@@ -273,14 +272,17 @@ void hmm_devmem_unmap_lost(struct hmm_devmem *devmem)
  * @pfn: First pfn of the range, inclusive.
  * @nr_pages: Its length, pages of PAGE_SIZE. What is outside of @devmem is ignored.
  *
+ * Nothing happens if @devmem is classic or being removed, or if the range overflows.
+ *
  * Processes that have pages there get SIGBUS when they access them, also after the
  * device has been removed; their other pages are not affected. The pages are never
  * allocated again, until the memory is removed and added anew: a driver that still
  * knows them then can pass them in &hmm_devmem_desc.bad_pages. With %HMM_DEVMEM_LAZY
  * that holds as well for pages that have no struct page.
  *
- * Context: Process context, may sleep. Takes folio locks: waits for copies of these
- * pages, so it must not be called by a copy callback, or with locks that one takes.
+ * Context: Process context, may sleep. Takes folio locks, and so waits for copies of these
+ * pages: not to be called by a copy callback, or with locks held that one takes. The caller
+ * holds no mmap lock and no folio lock.
  */
 void hmm_devmem_poison(struct hmm_devmem *devmem, unsigned long pfn,
 		       unsigned long nr_pages)
