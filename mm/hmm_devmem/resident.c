@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Which pages of a process are on a device.
+ * Finding out which pages of a process are on a device.
  */
 
 #include <kunit/visibility.h>
@@ -29,6 +29,13 @@ bool hmm_devmem_vma_is_suitable(const struct vm_area_struct *vma)
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_vma_is_suitable);
 
+/**
+ * struct resident_walk - a walk of a page table that counts device pages
+ * @devmem: The device memory.
+ * @pages: See hmm_devmem_count_resident().
+ * @nr: Number of pages found.
+ * @used: See hmm_devmem_count_resident().
+ */
 struct resident_walk {
 	struct hmm_devmem *devmem;
 	unsigned long *pages;
@@ -113,8 +120,9 @@ static const struct mm_walk_ops resident_walk_ops = {
  * @mm: The process.
  * @start: User virtual address, page aligned, inclusive.
  * @end: The same, exclusive.
- * @used: The device is about to use the range.
- * @pages: Bitmap in which the folios of those pages are set; or NULL.
+ * @used: The device is about to use the range: mark the pages found as used.
+ * @pages: A bitmap with a bit for each page of the device, in which all pages of the
+ *	folios found are set; or NULL.
  *
  * Context: The mmap lock of @mm is held.
  * Return: Number of pages, by whichever migration they got there.

@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * How many pages a fault should bring.
+ * How many pages a CPU fault should bring back.
  */
 
 /**
  * DOC: Streams
  *
- * A fault costs about as much as it costs to move one page, so a fault should bring
- * all pages that will be touched soon, and no others. A *stream* is a walk through
+ * A fault costs about as much as it costs to move one page, so a fault should bring back
+ * all pages that the CPU will touch soon, and no others. A *stream* is a walk through
  * the memory of a process, page by page, upward or downward. A fault belongs to a
  * stream if it is on the page after the last window of that stream, or on the page
  * before it: then the process has read the window to its end. The window of the first
  * such fault is still one page, because two pages side by side are often touched by
  * chance; from the second on, each window has twice as many pages as the one before.
- * A stream starts again with one page if a fault is within its last window, so that
- * what the window brought did not come or did not stay, and if the caller finds that
- * the process has not read the window.
+ * A stream starts again with one page if a fault is within its last window, because then
+ * pages of that window did not move, or have moved to the device again; and also if the
+ * caller finds that the process has not read the window.
  *
  * A fault that belongs to no stream is taken for the start of one, which replaces the
  * stream that was not used for the longest time. A loop over eight arrays needs as
  * many streams. A device, which can do more at a time than a CPU, has several sets of
  * streams.
  *
- * There are no locks. Whoever uses the same streams at the same time, or reads half of
- * what another writes, gets a window of another size, but always one that contains
+ * There are no locks. A task that uses the same streams at the same time as another, or
+ * reads half of what it writes, gets a window of another size, but always one that contains
  * the page of the fault and is within the bounds. The same is true for streams of
  * processes that have exited, and for an mm whose address another process gets.
  */
@@ -167,7 +167,7 @@ hmm_devmem_stream_continue(struct hmm_devmem_stream *stream, unsigned long page,
 		window.end = page + min(nr, bounds.end - page);
 	else
 		window.first = page - min(nr - 1, page - bounds.first);
-	/* Also if the bounds cut it off: that is no sign of the process's. */
+	/* Let the size grow even if the bounds cut the window off: the process goes on. */
 	stream_set(stream, window, min(2 * nr, max));
 	return window;
 }

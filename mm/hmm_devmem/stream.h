@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * How many pages a fault should bring: see stream.c. Nothing here knows of struct
- * page; pages are user addresses divided by the page size.
+ * How many pages a CPU fault should bring back: see stream.c. Nothing here knows of struct
+ * page; a page is a user address divided by the page size.
  */
 #ifndef _MM_HMM_DEVMEM_STREAM_H
 #define _MM_HMM_DEVMEM_STREAM_H

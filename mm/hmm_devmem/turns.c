@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Large folios of which the CPU and the device use few pages by turns.
+ * Whether to split a large folio that the CPU touches: if CPU and device use few of its
+ * pages by turns.
  */
 
 /**
@@ -10,8 +11,8 @@
  * touched. If the CPU needs a single page of it, and the driver then moves all of it to
  * the device again, 1024 pages move for one. To split the folio is better then, but it
  * is for good: core does not make one folio of its pages again. If the CPU does work
- * through all of the folio, that costs four times as much with small pages. Which of the
- * two it is cannot be seen, because a PMD has one accessed bit for all pages.
+ * through all of the folio, that costs four times as much with small pages. Page tables do
+ * not tell which of the two the CPU does, because a PMD has one accessed bit for all pages.
  *
  * So a folio is split only if the CPU has begun with the same page of it three times in
  * a row, and this is neither the first page of the folio nor the last, where a program
@@ -19,7 +20,8 @@
  * to it. And the first folio of a process for which that is true is a trial: the pages
  * of it that come back from then on are counted. When another folio of the process has
  * come back once more meanwhile, and is touched again, the trial is over. If an eighth of
- * the pages or fewer came back, more folios are split, else none for a long time.
+ * the pages or fewer came back, the next 64 such folios are split, else none for a long
+ * time.
  *
  * All this is remembered in hash tables of a fixed size, without locks. What is
  * lost there, or belongs to a process that has exited, or to an mm whose address another

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Large folios of which the CPU and the device use few pages by turns: see turns.c.
- * Nothing here knows of struct page; pages are user addresses divided by the page size.
+ * Whether to split a large folio that the CPU touches: see turns.c. Nothing here knows of
+ * struct page; a page is a user address divided by the page size.
  */
 #ifndef _MM_HMM_DEVMEM_TURNS_H
 #define _MM_HMM_DEVMEM_TURNS_H
@@ -35,7 +35,7 @@ struct hmm_devmem_turn {
 	u32 last;
 };
 
-/* The trial of a process is over, or was none. */
+/* The value of &hmm_devmem_trial.block when the trial is over. */
 #define HMM_DEVMEM_NO_BLOCK	(~0UL)
 
 /**
@@ -44,9 +44,9 @@ struct hmm_devmem_turn {
  * @block: A block that was split to see how much of it the CPU uses, or
  *	%HMM_DEVMEM_NO_BLOCK.
  * @pages: How many of its pages came back since.
- * @start: When it was split.
+ * @start: &hmm_devmem_turns.clock when it was split.
  * @credit: How many blocks may be split without another trial.
- * @pause: Until when there is no other trial.
+ * @pause: No other trial begins before &hmm_devmem_turns.clock has this value.
  */
 struct hmm_devmem_trial {
 	const struct mm_struct *mm;
@@ -62,7 +62,7 @@ struct hmm_devmem_trial {
 
 /**
  * struct hmm_devmem_turns - blocks that have come back as a whole
- * @clock: Counts blocks that the CPU has touched.
+ * @clock: Number of faults so far on blocks that a PMD maps.
  * @trial: One for each hash of a process: the latest.
  * @turn: One for each hash of process and block: the latest.
  */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the policy of eviction learns of the use of device pages.
+ * What the policy of eviction is told about the use of device pages.
  */
 
 /**
@@ -11,9 +11,10 @@
  * from the jobs that it submits, reports them by hmm_devmem_mark_used(). Besides, a
  * migration to the device reports the pages of its range that it finds there.
  *
- * To recognize data that returns, it has a name: the root of its anon_vmas and its
- * index there. An eviction, which goes by pfn, finds both in the folio, and a migration
- * by address finds them in the mapping. The mm would not do: a page can be of several.
+ * For the policy to recognize data that returns, the data has a name: the root of its
+ * anon_vmas and its index there. An eviction, which goes by pfn, finds both in the folio,
+ * and a migration by address finds them in the mapping. The mm would not do as a name,
+ * because several processes can share a page.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt

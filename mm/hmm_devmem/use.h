@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What is known of the use of pages: see use.c.
+ * What the policy of eviction is told about the use of pages: see use.c.
  */
 #ifndef _MM_HMM_DEVMEM_USE_H
 #define _MM_HMM_DEVMEM_USE_H
