@@ -57,8 +57,8 @@ enum hmm_devmem_dir {
  *	hmm_devmem_page_offset() returns it.
  * @ram: First page of system memory. NULL if the driver is to clear the device
  *	pages instead of copying to them (only in direction %HMM_DEVMEM_TO_DEVICE).
- * @addr: User virtual address of the first page; 0 in an eviction, which does
- *	not use virtual addresses.
+ * @addr: User virtual address of the first page; 0 in an eviction, which finds pages by
+ *	pfn, not by virtual address.
  * @nr_pages: Length of the run in pages of PAGE_SIZE.
  * @dma_addr: With %HMM_DEVMEM_DMA, the DMA address of @ram. The whole run is
  *	contiguous in DMA addresses. Not set if @ram is NULL.
@@ -83,8 +83,8 @@ struct hmm_devmem_run {
  * @order: The size is PAGE_SIZE << @order bytes.
  * @writable: False if the pages are read-only in the CPU's page table.
  *
- * In &hmm_devmem_ops.map a device folio; in &hmm_devmem_mirror_ops.map pages of the
- * device or of system memory.
+ * For &hmm_devmem_ops.map the entry is a device folio; for &hmm_devmem_mirror_ops.map it is
+ * pages of the device or of system memory.
  */
 struct hmm_devmem_map_entry {
 	unsigned long addr;
@@ -103,8 +103,8 @@ struct hmm_devmem_map_entry {
  * @context: In direction %HMM_DEVMEM_TO_DEVICE the context that the caller of the
  *	migration has passed, which may be NULL. Otherwise NULL, because the pages of
  *	one eviction can belong to many contexts.
- * @driver_private: For use by the driver, from copy_to_device() or copy_to_ram() to
- *	copy_wait(). NULL when the copy callback is called.
+ * @driver_private: For use by the driver: what copy_to_device() or copy_to_ram() stores here
+ *	is there in copy_wait(). NULL when the copy callback is called.
  *
  * The structure is valid from the call of the copy callback until copy_wait(), or
  * map(), returns. With %HMM_DEVMEM_DMA the library maps the runs for DMA before it
@@ -160,7 +160,7 @@ struct hmm_devmem_ops {
 	 * Return: 0 or VM_FAULT_MAJOR when the page has moved back or the CPU shall
 	 * fault again, VM_FAULT_OOM when no system page can be allocated,
 	 * VM_FAULT_SIGBUS when the device cannot give the data back; later
-	 * accesses must then fail too.
+	 * accesses must then fail too. Or what hmm_devmem_default_fault() has returned.
 	 */
 	vm_fault_t (*fault)(struct hmm_devmem *devmem, struct vm_area_struct *vma,
 			    unsigned long addr, const struct page *page,
@@ -384,7 +384,7 @@ struct hmm_devmem_desc {
  * struct hmm_devmem_left - why pages were not evicted
  * @busy: Number of pages that were locked, or had other references than mappings.
  * @no_memory: Number of pages for which there was no system memory.
- * @not_copied: Number of pages that the driver failed to copy, or whose copies could
+ * @not_copied: Number of pages that the driver failed to copy, or whose destinations could
  *	not be mapped for DMA.
  *
  * In pages of PAGE_SIZE. The sum is what hmm_devmem_evict_why() returns.
@@ -448,11 +448,11 @@ struct hmm_devmem_stats {
  *	library sets it once, in the add, and does not access it afterwards.
  * @ref: Held around every callback into the driver but kill and cleanup.
  *	hmm_devmem_remove() waits for it to fall to zero before it calls
- *	&hmm_devmem_ops.cleanup. The library's; needs no lock.
- * @completion: Completed when @ref has fallen to zero. The library's; has a lock of
- *	its own.
- * @to_device: Its address is &mmu_notifier_range.owner in invalidations by a migration to
- *	this devmem, see hmm_devmem_is_migration_to(). Nothing accesses its value.
+ *	&hmm_devmem_ops.cleanup. Used by the library only; needs no lock.
+ * @completion: Completed when @ref has fallen to zero. Used by the library only; has a
+ *	lock of its own.
+ * @to_device: Only its address is used, as &mmu_notifier_range.owner of invalidations by a
+ *	migration to this devmem, see hmm_devmem_is_migration_to(). It has no value.
  *
  * The library allocates and frees this structure. It is valid memory from a successful
  * add until the driver is detached from @device and every hmm_devmem_get() was followed
@@ -531,7 +531,7 @@ void hmm_devmem_get_stats(struct hmm_devmem *devmem,
 /**
  * hmm_devmem_is_migration_to() - Is an invalidation caused by a migration to a device?
  * @devmem: The device memory.
- * @range: The range that the MMU notifier was called for.
+ * @range: The argument of the MMU notifier.
  *
  * hmm_devmem_migrate_to_device() moves pages of system memory only. If this function
  * returns true, the driver may keep the entries in the device's page table for pages

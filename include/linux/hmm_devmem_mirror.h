@@ -74,9 +74,9 @@ struct hmm_devmem_mirror_ops {
 /**
  * DOC: Flags of a device fault
  *
- * %HMM_DEVMEM_MIRROR_READ: the device reads. A write of the device needs
- * %HMM_DEVMEM_MIRROR_WRITE; both are served by the fault, like those of a CPU: pages of
- * zeros, swapped and shared pages are what the process would get.
+ * %HMM_DEVMEM_MIRROR_READ: the device reads. %HMM_DEVMEM_MIRROR_WRITE: the device writes.
+ * Either is served like a page fault of the process: a page that was never touched is
+ * filled with zeros, a page in swap is read in, and a shared page is copied for a write.
  *
  * %HMM_DEVMEM_MIRROR_MIGRATE: pages move to the device before they are mapped. Pages
  * that cannot move are mapped where they are, and that is no error. Without this flag
@@ -97,8 +97,9 @@ struct hmm_devmem_mirror_ops {
  *	with GFP_KERNEL under it; lockdep reports that.
  * @notifier: The MMU interval notifier, for all addresses. Its mm is that of the
  *	process. A driver that makes entries by itself, for example after
- *	make_device_exclusive(), does so under @lock if mmu_interval_read_retry() says
- *	that nothing was invalidated since mmu_interval_read_begin().
+ *	make_device_exclusive(), does so under @lock, and only if
+ *	mmu_interval_read_retry() says that nothing was invalidated since
+ *	mmu_interval_read_begin().
  * @ops: The driver's operations.
  * @context: Context for folios that migrate to the device; or NULL, which is what
  *	hmm_devmem_mirror_init() sets. The driver may set it before the first fault or
