@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What stands in for hardware that the function does not have: ivshmem cannot access
+ * A substitute for hardware that the function does not have: ivshmem cannot access
  * memory by itself. So for an ioctl this file reads or writes a word as a device would
  * do it: by way of the device's page table, and with a page fault if there is no entry.
- * A driver of a real device has nothing like it, but an interrupt handler that calls
+ * A driver of a real device does not need this. It has an interrupt handler that calls
  * ivshmem_fault() and then lets the device go on.
  */
 
@@ -21,7 +21,7 @@ static void access_vram(void __iomem *word, struct ivshmem_devmem_access *access
 		access->value = readq(word);
 }
 
-/* Core does not see that a device writes: what it has written must not be discarded. */
+/* Core does not see that a device writes, and may discard a page that is not dirty. */
 static void access_ram(struct page *page, unsigned long offset,
 		       struct ivshmem_devmem_access *access)
 {
@@ -36,8 +36,8 @@ static void access_ram(struct page *page, unsigned long offset,
 }
 
 /*
- * One access of the device. With the mirror's lock held no invalidation can pass, so
- * the page is where the entry says.
+ * One access of the device. While the mirror's lock is held, no invalidation can end, so
+ * the page stays where the entry says.
  *
  * Return: 0; -EAGAIN if the device takes a page fault; -ENODEV if it is gone, or
  * answers with all ones.
@@ -74,7 +74,10 @@ long ivshmem_access(struct ivshmem_file *file, struct ivshmem_devmem_access *acc
 	    !IS_ALIGNED(access->addr, sizeof(access->value)))
 		return -EINVAL;
 	access->faults = 0;
-	/* Once more after a fault that failed: the page itself may be mapped. */
+	/*
+	 * Try once more after a fault that failed: map() can have failed for a neighbour
+	 * of the page only.
+	 */
 	while ((ret = ivshmem_try(file, access)) == -EAGAIN && fault >= 0) {
 		fault = ivshmem_fault(file, access);
 		access->faults++;

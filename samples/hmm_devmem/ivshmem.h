@@ -20,7 +20,8 @@
 
 /**
  * struct ivshmem - one function
- * @ref: For the driver until it is detached, and for each open file.
+ * @ref: Number of references: one of the driver until it is detached, and one of each open
+ *	file.
  * @lock: Held for reading while the device accesses memory for an ioctl.
  * @alive: The driver is bound. Protected by @lock.
  * @devmem: Its memory. Files have references of their own.
@@ -30,8 +31,8 @@
  * @name: The node's name.
  *
  * A file can outlive the device. An ioctl uses @regs and @vram only with @lock held and
- * if @alive is true. The copy callback need not look: the library does not call it any
- * more when the device memory has been removed.
+ * if @alive is true. The copy callback need not check @alive: the library does not call it
+ * any more when the device memory has been removed.
  */
 struct ivshmem {
 	struct kref ref;

@@ -27,7 +27,7 @@ struct ivshmem_devmem_range {
  * @addr: (in) User address, a multiple of 8.
  * @value: (in) With IVSHMEM_DEVMEM_WRITE what the device writes, (out) else what it
  *	has read: 8 bytes.
- * @flags: (in) Of those below.
+ * @flags: (in) IVSHMEM_DEVMEM_WRITE and IVSHMEM_DEVMEM_MIGRATE, or 0.
  * @faults: (out) How many page faults the device took.
  */
 struct ivshmem_devmem_access {
@@ -43,7 +43,8 @@ struct ivshmem_devmem_access {
 #define IVSHMEM_DEVMEM_MIGRATE	0x2
 
 /*
- * -ENODEV: the device has gone, for good as far as this open file goes.
+ * These ioctls fail with:
+ * -ENODEV: the device has gone; this open file cannot be used any more.
  * -EPERM: another process has used this open file first; or the memory is not writable.
  * -EFAULT: no memory is mapped there.
  */

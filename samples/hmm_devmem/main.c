@@ -13,10 +13,10 @@
  * and its page faults in mirror.c. This file has what any driver with a character device
  * needs; access.c stands in for hardware that this function does not have.
  *
- * Only root may open the node (mode 0600, as misc devices have it if they ask for
- * nothing else), because there is no limit to what a process may move to the device.
- * The process that is the first to use an open file is the one whose memory the device
- * accesses; it can have been handed the file.
+ * Only root may open the node (mode 0600, the default of misc devices), because there is no
+ * limit to what a process may move to the device. With an open file, the device accesses
+ * the memory of the process that makes the first ioctl, which can be another one than the
+ * process that has opened the file.
  */
 
 #include <linux/cleanup.h>
@@ -42,8 +42,8 @@ static void ivshmem_release(struct kref *ref)
 }
 
 /*
- * Drops the driver's reference as the last of devres' actions: whatever else devres
- * undoes, an interrupt handler for instance, may use the structure until then.
+ * Drops the driver's reference, as the last of the devres actions. All that devres undoes
+ * before, such as an interrupt handler, may use the structure until it is undone.
  */
 static void ivshmem_put(void *data)
 {
@@ -140,7 +140,7 @@ static const struct file_operations ivshmem_fops = {
 	.compat_ioctl = compat_ptr_ioctl,
 };
 
-/* Enable the function and map its BARs; that is undone after remove or a failure. */
+/* Enable the function and map its BARs. Devres undoes that after remove, or on failure. */
 static int ivshmem_map(struct ivshmem *ivshmem, struct pci_dev *pdev)
 {
 	int ret;

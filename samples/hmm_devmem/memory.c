@@ -16,7 +16,7 @@
 #define IVSHMEM_INTR_MASK	0x00
 #define IVSHMEM_ALIVE		0x64766d68
 
-/* After the function was enabled, and after a reset. */
+/* Called when the function was enabled, and after a reset. */
 void ivshmem_start(struct ivshmem *ivshmem)
 {
 	writel(IVSHMEM_ALIVE, ivshmem->regs + IVSHMEM_INTR_MASK);
@@ -77,7 +77,7 @@ static const struct hmm_devmem_ops ivshmem_devmem_ops = {
 
 /*
  * The struct pages of private memory have physical addresses at which there is
- * nothing. Those of the BAR are only used for copying, and no process can map them.
+ * nothing. The addresses of the BAR are used only for copying; no process can map them.
  */
 int ivshmem_add_memory(struct ivshmem *ivshmem, struct device *dev,
 		       unsigned long size)
@@ -95,9 +95,9 @@ int ivshmem_add_memory(struct ivshmem *ivshmem, struct device *dev,
 }
 
 /*
- * Device memory does not survive a system that sleeps, nor is it in the image of
- * one that hibernates: processes get their pages back before. A device that is gone
- * has none to give back, which must not keep the system awake.
+ * Device memory loses its content while the system sleeps, and is not in the image that
+ * hibernation writes. So all pages move back to system memory first. A device that is gone
+ * has no pages to give back, which must not keep the system awake.
  */
 static int ivshmem_suspend(struct device *dev)
 {

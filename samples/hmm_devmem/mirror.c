@@ -82,8 +82,9 @@ void ivshmem_file_fini(struct ivshmem_file *file)
 }
 
 /*
- * The first ioctl sets up the mirror. Not so the open: this takes the mmap lock, for
- * which a process can make others wait, and all misc devices are locked during an open.
+ * Set up the mirror in the first ioctl. The open would be the wrong place: this takes the
+ * mmap lock, for which a process can make others wait, and misc_open() holds a lock that
+ * all misc devices share.
  */
 int ivshmem_mirror(struct ivshmem_file *file)
 {
@@ -102,9 +103,10 @@ int ivshmem_mirror(struct ivshmem_file *file)
 }
 
 /*
- * A page fault of the device, without any lock: it can take long, and a process can
- * make it wait. map() cannot wait for memory, so get it here for the page that the fault
- * is about. Its neighbours are welcome, but the device can do without.
+ * Serve a page fault of the device. The caller holds no lock: this can take long, and a
+ * process can make it wait. map() cannot wait for memory, so allocate what the page needs
+ * that the fault is about. If map() lacks memory for other pages, the device takes page
+ * faults for them later.
  */
 long ivshmem_fault(struct ivshmem_file *file,
 		   const struct ivshmem_devmem_access *access)
