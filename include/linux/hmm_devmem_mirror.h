@@ -57,9 +57,9 @@ struct hmm_devmem_mirror_ops {
 	 * never in private memory of another device. The device may use an entry at
 	 * once, and until @unmap is called for its address; it must not write to
 	 * pages that are not &hmm_devmem_map_entry.writable. There can be an entry
-	 * of the same pages at the address already, which is to be replaced: it can
-	 * differ in order and in permission, but not in what is there. The callback
-	 * takes no references to pages. Required.
+	 * at the address already, which is to be replaced: it can differ in order and
+	 * in permission, but is for the same pages. The callback takes no references
+	 * to pages. Required.
 	 *
 	 * Return: 0, or an errno if not all entries were made, typically %-ENOMEM;
 	 * those that were made stay. hmm_devmem_mirror_fault() returns this errno.

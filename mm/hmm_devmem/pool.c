@@ -843,7 +843,7 @@ void hmm_devmem_pool_clear(struct hmm_devmem_pool *pool)
 
 	if (!pool)
 		return;
-	/* A CPU that goes offline would give its pages back to blocks that are gone. */
+	/* Else a CPU that goes offline would give pages back to blocks that were freed. */
 	hmm_devmem_pool_drain(pool);
 	for (i = 0; i < pool->nr_segments; i++) {
 		hmm_devmem_pool_segment_free(pool->segments[i]);

@@ -123,7 +123,7 @@ void hmm_devmem_power_init(struct hmm_devmem *devmem)
 
 /**
  * hmm_devmem_power_get() - Resume the device for a migration
- * @devmem: The device memory. Nothing happens if it has not %HMM_DEVMEM_RUNTIME_PM.
+ * @devmem: The device memory. Without %HMM_DEVMEM_RUNTIME_PM nothing happens.
  *
  * From now on the device stays on until hmm_devmem_power_put() has been called and
  * no page is in use any more, or until @devmem is removed.

@@ -179,8 +179,8 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_stream_continue);
  * @mm: The process.
  * @window: The window, such as all pages of a large folio.
  *
- * A stream that reaches it goes on beyond it, with windows of the same size as
- * before. So a large step is not taken for many small ones.
+ * A stream that has reached this window continues beyond it, and its next window has the
+ * size that it would have had without this one.
  *
  * Context: Any context.
  */
