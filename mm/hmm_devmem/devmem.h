@@ -72,13 +72,16 @@ struct task_struct;
  * @shrinker: Wakes @shrink_work when memory is short. Set by the add; freed by removal.
  * @pool: The pages; NULL for a classic driver. Set by the add. Has locks of its own.
  * @stats: Counters, of which each CPU changes its own.
- * @debugfs: The folder of the devmem, between the add and removal, which do not overlap.
+ * @debugfs: The devmem's directory in debugfs. Set by the add, removed by removal, which
+ *	begins after the add has ended.
  * @dma_device: With %HMM_DEVMEM_DMA, the device that does the DMA. Set by the add.
- * @dma_max_pfn: max_pfn when @ram_gfp was chosen. All that find a new max_pfn write the
- *	same, without a lock.
- * @ram_gfp: How to allocate memory for pages that are brought back. As @dma_max_pfn.
+ * @dma_max_pfn: max_pfn when @ram_gfp was chosen. Needs no lock: all tasks that find a
+ *	larger max_pfn write the same values.
+ * @ram_gfp: How to allocate system memory for pages that are brought back. Changed
+ *	together with @dma_max_pfn.
  * @flags: HMM_DEVMEM_*. %HMM_DEVMEM_SHARED comes with %HMM_DEVMEM_LAZY. Set by the add.
- * @fail_next: For tests: steps of which the next one fails. Changed by cmpxchg().
+ * @fail_next: For tests: a bit for each &enum hmm_devmem_fail; the first of these steps
+ *	that is tried fails. Changed by cmpxchg().
  * @backing: Who owns which block; NULL without %HMM_DEVMEM_SHARED. Set by the add. Has a
  *	lock of its own.
  * @hold: The policy of eviction; NULL without %HMM_DEVMEM_RECLAIM. Set by the add. Has a
@@ -93,13 +96,15 @@ struct task_struct;
  * @has_free: The library must look at pages that are freed: the driver has a free
  *	callback, or is gone. Set by the add, and by removal when nothing can be allocated.
  * @shrink_now: @shrink_work is to take away all empty segments. Changed by xchg().
- * @dead: The device is gone: nothing is copied. Set once, by xchg().
+ * @dead: The device is gone: no page is copied any more. Set once, by xchg().
  * @suspended: The devmem is suspended. Protected by @suspend_lock.
- * @powered: The devmem keeps its device on. Protected by @power_lock.
- * @power_users: Number of migrations that need the device. Protected by @power_lock.
+ * @powered: The devmem has a runtime PM reference, which keeps its device on. Protected
+ *	by @power_lock.
+ * @power_users: Number of migrations that need the device on. Protected by @power_lock.
  * @power_lock: A spinlock, see DOC: Locking.
- * @power_work: Switches the device off when nothing needs it. Needs no lock.
- * @dead_work: Unmaps the memory of a dead device. Needs no lock.
+ * @power_work: Drops the runtime PM reference when no migration and no page in use needs
+ *	the device on. Needs no lock.
+ * @dead_work: Unmaps memory of a dead device that the CPU can address. Needs no lock.
  */
 struct hmm_devmem_priv {
 	struct hmm_devmem pub;
@@ -187,13 +192,19 @@ static inline bool hmm_devmem_managed(const struct hmm_devmem *devmem)
 	return priv(devmem)->pool;
 }
 
-/* Keep the driver from being removed; false if it was removed already. */
+/*
+ * Keep removal from calling cleanup, and so the driver from going away. False if all such
+ * references were dropped after the start of a removal.
+ */
 static inline bool hmm_devmem_ref_tryget(struct hmm_devmem *devmem)
 {
 	return percpu_ref_tryget(&devmem->ref);
 }
 
-/* Fails also while removal waits for references, so that it need not wait for ever. */
+/*
+ * The same, but false as soon as removal waits for references: tasks that take new ones
+ * again and again could keep it waiting for ever.
+ */
 static inline bool hmm_devmem_ref_tryget_live(struct hmm_devmem *devmem)
 {
 	return percpu_ref_tryget_live(&devmem->ref);

@@ -11,8 +11,8 @@
  * state of its pages: the driver has a reference until removal, and so has each
  * segment. hmm_devmem_priv.handles keeps the memory of the struct hmm_devmem itself: the
  * driver has a reference until it is detached, and so have the range and each
- * hmm_devmem_get(). So a caller that is late has a pointer to a removed devmem,
- * which returns -ENODEV, and not to another devmem at the same address.
+ * hmm_devmem_get(). So a caller that is late has a pointer to a removed devmem, for
+ * which functions return -ENODEV, and not to another devmem at the same address.
  */
 
 #include <linux/bitmap.h>

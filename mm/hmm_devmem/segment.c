@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Parts of a devmem's range that have struct pages.
+ * The parts of a devmem's range that have struct pages: creating and removing these.
  */
 
 /**
@@ -22,17 +22,17 @@
  * *unlinked*: it is not found any more, and its part of the range cannot get struct
  * pages until it has ended.
  *
- * Empty segments of a lazy devmem are kept for some seconds, or until memory is
- * short: then a shrinker has all empty ones given back at once, but for those that no
- * page was ever allocated from: a task that has just created one is about to. The
- * shrinker only wakes the worker that does so, because memory can be short while the
- * locks that this takes are held.
+ * Empty segments of a *lazy* devmem (%HMM_DEVMEM_LAZY) are kept for some seconds, or
+ * until memory is short. Then a shrinker wakes the worker that ends empty segments,
+ * which ends all of them at once, except those from which no page was ever allocated:
+ * the task that has just created one is about to. The shrinker does not end them itself,
+ * because memory can be short while a task holds the locks that this takes.
  *
- * A devmem has one segment, which exists from the start, or (%HMM_DEVMEM_LAZY) many
- * that are created and ended with the use of pages. To create or end one takes the
- * lock of memory hotplug. Core takes folio locks inside that, so an allocation with
- * pages locked cannot create a segment: a migration checks before each window
- * whether there are enough, and drops the mmap lock to create one.
+ * A devmem has one segment, which exists from the start; a lazy one has many, which are
+ * created when pages are needed and ended when none of their pages is in use. To create
+ * or end one takes the lock of memory hotplug. Core takes folio locks inside that, so an
+ * allocation with pages locked cannot create a segment: a migration checks before each
+ * window whether there are enough, and drops the mmap lock to create one.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -87,8 +87,8 @@
 #define HMM_DEVMEM_SEGMENT_SHIFT	PFN_SECTION_SHIFT
 
 /*
- * A worker checks all segments at this interval while there are any, and gives those
- * back that it has found empty so many times in a row: a process that frees its
+ * A worker checks all segments of a lazy devmem at this interval while there are any, and
+ * ends those that it has found empty so many times in a row: a process that frees its
  * memory and allocates it again within seconds causes no work.
  */
 #define HMM_DEVMEM_SHRINK_INTERVAL	round_jiffies_relative(2 * HZ)
@@ -119,7 +119,7 @@ static unsigned long segment_end(const struct hmm_devmem_segment *segment)
 		   segment->devmem->pfn_last);
 }
 
-/* Pages of a classic driver in use, which only their references tell. */
+/* A classic driver has its own allocator: a page with a reference is in use. */
 static unsigned long segment_count_references(struct hmm_devmem_segment *segment)
 {
 	unsigned long pfn, busy = 0;
@@ -205,12 +205,12 @@ static void segment_destroy(struct hmm_devmem_segment *segment)
 	segment_unlist(segment);
 	kfree(segment);
 	kref_put(&priv(devmem)->kref, hmm_devmem_release);
-	/* Unless it was a zombie, the driver has a reference, and removal waits. */
+	/* @devmem is still valid: unless it was a zombie, the driver has a reference. */
 	if (!zombie)
 		slot_ended(devmem, idx);
 }
 
-/* Tests replace this, to let core end a split just before. */
+/* Tests replace this, to let core finish a split just before. */
 VISIBLE_IF_KUNIT bool hmm_devmem_page_is_locked(const struct page *page)
 {
 	KUNIT_STATIC_STUB_REDIRECT(hmm_devmem_page_is_locked, page);
@@ -445,7 +445,7 @@ static int segments_try_grow(struct hmm_devmem *devmem, unsigned int seq)
 	unsigned int i;
 	int ret;
 
-	/* An eviction can hold the lock for as long as it takes to copy. */
+	/* Killable: an eviction holds the lock for as long as its copies take. */
 	ACQUIRE(rwsem_write_kill, lock)(&priv(devmem)->segments_lock);
 	ret = ACQUIRE_ERR(rwsem_write_kill, &lock);
 	if (ret)
@@ -473,8 +473,8 @@ static bool segments_have_slot(struct hmm_devmem *devmem)
  * @seq: From hmm_devmem_segments_seq(), called before the caller looked for free pages.
  *
  * When several callers need more at the same time, one of them creates a segment
- * and the others wait for it. If all of the range has struct pages or is about to
- * lose them, this waits for the latter.
+ * and the others wait for it. If each segment has struct pages or is about to lose
+ * them, this waits until one has lost them.
  *
  * Context: Process context, may sleep. Takes the lock of memory hotplug, inside
  * which core takes folio locks: the caller has none, and no mmap lock.
@@ -482,7 +482,7 @@ static bool segments_have_slot(struct hmm_devmem *devmem)
  * * %0 - there is more now, or a segment came or went since @seq was read: look again
  * * %-ENOMEM - out of memory, or the device has no more
  * * %-ENODEV - @devmem is being removed
- * * %-EAGAIN - it is suspended
+ * * %-EAGAIN - @devmem is suspended
  * * %-ERESTARTSYS, %-EINTR - the caller was killed while it waited
  * * another errno - from core's memremap_pages()
  */
@@ -502,8 +502,8 @@ int hmm_devmem_segments_grow(struct hmm_devmem *devmem, unsigned int seq)
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_segments_grow);
 
 /*
- * Was segment @idx empty in enough rounds in a row, or, with @now, is it empty, and was it
- * used before?
+ * Shall segment @idx end? Yes if it was empty in enough rounds in a row; with @now, if it
+ * is empty and a page of it was allocated before.
  */
 static bool segment_is_due(struct hmm_devmem *devmem, unsigned int idx, bool now)
 {
@@ -568,8 +568,8 @@ static void segments_shrink(struct work_struct *work)
 }
 
 /*
- * Pages of system memory that the end of all empty segments would free. Core calls
- * this whenever memory is short, so it does no work: a segment of which a CPU has
+ * Number of pages of system memory that the end of all empty segments would free. Core
+ * calls this whenever memory is short, so it looks at no segment: one of which a CPU has
  * cached a page is not counted, until the worker that runs every two seconds has
  * emptied the caches.
  */
@@ -806,10 +806,10 @@ void hmm_devmem_segments_release(struct hmm_devmem *devmem)
  * Without %HMM_DEVMEM_LAZY every pfn of @devmem has one. With it, only those
  * near pages in use: pfn_to_page() must not be used on others.
  *
- * Context: Process context, may sleep. The caller has no folio locked.
+ * Context: Process context, may sleep. The caller holds no mmap lock and no folio lock.
  * Return: True if @pfn is one of @devmem and has a struct page. Unless the caller has
- * a reference to a page within the same PMD, that can change. False as soon as
- * removal has come to cleanup: the driver must not use struct pages that are left.
+ * a reference to a page within the same PMD, that can change. False as soon as removal
+ * has evicted what it can: the driver must not use struct pages that are left.
  */
 bool hmm_devmem_pfn_populated(struct hmm_devmem *devmem, unsigned long pfn)
 {
@@ -841,8 +841,8 @@ static int create_pool(struct hmm_devmem *devmem)
 }
 
 /**
- * hmm_devmem_segments_init() - Set up segments, and struct pages if need be
- * @devmem: Range, type, owner and node are set.
+ * hmm_devmem_segments_init() - Set up segments and pool; create struct pages if not lazy
+ * @devmem: The device memory; its range, type, owner and node are set.
  * @flags: HMM_DEVMEM_LAZY or 0.
  *
  * Context: Process context, may sleep.

@@ -17,14 +17,15 @@
 
 /**
  * struct hmm_devmem_segment - a part of the range that has struct pages
- * @pagemap: The part of it that core knows.
+ * @pagemap: What core knows of it.
  * @devmem: The device memory; the segment has a reference on &hmm_devmem_priv.kref.
  * @idx: Its index in &hmm_devmem_priv.segments, and in &hmm_devmem_pool.segments.
- * @idle: How often in a row it was found without a page in use.
- * @is_zombie: It has outlived its driver.
- * @first_busy: In a zombie: no page before this one is in use.
- * @end: Ends the segment; a zombie only if no page is in use.
- * @contexts: In a zombie, until all contexts were dropped: which pages have one.
+ * @idle: How often in a row the shrink worker found no page of it in use.
+ * @is_zombie: It has outlived its driver, because pages of it are in use.
+ * @first_busy: In a zombie: no page before this pfn is in use.
+ * @end: The work that ends the segment; it does nothing while a zombie has a page in use.
+ * @contexts: In a zombie, until all contexts were dropped: a bit for each page that has
+ *	a context.
  * @node: On the list of all segments.
  */
 struct hmm_devmem_segment {
@@ -94,16 +95,19 @@ static inline bool hmm_devmem_can_grow(struct hmm_devmem *devmem)
 	return READ_ONCE(priv(devmem)->nr_populated) < priv(devmem)->nr_segments;
 }
 
-/* What hmm_devmem_segments_grow() is to be passed: read this before looking for pages. */
+/*
+ * The sequence number to pass to hmm_devmem_segments_grow(). Read it before you look for
+ * free pages.
+ */
 static inline unsigned int hmm_devmem_segments_seq(struct hmm_devmem *devmem)
 {
 	return raw_seqcount_begin(&priv(devmem)->segments_seq);
 }
 
 /*
- * There was no free page: can hmm_devmem_segments_grow() help? Also when a segment came or
- * went since @seq was read: the pool and @nr_populated do not change at the same time, so
- * that otherwise an empty device could be taken for a full one.
+ * There was no free page: can hmm_devmem_segments_grow() help? True also if a segment was
+ * created or removed since @seq was read: the pool and @nr_populated do not change at the
+ * same time, so that otherwise an empty device could be taken for a full one.
  */
 static inline bool hmm_devmem_may_grow(struct hmm_devmem *devmem, unsigned int seq)
 {
