@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Blocks of device pages: the bitmaps that say which pages are taken. What a block has
- * to do with the pages that are handed out next is in supply.c, which block_account()
- * tells of each change.
+ * Blocks of device pages: the bitmaps that say which pages are taken. supply.c knows which
+ * of the free pages are handed out next; block_account() tells it of each change.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -35,8 +34,9 @@ static void count_disabled(struct hmm_devmem_pool *pool,
 }
 
 /*
- * Are all retired pages of @block disabled? No bit tells that for a single page, but
- * their number is enough to keep the counts right when one is freed twice.
+ * Are all retired pages of @block disabled, so that none of them can be in use? No bit
+ * tells whether a single page is disabled, but comparing the numbers is enough to keep
+ * the counts right when a retired page is freed twice.
  */
 static bool block_has_disabled_all(const struct hmm_devmem_pool *pool,
 				   const struct hmm_devmem_pool_segment *segment,
@@ -355,7 +355,8 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_pool_in_use);
  * @pool: The pool.
  * @pfn: Where to start; set to where to go on.
  * @end: One past the last pfn of interest.
- * @pfns: Filled with pages in use, and those that were retired, in use or not.
+ * @pfns: Filled as by hmm_devmem_pool_in_use(), and with the retired pages of the same
+ *	blocks, in use or not. Blocks with no page in use are left out.
  * @max: Size of @pfns.
  *
  * Context: Any context.
@@ -374,8 +375,8 @@ unsigned int hmm_devmem_pool_not_free(struct hmm_devmem_pool *pool,
  * @pfn: A page of the block.
  *
  * Context: Any context. The segment is not depopulated meanwhile.
- * Return: Number of pages with cached and disabled ones, or -ENOENT if there are no
- * struct pages.
+ * Return: Number of pages, including those in per-CPU caches and those that were retired
+ * or that the device does not have; -ENOENT if there are no struct pages.
  */
 int hmm_devmem_pool_block_taken(struct hmm_devmem_pool *pool,
 				unsigned long pfn)
@@ -386,13 +387,14 @@ int hmm_devmem_pool_block_taken(struct hmm_devmem_pool *pool,
 }
 
 /**
- * hmm_devmem_pool_block_has_only() - Is there nothing else in a block?
+ * hmm_devmem_pool_block_has_only() - Are no other pages of a block in use?
  * @pool: The pool.
  * @pfn: A page of the block.
- * @nr: Number of pages.
+ * @nr: Number of pages of the block that the caller has in use.
  *
  * Context: Any context.
- * Return: True if no more than @nr pages of the block are in use or cached.
+ * Return: True if no more than @nr pages of the block are in use or cached, or if there
+ * are no struct pages.
  */
 bool hmm_devmem_pool_block_has_only(struct hmm_devmem_pool *pool,
 				    unsigned long pfn, unsigned int nr)

@@ -40,7 +40,7 @@ static inline bool hmm_devmem_block_set_live(struct hmm_devmem_pool *pool,
 	       __hmm_devmem_block_set_live(pool, pfn, order, live);
 }
 
-/* Blocks have their own words in the bitmaps, also if they are tiny. */
+/* Words of a block in a bitmap. No word is shared, even if a block has fewer bits. */
 static inline unsigned int block_stride(const struct hmm_devmem_pool *pool)
 {
 	return BITS_TO_LONGS(block_size(pool));

@@ -9,9 +9,11 @@
  * Device memory is cut into *blocks*: naturally aligned pieces of the size that
  * core migrates whole (2 MiB on x86). A block has one bit for each of its pages
  * and is in one of four states: never used, empty (but used before), partial or
- * full. There is one list for each of the first two, and partial blocks are on one
- * of several lists, by the size of the largest piece that can be free in them. So
- * single pages and whole blocks are found in constant time.
+ * full. Blocks that were never used follow each other in their segment, which is on a
+ * list of segments with such blocks. There is one list of empty blocks, and partial
+ * blocks are on one of several lists, by the size of the largest *piece*, a naturally
+ * aligned range of 2^n pages, that can be free in them. So single pages and whole blocks
+ * are found in constant time.
  *
  * The size of the largest free piece is found out only when a piece is needed: until
  * a search has found less, and again after pages are freed, a block is listed by its
@@ -19,7 +21,8 @@
  * with interrupts off; then a whole block is broken up, or, if there is none, the
  * search goes on after the lock was released. One request can search as many blocks
  * as have had pages freed since they were searched last, so it costs no more than a
- * part of what it cost to free those. Core does not ask for such pieces.
+ * part of what it cost to free those. Migrations ask for no such pieces, but only for
+ * single pages and whole blocks.
  *
  * Single pages are taken from partial blocks first, and of those where the pieces
  * are smallest, in ascending order, so that whole blocks and large pieces remain
@@ -35,11 +38,11 @@
  *
  * A retired page remains retired when its struct page is removed, and can be retired
  * before it has one (%HMM_DEVMEM_LAZY): for a segment that is not populated, a bitmap,
- * which exists only if needed, says which of its pages are bad.
+ * which exists only if needed, says which of its pages were retired.
  *
- * block.c keeps which pages are free, supply.c which of them are handed out next. They
- * are separate, because a block whose pages are not to be handed out, such as one that
- * the driver needs for itself, still has pages that are in use.
+ * block.c knows which pages are free, supply.c which of them are handed out next. They
+ * are separate, so that a block can be taken off the lists of supply.c without any change
+ * to what block.c knows of its pages.
  *
  * The blocks can be the driver's own (%HMM_DEVMEM_SHARED). Then none has free pages until
  * the driver lends it. To get a block back, the pool first withholds its pages: none is
@@ -98,7 +101,7 @@ struct hmm_devmem_pcp {
 
 static enum cpuhp_state hmm_devmem_cpuhp;
 
-/* Give the @nr pages that are longest in the cache back to their blocks. */
+/* Give the @nr pages that have been in the cache longest back to their blocks. */
 static void pcp_flush(struct hmm_devmem_pool *pool,
 		      struct hmm_devmem_pcp *pcp, unsigned int nr)
 {
@@ -152,7 +155,7 @@ static int pcp_refill(struct hmm_devmem_pool *pool,
 	return pcp->nr ? 0 : -ENOMEM;
 }
 
-/* The end of pcp_alloc() if the cache is empty, or allocation is refused. */
+/* What pcp_alloc() ends with if the cache is empty, or allocation is refused. */
 static noinline int pcp_alloc_special(struct hmm_devmem_pool *pool,
 				      struct hmm_devmem_pcp *pcp,
 				      unsigned long flags, unsigned long *pfn)
@@ -192,7 +195,10 @@ static noinline void free_locked(struct hmm_devmem_pool *pool,
 	spin_unlock_irqrestore(&pool->blocks_lock, flags);
 }
 
-/* Make room. Wait for the shared lock only if the cache is full: CPU faults free. */
+/*
+ * Make room in a cache. Wait for the shared lock only if the cache is full, because CPU
+ * faults free pages, and should not wait for other CPUs.
+ */
 static void pcp_trim(struct hmm_devmem_pool *pool, struct hmm_devmem_pcp *pcp)
 {
 	lockdep_assert_held(&pcp->lock);
@@ -221,7 +227,7 @@ static noinline bool pcp_may_cache(struct hmm_devmem_pool *pool,
 	return true;
 }
 
-/* The end of pcp_free() if the page may be retired, or the cache is full. */
+/* What pcp_free() ends with if the page may be retired, or the cache is full. */
 static noinline void pcp_free_special(struct hmm_devmem_pool *pool,
 				      struct hmm_devmem_pcp *pcp,
 				      unsigned long flags, unsigned long pfn)
@@ -459,7 +465,7 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_pool_free);
 
 /*
  * Change the state from @from to @to; returns false if it was not @from. A killed
- * Pool remains killed: no caller passes -ENODEV as @from.
+ * pool remains killed: no caller passes -ENODEV as @from.
  */
 static bool pool_refuse(struct hmm_devmem_pool *pool, int from, int to)
 {
@@ -620,7 +626,7 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_pool_withhold);
 /**
  * hmm_devmem_pool_get_stats() - Count the pages by their state
  * @pool: The pool.
- * @stats: Filled in; derived from the bitmaps' counts, not kept by hand.
+ * @stats: Filled in from the numbers of bits that are set in the bitmaps.
  *
  * Context: Any context.
  */
@@ -630,7 +636,7 @@ void hmm_devmem_pool_get_stats(struct hmm_devmem_pool *pool,
 	unsigned long cached = 0, flags;
 	unsigned int cpu;
 
-	/* Like all of this, exact if no page is allocated or freed meanwhile. */
+	/* Like all counts here, exact if no page is allocated or freed meanwhile. */
 	for_each_possible_cpu(cpu)
 		cached += READ_ONCE(per_cpu_ptr(pool->pcp, cpu)->nr);
 	spin_lock_irqsave(&pool->blocks_lock, flags);
@@ -772,8 +778,7 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_pool_has_page);
  * @segment_shift: Pages of a segment, log2, at least @block_order. No segment is
  *	populated yet.
  *
- * The cost does not depend on @nr_pages but through the number of segments, each of
- * which takes a word.
+ * The cost depends only on the number of segments, each of which takes two words.
  *
  * Context: Process context, may sleep.
  * Return: The pool, or NULL if there is no memory.
@@ -833,7 +838,7 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_pool_create);
  * @pool: The pool, or NULL. No page is in use, and it was killed if it can still
  *	be asked for pages.
  *
- * The pool that is left needs little memory, and refuses all requests.
+ * The pool that is left needs little memory. If it was killed, it refuses all requests.
  *
  * Context: Process context.
  */

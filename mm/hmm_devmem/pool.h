@@ -23,7 +23,8 @@ struct hmm_devmem_pool_segment;
  *	&hmm_devmem_block.order. Those of @block_order are whole, the others partial.
  * @orders: Bit n is set if there are blocks on list n of @free.
  * @fresh: Segments that have blocks never used.
- * @nr_searched: How often a block was searched for a piece that it has not.
+ * @nr_searched: How often a block was searched in vain for a large enough piece. For
+ *	tests.
  *
  * Protected by &hmm_devmem_pool.blocks_lock.
  */
@@ -47,17 +48,18 @@ struct hmm_devmem_supply {
  * @nr_pages: @last - @first.
  * @base: @first, rounded down to a block.
  * @supply: Which free pages are handed out next.
- * @nr_total: Pages of all populated segments, with those that the device does not have.
+ * @nr_total: Pages of all populated segments, including those at the ends that complete
+ *	a block but that the device does not have.
  * @nr_taken: Sum of &hmm_devmem_block.nr_taken.
  * @nr_disabled: Sum of &hmm_devmem_block.nr_disabled.
- * @nr_absent: How many of those the device does not have.
+ * @nr_absent: How many of @nr_disabled are pages that the device does not have.
  * @nr_away: Pages of populated segments that are in blocks of the driver's.
  * @nr_away_disabled: How many of those were retired.
  * @nr_withheld: Blocks that are withheld: see hmm_devmem_pool_withhold().
  * @nr_idle: Populated segments without a page that is allocated or in a cache.
  * @nr_retired: Pages that were retired, in use or not, with or without struct page.
- * @nr_drained: How often the caches were emptied: because something was in them, or
- *	so that all CPUs see what has changed.
+ * @nr_drained: How often the per-CPU caches of all CPUs, or of those that had filled
+ *	theirs, were emptied. For tests.
  * @nr_filled: How many per-CPU caches may have a page.
  * @on_loan: The blocks are the driver's, except those that it has lent; see
  *	hmm_devmem_pool_lend(). Set before the first segment is populated.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Segments of blocks, which are populated and depopulated along with struct pages.
+ * The pool's part of a segment: the bitmaps and blocks that it has for pages with struct
+ * pages. segment.c calls this when it creates and removes the struct pages.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -91,7 +92,7 @@ static struct hmm_devmem_pool_segment *segment_alloc(struct hmm_devmem_pool *poo
 	return NULL;
 }
 
-/* Disable those pages of a new @block that were retired before it existed. */
+/* Disable the pages of a new @block that were retired while it had no struct pages. */
 static void block_disable_retired(struct hmm_devmem_pool *pool,
 				  struct hmm_devmem_pool_segment *segment,
 				  struct hmm_devmem_block *block)
@@ -105,7 +106,10 @@ static void block_disable_retired(struct hmm_devmem_pool *pool,
 		hmm_devmem_block_disable(pool, segment, pfn + bit, end - bit);
 }
 
-/* Disable the pages of a new @segment that are known as retired. Returns a spare bitmap. */
+/*
+ * Disable the pages of a new @segment that were retired before. Returns a bitmap that is
+ * not needed then, for the caller to free without the lock.
+ */
 static unsigned long *segment_disable_retired(struct hmm_devmem_pool *pool,
 					      struct hmm_devmem_pool_segment *segment,
 					      unsigned int idx)
@@ -144,7 +148,10 @@ static void segment_keep_retired(struct hmm_devmem_pool *pool,
 	swap(pool->bad[idx], segment->retired);
 }
 
-/* Lose pages [@pfn, @pfn + @nr) at an end of @segment, which the device does not have. */
+/*
+ * Disable pages [@pfn, @pfn + @nr): those at an end of @segment that complete a block, but
+ * that the device does not have.
+ */
 static void segment_trim(struct hmm_devmem_pool *pool,
 			 struct hmm_devmem_pool_segment *segment, unsigned long pfn,
 			 unsigned int nr)
@@ -204,7 +211,7 @@ int hmm_devmem_pool_populate(struct hmm_devmem_pool *pool, unsigned int idx)
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_pool_populate);
 
 /**
- * hmm_devmem_pool_depopulate() - Take a segment with no page in use away
+ * hmm_devmem_pool_depopulate() - Remove a segment that has no page in use
  * @pool: The pool.
  * @idx: Which segment; it must be populated.
  *

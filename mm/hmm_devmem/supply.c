@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Which free pages of the pool are handed out next: lists of blocks that have some. Which
- * pages are free is in block.c.
+ * Which free pages of the pool are handed out next: lists of blocks that have free pages.
+ * block.c knows which pages are free.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -145,8 +145,8 @@ static struct hmm_devmem_block *first_block(struct hmm_devmem_pool *pool,
  * @max: How many pages at most, not 0.
  * @pfn: The first of them.
  *
- * They are of a partial block if there is one: of those, one with the smallest
- * pieces.
+ * Takes them from a partial block if there is one, of these from one whose largest free
+ * piece is smallest.
  *
  * Return: How many pages, 0 if there is none.
  */
@@ -199,7 +199,10 @@ static unsigned int map_find_order(const unsigned long *taken, unsigned int size
 	return size;
 }
 
-/* Take a piece of @block. If it has none, find out how large its largest piece is. */
+/*
+ * Take a free piece of 2^@order pages of @block. If it has none, find out how large its
+ * largest one is, and return false.
+ */
 static bool block_take_order(struct hmm_devmem_pool *pool,
 			     struct hmm_devmem_block *block,
 			     unsigned int order, unsigned long *pfn)

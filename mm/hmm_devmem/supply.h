@@ -27,9 +27,9 @@
  * @order: No free, aligned piece is larger than 2^@order pages. -1 if none is free. Less
  *	if none is handed out although some may be free: %BLOCK_WITHHELD, %BLOCK_AWAY.
  *
- * @nr_taken and @nr_disabled tell which pages are free, and are block.c's. @node and
- * @order tell which of them are handed out next, and are supply.c's: a block that is on
- * no list has pages like any other, but none of them is handed out.
+ * @nr_taken and @nr_disabled count pages by their state, and are changed by block.c only.
+ * @node and @order decide which free pages are handed out next, and are changed by
+ * supply.c only. No page of a block that is on no list is handed out.
  */
 struct hmm_devmem_block {
 	struct list_head node;
@@ -48,7 +48,7 @@ struct hmm_devmem_block {
  *	disabled page.
  * @nr_taken: Sum of &hmm_devmem_block.nr_taken.
  * @nr_disabled: Sum of &hmm_devmem_block.nr_disabled.
- * @nr_absent: How many of those the device does not have.
+ * @nr_absent: How many of @nr_disabled are pages that the device does not have.
  * @nr_lent: How many blocks the driver has lent, if they are its own.
  * @taken: One bit for each page that is allocated, cached or disabled.
  * @retired: One bit for each page that is never to be handed out again, and for
