@@ -27,19 +27,19 @@
 #include "turns.h"
 #include "txn.h"
 
-/* After how long a CPU fault looks again at a page that is locked or referenced. */
+/* After how long the CPU faults again on a page that is locked or referenced. */
 #define HMM_DEVMEM_FAULT_DELAY_US	100
-/* And after how long it asks again for a copy that the device could not do. */
+/* After how long it faults again on a page that the device could not copy. */
 #define HMM_DEVMEM_COPY_DELAY_US	1000
 
-/* Only the size of a window depends on this: it may be read and written at any time. */
+/* Needs no lock: if tasks overwrite it, only the size of a window is another one. */
 static DEFINE_PER_CPU(struct hmm_devmem_streams, fault_streams) =
 	HMM_DEVMEM_STREAMS_INIT;
 
-/* The same is true for whether a folio is split. */
+/* Needs no lock: if tasks overwrite it, a folio is split, or not split, by mistake. */
 static struct hmm_devmem_turns fault_turns;
 
-/* What may be in the window of a fault on @page. */
+/* The largest window that a fault on @page can have. */
 static struct hmm_devmem_window fault_bounds(const struct vm_area_struct *vma,
 					     unsigned long page)
 {
@@ -54,8 +54,8 @@ static struct hmm_devmem_window fault_bounds(const struct vm_area_struct *vma,
 
 /*
  * Has the process touched a page since it came back? Core maps a page that it moves
- * as not accessed. If the page is not there any more, or not mapped alone, or if it is
- * another mapping's, that is not known: then expect the best.
+ * as not accessed. Says yes if that is not known: the page is not present any more, is
+ * not mapped by a PTE, or is outside of the mapping.
  */
 static bool page_was_touched(const struct vm_area_struct *vma,
 			     unsigned long page)
@@ -78,9 +78,9 @@ static bool page_was_touched(const struct vm_area_struct *vma,
 
 /*
  * The next window of a stream. A walk with a stride that is a power of two can meet the
- * end of each window although it touches few of its pages, so look at the page that
- * a walk page by page has touched just before. The kernel's own accesses to memory of
- * the process need not leave a trace there.
+ * end of each window although it touches few of its pages, so check whether the page was
+ * touched that a walk page by page has touched just before. Do so only for faults of user
+ * mode: the kernel need not set the accessed bit when it accesses memory of a process.
  */
 static noinline struct hmm_devmem_window
 fault_continue(const struct vm_area_struct *vma,
@@ -129,7 +129,7 @@ static struct hmm_devmem_window fault_block(const struct vm_area_struct *vma,
 	return window;
 }
 
-/* Does a folio that a PMD maps come back as a whole? Else it is split. */
+/* Does the folio of @page, which a PMD maps, come back as a whole? Else it is split. */
 static bool fault_is_whole(const struct vm_area_struct *vma, unsigned long page)
 {
 	return hmm_devmem_moves_blocks() &&
@@ -138,15 +138,16 @@ static bool fault_is_whole(const struct vm_area_struct *vma, unsigned long page)
 }
 
 /*
- * The functions below return, beside errors: VM_FAULT_NOPAGE if the page is locked
- * or has other references at the moment, VM_FAULT_RETRY if the device did not copy
- * it and may do so later, or does not reach all memory and there is none free that
- * it reaches. Neither is returned to core.
+ * Apart from 0 and errors, the functions below return VM_FAULT_NOPAGE if the page is
+ * locked or has other references at the moment, and VM_FAULT_RETRY if the device did not
+ * copy it and may do so later, or if there is no free memory that the device reaches.
+ * fault_result() turns both into another fault of the CPU, after a delay.
  */
 
 /*
- * For want of memory in a lower zone core does not kill a process: VM_FAULT_OOM
- * would only give a warning, and make the CPU fault again.
+ * The page must come back to a lower zone, and there is no memory in it: core does not
+ * start the OOM killer for that, so after VM_FAULT_OOM it would only print a warning, and
+ * make the CPU fault again at once.
  */
 static vm_fault_t no_ram_for_fault(struct hmm_devmem *devmem)
 {
@@ -193,7 +194,7 @@ static vm_fault_t fault_window(struct hmm_devmem_txn *txn, unsigned long addr,
 	int collected;
 	bool retry;
 
-	/* Core has locked @page itself, and must not wait for that lock. */
+	/* Core has locked the folio of @page, and is told so, not to wait for the lock. */
 	flags |= MIGRATE_VMA_SELECT_DEVICE_PRIVATE;
 	collected = hmm_devmem_txn_collect_vma(txn, end, devmem->owner, flags,
 					       (struct page *)page);
@@ -227,7 +228,7 @@ static vm_fault_t fault_one(struct hmm_devmem *devmem,
 	return fault_window(txn, addr, addr + PAGE_SIZE, page, 0);
 }
 
-/* Bring back the page alone, since the failure can be that of a neighbour. */
+/* Bring back the page alone, after its window has failed because of another page. */
 static vm_fault_t fault_alone(struct hmm_devmem *devmem,
 			      struct vm_area_struct *vma, unsigned long addr,
 			      const struct page *page)
@@ -248,7 +249,7 @@ static vm_fault_t fault_many(struct hmm_devmem *devmem,
 	vm_fault_t ret;
 
 	txn = hmm_devmem_txn_get_locked(devmem, NULL, (end - start) >> PAGE_SHIFT);
-	/* The caller then tries the page alone, which needs no memory for that. */
+	/* The caller then tries the page alone, with a transaction on the stack. */
 	if (!txn)
 		return VM_FAULT_OOM;
 	txn->vma = vma;
@@ -301,8 +302,8 @@ static vm_fault_t fault_result(vm_fault_t ret, const struct vm_area_struct *vma,
  * Is the page at @addr lost, with a mapping that could not be replaced? If a PMD
  * maps the folio (@whole), @page is the folio's first page, whichever was touched.
  * If the PMD has been split since, it is not known which page of the folio was
- * touched: then the caller splits the folio as well, and the next fault is on the
- * page itself.
+ * touched, and this returns false: the caller splits the folio as well, and the next
+ * fault is on the page itself.
  */
 static bool page_is_lost(struct hmm_devmem *devmem, unsigned long addr,
 			 const struct page *page, bool whole)
@@ -326,7 +327,7 @@ static bool page_is_lost(struct hmm_devmem *devmem, unsigned long addr,
  * @addr: The address that was touched.
  * @page: The page there, or the first one of its folio; see &hmm_devmem_ops.fault.
  * @flags: FAULT_FLAG_*.
- * @pmdp: The PMD entry.
+ * @pmdp: The PMD entry of @addr.
  *
  * This serves the faults of a managed driver without a fault callback. A folio that
  * is mapped as a whole comes back as a whole. It is split if it is larger than a window,
@@ -336,7 +337,8 @@ static bool page_is_lost(struct hmm_devmem *devmem, unsigned long addr,
  *
  * Context: Process context, may sleep. Core holds the mmap lock for reading and
  * the lock of @page's folio.
- * Return: As &hmm_devmem_ops.fault; VM_FAULT_SIGBUS if @devmem is classic.
+ * Return: As &hmm_devmem_ops.fault; VM_FAULT_SIGBUS if @devmem is classic, and
+ * VM_FAULT_HWPOISON if the data of the page is lost, see hmm_devmem_poison().
  */
 vm_fault_t hmm_devmem_default_fault(struct hmm_devmem *devmem,
 				    struct vm_area_struct *vma,
@@ -357,9 +359,9 @@ vm_fault_t hmm_devmem_default_fault(struct hmm_devmem *devmem,
 		return VM_FAULT_HWPOISON;
 
 	/*
-	 * Else core splits the folio when it collects, and goes on as if it still
-	 * had the lock of the page that the fault is about. After this @page is a
-	 * folio of its own, so a window can reach below it.
+	 * Split the folio first: core would split it when it collects, and go on as if
+	 * it still had the lock of the page that the fault is about. After the split
+	 * @page is a folio of its own, so a window can reach below it.
 	 */
 	if (!whole && !split_faulting_folio(page))
 		return fault_result(VM_FAULT_NOPAGE, vma, page);

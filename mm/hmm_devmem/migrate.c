@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Migration of pages by virtual address: to the device and back.
+ * Migration of a range of virtual addresses, to the device or back.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -31,7 +31,11 @@
 #include "txn.h"
 #include "use.h"
 
-/* With @split, core splits large folios before it unmaps them. */
+/*
+ * Collect the pages of a window, and start to copy them to the device. With @split, core
+ * splits large folios before it unmaps them. Returns 1 if anything was collected, 0 if
+ * nothing was, or an errno.
+ */
 static int window_start_to_device(struct hmm_devmem_txn *txn, unsigned long end,
 				  bool split)
 {
@@ -57,6 +61,7 @@ static unsigned long select_device(const struct hmm_devmem *devmem)
 	       MIGRATE_VMA_SELECT_DEVICE_COHERENT;
 }
 
+/* The same in the other direction. */
 static int window_start_to_ram(struct hmm_devmem_txn *txn, unsigned long end,
 			       bool split)
 {
@@ -75,8 +80,8 @@ static int window_start_to_ram(struct hmm_devmem_txn *txn, unsigned long end,
 }
 
 /*
- * Finish a window that was started; returns how many pages have moved. @own is that
- * of &struct range_walk.
+ * Finish a window that was started; returns how many pages have moved. Sets their bits in
+ * @own, if there is one: see &struct range_walk.
  */
 static unsigned long window_finish(struct hmm_devmem_txn *txn, unsigned long *own)
 {
@@ -99,11 +104,11 @@ static unsigned long window_finish(struct hmm_devmem_txn *txn, unsigned long *ow
 }
 
 /*
- * Pages that KSM may merge, or that have tags, do not move to the device. KSM maps a
- * page that it merges before rmap finds the mapping: core would collect the page
- * from the page table, and not find it again to end its migration. And a driver does
- * not copy the tags of memory that has some (MTE of arm64). A mapping can get these
- * flags when it has pages on the device already; those can come back.
+ * Pages that KSM may merge, or that have memory tags (MTE of arm64), do not move to the
+ * device. KSM maps a page that it merges before rmap finds the mapping: core would collect
+ * the page from the page table, and not find it again to end its migration. And drivers
+ * copy no tags. A mapping can get these flags when it has pages on the device already;
+ * those can come back.
  */
 static bool must_stay_in_ram(const struct vm_area_struct *vma)
 {
@@ -113,30 +118,31 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
 /**
  * struct range_walk - the migration of a range
  * @from: The device memory that pages move from; NULL for system memory.
- * @to: The same for where they move to. One of the two is NULL.
- * @devmem: The one that is not.
+ * @to: The device memory that they move to; NULL for system memory. One of the two is NULL.
+ * @devmem: The one of @from and @to that is not NULL.
  * @mm: The process.
  * @ctx: The context that device folios get.
- * @mirror: How the migration maps what has moved; NULL if not through a mirror.
+ * @mirror: The mirror's part of the migration; NULL if it does not go through a mirror.
  * @start: User virtual address, inclusive.
  * @end: The same, exclusive.
  * @in_flight: A window whose copy was started and not yet waited for.
  * @done: Number of pages to return.
- * @tries: How often the present window was tried again.
+ * @tries: How often the present window was tried again for lack of device memory.
  * @split: The present window is collected as single pages.
- * @full: An errno if no more device memory can be had.
+ * @full: An errno if there was no way to get more device memory, else 0.
  * @stunted: There was no memory for more struct pages, or the driver lent no more blocks.
- * @seq: Of the segments, from before the present window looked for device memory.
+ * @seq: hmm_devmem_segments_seq() from before the present window looked for device memory.
  * @missing: For how many pages more device memory is needed.
- * @data: The data that device memory is needed for.
- * @own: Not NULL once other pages had to be evicted: a bit for each page of the
- *	device, set if it is, or was, of the range. Such pages are not evicted.
+ * @data: What the policy of eviction calls the data of the present window.
+ * @own: Allocated when other pages have to be evicted for the first time: a bit for each
+ *	page of the device, set if the page belongs to the range, or did so earlier in this
+ *	migration. Such pages are not evicted.
  * @recount: @done may be wrong: pages of the range can have been evicted, or have
  *	moved in a window that was not tried to the end.
  * @moved: How many pages moved in the present window before it was tried again. Added
  *	to @done if the mmap lock could not be taken again for a recount.
  * @locked: The mmap lock is held.
- * @entered: &hmm_devmem.ref is held, and, on the way to the device, the intake.
+ * @entered: &hmm_devmem.ref is held, and in a migration to the device the intake as well.
  */
 struct range_walk {
 	struct hmm_devmem *from;
@@ -165,15 +171,15 @@ struct range_walk {
 
 /*
  * How often a window is tried again for which there was too little device memory: other
- * migrations can take what this one has made room for, but not for ever.
+ * migrations can take the pages that this one has freed by eviction.
  */
 #define HMM_DEVMEM_WINDOW_TRIES		8
 
-/* How often, and with which delay, reclaim tries pages again that are busy. */
+/* How often, and after which delay, a migration tries again to evict pages that are busy. */
 #define HMM_DEVMEM_RECLAIM_TRIES	50
 #define HMM_DEVMEM_RECLAIM_DELAY_US	1000
 
-/* How many pages of a part of the range are on the device, by any migration. */
+/* How many pages of a part of the range are on the device, whichever migration moved them. */
 static unsigned long count_resident(const struct range_walk *walk,
 				    unsigned long start, unsigned long end)
 {
@@ -225,8 +231,9 @@ static struct hmm_devmem_txn *range_get_txn(struct range_walk *walk,
 }
 
 /*
- * Have the mirror note what is invalidated from now on. If it has to wait for that, first
- * finish the window that is in flight, whose folios are locked.
+ * Have the mirror note invalidations of the window from now on. If the mirror has to wait
+ * for invalidations to end, first finish the window that is in flight: they can wait for
+ * its folios, which are locked.
  */
 static int range_open_window(struct range_walk *walk, struct hmm_devmem_txn *txn,
 			     unsigned long end)
@@ -247,7 +254,7 @@ static int range_open_window(struct range_walk *walk, struct hmm_devmem_txn *txn
 	return ret;
 }
 
-/* Can more device memory be had, by more struct pages or by eviction? */
+/* Can more struct pages, blocks that the driver lends, or eviction give device memory? */
 static bool can_get_more(const struct range_walk *walk)
 {
 	return walk->to && !walk->full &&
@@ -255,7 +262,7 @@ static bool can_get_more(const struct range_walk *walk)
 		priv(walk->devmem)->flags & HMM_DEVMEM_RECLAIM);
 }
 
-/* Create struct pages for a whole block, as long as there is memory for them. */
+/* Shall a whole block get struct pages, or be lent, before the window is collected? */
 static bool wants_to_grow(const struct range_walk *walk)
 {
 	return walk->to && !walk->full &&
@@ -264,7 +271,7 @@ static bool wants_to_grow(const struct range_walk *walk)
 	       !hmm_devmem_pool_has_block(priv(walk->devmem)->pool);
 }
 
-/* If the device is full, do not collect: that could split huge pages in vain. */
+/* Is there no free device page, and no way to get one? */
 static bool device_is_full(const struct range_walk *walk)
 {
 	return !hmm_devmem_pool_has_page(priv(walk->devmem)->pool) &&
@@ -272,8 +279,9 @@ static bool device_is_full(const struct range_walk *walk)
 }
 
 /*
- * Can no page of a window move? Then do not collect it: core would split a large
- * folio that lies in the window in part, which is in vain if the folio is a peer's.
+ * Can no page of a window move? Then do not collect it, because core splits a large folio
+ * that lies only partly in a window, which would be in vain: to the device if that is full,
+ * back from it if the folio is a peer's.
  */
 static bool window_stays(const struct range_walk *walk,
 			 const struct vm_area_struct *vma, unsigned long start,
@@ -285,9 +293,9 @@ static bool window_stays(const struct range_walk *walk,
 	       !count_resident(walk, start, end);
 }
 
-/* The result of a window, beside an errno. */
+/* What window_migrate() returns if not an errno. */
 enum window_result {
-	WINDOW_DONE = 0,	/* what can move has moved, or its copy was started */
+	WINDOW_DONE = 0,	/* all that can move has moved, or its copy was started */
 	WINDOW_TRY_SPLIT,	/* more can move if it is collected in single pages */
 	WINDOW_TRY_MEMORY,	/* more can move if there is more device memory */
 };
@@ -355,7 +363,7 @@ static void range_note_own(struct range_walk *walk)
 
 	if (walk->own || !(priv(devmem)->flags & HMM_DEVMEM_RECLAIM))
 		return;
-	/* Large, but no reason to compact memory or to kill a process. */
+	/* The bitmap can be large: do not start the OOM killer for it. */
 	walk->own = __vmalloc(BITS_TO_LONGS(devmem->pfn_last - devmem->pfn_first) *
 			      sizeof(*walk->own), GFP_KERNEL | __GFP_ZERO |
 			      __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
@@ -402,9 +410,9 @@ enum range_pause {
 };
 
 /*
- * Get more device memory. Struct pages, or blocks that the driver can lend without an
- * eviction, are not tried again after there were none; and other pages are evicted only
- * for want of any device page, not for want of a whole block. The driver's buffers are
+ * Get more device memory. When there was no memory for struct pages once, or no block
+ * that the driver could lend without an eviction, do not try these again. Evict other
+ * pages only if there is no free page, not to get a whole block. The driver's buffers are
  * evicted last, and only up to the reserve.
  */
 static int __get_more(struct range_walk *walk, enum range_pause why)
@@ -425,7 +433,7 @@ static int __get_more(struct range_walk *walk, enum range_pause why)
 	return ret == -ENOMEM ? hmm_devmem_get_reserve(devmem, walk->missing) : ret;
 }
 
-/* As __get_more(), with a reference that keeps the driver: a paused walk has none. */
+/* As __get_more(), with a reference on &hmm_devmem.ref, which a paused walk does not hold. */
 static int get_more(struct range_walk *walk, enum range_pause why)
 {
 	int ret;
@@ -449,7 +457,7 @@ static int range_refused(const struct range_walk *walk)
 	       hmm_devmem_pool_refused(priv(devmem)->pool) : 0;
 }
 
-/* Keep removal from going on, and suspend, if it has to wait for this walk. */
+/* Make removal wait for this walk and, if it is one to the device, suspend. */
 static int range_enter(struct range_walk *walk)
 {
 	struct hmm_devmem *devmem = walk->devmem;
@@ -569,7 +577,7 @@ static long range_migrate_locked(struct range_walk *walk)
 		/* Suspend and removal wait for this walk, and refuse more pages. */
 		if (!ret)
 			ret = range_refused(walk);
-		/* To give up the CPU alone, the copy need not be finished. */
+		/* This gives up the CPU but no lock, so a copy can stay in flight. */
 		cond_resched();
 		if (!ret && mmap_lock_is_contended(walk->mm))
 			ret = range_pause(walk, PAUSE_FOR_OTHERS);
@@ -607,7 +615,7 @@ static long range_migrate(struct range_walk *walk)
  * @start: User virtual address, page aligned, inclusive.
  * @end: The same, exclusive.
  * @ctx: Context for the device folios, or NULL.
- * @mirror: How the mirror maps what has moved; or NULL.
+ * @mirror: The mirror's part of the migration; or NULL.
  *
  * Context: As hmm_devmem_migrate_to_device().
  * Return: As hmm_devmem_migrate_to_device().
@@ -632,7 +640,10 @@ long hmm_devmem_migrate_through(struct hmm_devmem *devmem, struct mm_struct *mm,
 		return -EOPNOTSUPP;
 	/* @devmem may be removed, and its driver detached, while the caller waits. */
 	hmm_devmem_get(devmem);
-	/* Not only for copies: the driver may have suspended @devmem to power off. */
+	/*
+	 * Before any lock, and before the walk looks whether @devmem is suspended: a driver
+	 * with runtime PM may call hmm_devmem_resume() when its device is resumed.
+	 */
 	ret = hmm_devmem_power_get(devmem);
 	if (!ret) {
 		ret = range_migrate(&walk);
@@ -672,8 +683,8 @@ long hmm_devmem_migrate_through(struct hmm_devmem *devmem, struct mm_struct *mm,
  * which the caller must not hold. While it waits for that lock @devmem can be
  * suspended and removed, and the caller can be killed.
  * Return:
- * * number of pages of the range that are on @devmem now, with those that were
- *   before
+ * * number of pages of the range that are on @devmem now, including those that were
+ *   there before
  * * %-EINVAL - @start is not below @end, or one is not page aligned
  * * %-EFAULT - there is no mapping in the range
  * * %-ESRCH - the process has exited
@@ -683,7 +694,8 @@ long hmm_devmem_migrate_through(struct hmm_devmem *devmem, struct mm_struct *mm,
  * * %-EOPNOTSUPP - @devmem is classic
  * * others - with %HMM_DEVMEM_RUNTIME_PM, when the device cannot be resumed
  *
- * When the result is an errno, nothing was changed.
+ * When the result is an errno, no page of the range has moved. Pages outside of the range
+ * can have been evicted by then, and huge pages of the range been split.
  */
 long hmm_devmem_migrate_to_device(struct hmm_devmem *devmem,
 				  struct mm_struct *mm,
@@ -706,7 +718,10 @@ EXPORT_SYMBOL_GPL(hmm_devmem_migrate_to_device);
  * Return:
  * * number of pages moved
  * * %-ENOMEM - no system memory, and nothing was moved
- * * all others as hmm_devmem_migrate_to_device(); %-EAGAIN does not occur
+ * * %-EINVAL, %-EFAULT, %-ESRCH, %-EINTR, %-ENODEV, %-EOPNOTSUPP - as for
+ *   hmm_devmem_migrate_to_device()
+ *
+ * When the result is an errno, no page has moved.
  */
 long hmm_devmem_migrate_to_ram(struct hmm_devmem *devmem, struct mm_struct *mm,
 			       unsigned long start, unsigned long end)
