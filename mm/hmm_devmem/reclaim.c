@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Which block of a full device goes.
+ * The policy of eviction: which block of a full device is evicted.
  */
 
 /**
- * DOC: Which block goes
+ * DOC: Which block is evicted
  *
  * When a device is full, blocks of its memory have to be evicted for those that are
  * brought in. If programs go through more memory than the device has, again and again,
@@ -17,8 +17,8 @@
  * use. Data that is needed, and was used last a time D ago, displaces the coldest held
  * block if that has not been used for longer than D, and is held at once. If not, it
  * takes the place of the oldest block in the FIFO. For data that was not on the
- * device before, D is a quarter of the number of blocks: so blocks that nobody uses
- * any more go one after the other. The coldest block is the coldest of sixteen held
+ * device before, D is a quarter of the number of blocks: so blocks that are not used any
+ * more are evicted one after the other. The coldest block is the coldest of sixteen held
  * blocks chosen at random.
  *
  * For D, times of data that was evicted are kept as *ghosts*, for up to twice as many
@@ -45,7 +45,7 @@
 
 #include "reclaim.h"
 
-/* The coldest of so many blocks goes, and so often is one looked for. */
+/* The coldest of so many held blocks is evicted; so many random numbers may find them. */
 #define HOLD_SAMPLES		16
 #define HOLD_TRIES		64
 
@@ -53,12 +53,13 @@
 #define HOLD_RECENT_DIV		64
 #define HOLD_MIN_RECENT		4U
 
-/* Data that is new is taken for data that was used a time of blocks / this ago. */
+/* Data that was not on the device before counts as used number of blocks / this ago. */
 #define HOLD_NEW_DIV		4
 
 /*
- * A ghost has 12 bits of the hash, not all 0, and 20 bits of the time: enough for all
- * times that matter, those less than some times the number of blocks ago.
+ * A ghost has 12 bits of the hash, not all 0, and 20 bits of the time. So an age of more
+ * than a million blocks (2 TiB that were brought in) is taken for a smaller one, which, like
+ * an equal hash, costs no more than an eviction that is not the best one.
  */
 #define GHOSTS_PER_SET		8
 #define GHOST_TIME_BITS		20
@@ -220,7 +221,7 @@ static u32 hold_oldest_recent(struct hmm_devmem_hold *hold,
 /**
  * hmm_devmem_hold_victim() - Choose the block to be evicted
  * @hold: The policy.
- * @data: For what data room is needed.
+ * @data: The data that room is needed for.
  * @may_go: Can a block be evicted? Called with a mutex held.
  * @arg: Passed to @may_go.
  *

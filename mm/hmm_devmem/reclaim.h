@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Which block of a full device goes.
+ * The policy of eviction: see reclaim.c.
  */
 #ifndef _MM_HMM_DEVMEM_RECLAIM_H
 #define _MM_HMM_DEVMEM_RECLAIM_H
@@ -13,9 +13,9 @@
 #define HMM_DEVMEM_HOLD_NONE	U32_MAX
 
 /* What &hmm_devmem_hold.used says of a block that has no data. */
-#define HMM_DEVMEM_HOLD_EMPTY	0	/* the next data goes through the FIFO */
-#define HMM_DEVMEM_HOLD_VACATED	1	/* it displaces what was held here */
-#define HMM_DEVMEM_HOLD_START	2	/* the first time */
+#define HMM_DEVMEM_HOLD_EMPTY	0	/* the next data here goes through the FIFO */
+#define HMM_DEVMEM_HOLD_VACATED	1	/* the next data here is held: it displaced held data */
+#define HMM_DEVMEM_HOLD_START	2	/* the first time: larger than the two above */
 
 /**
  * struct hmm_devmem_hold - what is known of the use of the blocks of one device
