@@ -118,17 +118,18 @@ static noinline int grow_and_get(struct hmm_devmem *devmem, unsigned int order,
  * The folio is not cleared: it has the content that the memory had before. Free it
  * with folio_unlock() and folio_put().
  *
- * An @order between those two is found in blocks that are partly in use. How long
+ * For an @order between those two, blocks that are partly in use are searched. How long
  * that takes depends on how many of them have had pages freed since they were
- * searched last, but interrupts are not off for more than a few of them.
+ * searched last, but interrupts are off for no more than eight of them at a time.
  *
  * Context: Process context, may sleep. With %HMM_DEVMEM_LAZY the caller has locked
  * no folio and no mmap lock; with %HMM_DEVMEM_SHARED it has no lock either that
  * &hmm_devmem_ops.get_blocks takes.
- * Return: The folio, locked and with one reference; NULL if there is no such
- * piece, @order is too large, @devmem is classic, being removed or suspended, or, with
- * %HMM_DEVMEM_LAZY, the caller is being killed while it waits for more struct pages or
- * other tasks have taken those eight times.
+ * Return: The folio, locked and with one reference. NULL if no free memory of that size is
+ * left, @order is too large, or @devmem is classic, being removed or suspended. With
+ * %HMM_DEVMEM_LAZY also if there is no system memory for struct pages, if the caller is
+ * being killed while it waits for them, or if other tasks have taken the new pages eight
+ * times.
  */
 struct folio *hmm_devmem_alloc_folio(struct hmm_devmem *devmem,
 				     unsigned int order,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The devmem of a device page, its offset, its context or drvdata.
+ * From a device page to its devmem, its offset, and its context or drvdata.
  */
 
 /**
@@ -15,11 +15,12 @@
  * devmem it holds, in the first page of each folio, the context that the folio
  * was allocated with. The folio has a reference on it, which is dropped when the
  * folio is freed or when the driver goes away, whichever is first: both take the
- * word out with xchg(), so that exactly one of them drops it. RCU keeps the driver
- * until the other one, which may be about to, has done it. The parts of a folio that
- * core splits share its context, but get none from the moment on that a driver goes
- * away: core splits with interrupts off, so RCU tells when the last of the splits
- * that began before has ended.
+ * word out with xchg(), so that exactly one of them drops the reference. A task that frees
+ * a folio does so under rcu_read_lock(), so removal, which waits for a grace period,
+ * does not return before such a task has called the driver's release function. The parts
+ * of a folio that core splits share its context. From the moment on that the driver goes
+ * away, parts get no context. Core splits with interrupts off, so a grace period of RCU
+ * waits for splits that began before.
  *
  * The folio of a managed devmem is dirty from the moment it is allocated. No page
  * table of the CPU sees what the device writes, so the process's entry for the page
@@ -112,9 +113,10 @@ EXPORT_SYMBOL_GPL(hmm_devmem_page_offset);
  * hmm_devmem_page_set_drvdata() - Set a driver's data of a page
  * @page: A page of a classic devmem; the caller has allocated it. Of a large
  *	folio, only the first page has such data.
- * @data: Anything; kept until the page is freed.
+ * @data: Any value; kept until the page is freed.
  *
- * In a managed devmem the library uses this word; nothing is changed there.
+ * For a page of a managed devmem, whose word the library uses itself, this changes nothing
+ * and warns.
  *
  * Context: Any context.
  */
@@ -134,7 +136,7 @@ EXPORT_SYMBOL_GPL(hmm_devmem_page_set_drvdata);
  *
  * Context: Any context.
  * Return: The data that was set last; undefined if none was set since the page was
- * allocated; 0 in a managed devmem.
+ * allocated; 0 with a warning for a page of a managed devmem.
  */
 unsigned long hmm_devmem_page_get_drvdata(const struct page *page)
 {

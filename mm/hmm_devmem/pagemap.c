@@ -88,7 +88,7 @@ static void forget_flags(struct folio *folio)
 		folio_page(folio, 1)->flags.f &= ~(PAGE_FLAGS_SECOND & ~0xffUL);
 }
 
-/* Everything but the common case, which needs fewer registers without it. */
+/* All but the common case, which needs fewer registers if this is not inlined. */
 static noinline void free_special(struct hmm_devmem *devmem, struct folio *folio)
 {
 	forget_mlock(folio);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The NUMA node that an evicted page goes to.
+ * Allocating system memory for evicted pages, on the right NUMA node.
  */
 
 /**
@@ -18,9 +18,10 @@
  * compacted for it is decided as for any huge page of the mapping (thp/defrag); never
  * for an eviction, which splits the device folio.
  *
- * The cpuset of the task that evicts only decides where all that is allowed otherwise is
- * full. A cpuset of version 1 with ``mem_hardwall`` or ``mem_exclusive`` is the exception:
- * it holds for all that those in it allocate, and thus for what they evict.
+ * The cpuset of the task that evicts excludes no node. It decides only which one is
+ * preferred of those that the rules above leave, as when the node of the device is full. A
+ * cpuset of version 1 with ``mem_hardwall`` or ``mem_exclusive`` is the exception: it limits
+ * all that its tasks allocate, and so also what they evict.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -112,7 +113,7 @@ static struct folio *alloc_near(int nid, unsigned int order, gfp_t gfp)
  * @page: The first page of a folio, collected for migration.
  * @anon_vma: The anon_vma of its mappings, or NULL if that is not known.
  * @order: Order of the folio.
- * @gfp: How hard to try.
+ * @gfp: GFP flags, which say how hard to try, and which zone is needed.
  *
  * Context: Process context, may sleep. The caller has the lock of @page's folio, and
  * a reference on @anon_vma.
