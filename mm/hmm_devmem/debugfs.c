@@ -6,8 +6,8 @@
 /**
  * DOC: Debugfs
  *
- * Each devmem has a folder below ``hmm_devmem/`` with the name of its device; if
- * a device has several, the name of the others ends in their first pfn. Counts
+ * Each devmem has a directory below ``hmm_devmem/`` with the name of its device; if
+ * a device has several, the names of all but one end in their first pfn. Counts
  * are in pages.
  *
  * stats
@@ -15,12 +15,15 @@
  *   ``used``, ``cached``, ``free`` and ``retired`` add up to ``total`` but for
  *   pages that are both used and retired, and for retired ones that have no
  *   struct page and are not in ``total``; ``large`` of the used ones are in
- *   large folios. They are counted in the pool's bitmaps, or by it.
+ *   large folios.
  * segments
- *   One line for each segment that has struct pages: its pfns, how many of its
- *   pages are in use.
+ *   One line for each segment that has struct pages: its physical addresses, how many of
+ *   its pages are in use, and (``idle``) how often in a row the worker that removes empty
+ *   segments has found none in use.
  * blocks
- *   How many blocks there are with how many pages in use: a histogram.
+ *   A histogram of the blocks by the number of their pages that are not free: 0, 1, 2,
+ *   up to 4, up to 8 and so on. Not free are pages in use, pages in per-CPU caches,
+ *   retired pages, and pages that complete a block but that the device does not have.
  *
  * Removal waits for no reader: to read a file that was opened before gives -ENODEV.
  */
@@ -45,7 +48,7 @@
 
 static struct dentry *hmm_devmem_root;
 
-/* Makes names unique: of two devmems added at the same time, one sees the other's. */
+/* Held while a name is chosen, so that devmems added at the same time get different ones. */
 static DEFINE_MUTEX(names_lock);
 
 static void show_count(struct seq_file *file, const char *name, u64 count)

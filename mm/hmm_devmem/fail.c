@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Fault injection: every step of a transaction can be made to fail.
+ * Fault injection: allocations, loans of blocks and DMA mappings can be made to fail.
  */
 
 /**
  * DOC: Fault injection
  *
- * With CONFIG_FAULT_INJECTION the steps of a transaction that core or the device
- * can make fail ask here first: allocations on both sides, mapping for DMA, and blocks
- * that the driver is to lend.
- * They take part in /proc/<pid>/fail-nth, and each has a folder of fault
- * attributes below ``hmm_devmem/`` in debugfs (see
- * Documentation/fault-injection/). Failures of the copy itself are for the driver
- * to inject.
+ * With CONFIG_FAULT_INJECTION the following steps of a transaction can be made to fail:
+ * allocating device memory, allocating system memory, mapping it for DMA, and getting
+ * blocks that the driver is to lend. They take part in /proc/<pid>/fail-nth, and each has a
+ * directory of fault attributes below ``hmm_devmem/`` in debugfs (see
+ * Documentation/fault-injection/). Failures of the copy itself are for the driver to inject.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -69,8 +67,8 @@ void hmm_devmem_fail_next(struct hmm_devmem *devmem, unsigned long steps)
 EXPORT_SYMBOL_FOR_MODULES(hmm_devmem_fail_next, "test_hmm_devmem");
 
 /**
- * hmm_devmem_fail_debugfs_init() - Show the fault attributes
- * @root: Our folder in debugfs.
+ * hmm_devmem_fail_debugfs_init() - Show the fault attributes in debugfs
+ * @root: The library's directory in debugfs.
  *
  * Context: Process context, once at boot.
  */

@@ -24,7 +24,7 @@
 #include "reclaim.h"
 #include "segment.h"
 
-/* Any pfn will do: the devmem gets no struct pages. */
+/* Any pfn that a block begins with: the devmem gets no struct pages. */
 #define LOCKDEP_PFN	HMM_DEVMEM_BLOCK_NR
 
 static struct hmm_devmem * __init create_without_memory(void)
