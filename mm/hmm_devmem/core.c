@@ -457,13 +457,13 @@ EXPORT_SYMBOL_GPL(hmm_devmem_add_resource);
  * @devmem: What an add returned; NULL and an ERR_PTR() are ignored.
  *
  * Calls &hmm_devmem_ops.kill, brings all pages back to system memory and calls
- * &hmm_devmem_ops.cleanup. Always ends: a page that a driver or the kernel has a
- * reference to is tried again for a second after the last page that came back, ten
- * seconds at most, without those in which pages come back. A device that fails 16
- * copies in a row with -EIO, in several places of its memory, or takes a second for
- * pages that do not come back, is not asked any more. Pages that are left then are
- * lost to their processes, which get SIGBUS, and the log says which pages these are.
- * For a dead device (see hmm_devmem_mark_dead()) it does not try.
+ * &hmm_devmem_ops.cleanup. Always ends: pages that the driver or the kernel has
+ * references to are tried again until no page has come back for a second, for ten
+ * seconds at most, not counting the time in which pages come back. This also gives up
+ * when 16 copies in a row, in several places of device memory, have failed with -EIO, or
+ * when a second was spent on pages that did not come back. Pages that are left then are
+ * lost to their processes, which get SIGBUS, and the log says which pages these are. No
+ * page of a dead device (see hmm_devmem_mark_dead()) comes back.
  *
  * Can be called again, and by several tasks at once, also while the driver core
  * detaches the driver, which removes the memory as well: one of them removes the

@@ -130,8 +130,8 @@ void hmm_devmem_power_init(struct hmm_devmem *devmem)
  *
  * Context: Process context, may sleep. The caller holds nothing that a suspend or a
  * removal waits for, no mmap lock and no folio lock.
- * Return: 0, -ENODEV if @devmem is being removed, or the errno of the driver's resume
- * callback.
+ * Return: 0, -ENODEV if @devmem is being removed, or the errno of
+ * pm_runtime_resume_and_get().
  */
 int hmm_devmem_power_get(struct hmm_devmem *devmem)
 {
