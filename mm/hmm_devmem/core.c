@@ -86,8 +86,9 @@
  * ``names_lock`` (a mutex, private to debugfs.c) makes names of folders unique. It is
  * taken alone.
  *
- * CPU faults take no other lock of the library than those of the pool. Core holds the
- * mmap lock for reading and the lock of the faulting folio there. The order is::
+ * CPU faults take no other lock of the library than those of the pool and, in MMU
+ * notifiers, those of mirrors. Core holds the mmap lock for reading and the lock of the
+ * faulting folio there. The order is::
  *
  *   hmm_devmem_priv.suspend_lock, hmm_devmem_priv.handout
  *     hmm_devmem_priv.segments_lock
