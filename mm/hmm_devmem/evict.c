@@ -534,6 +534,8 @@ EXPORT_SYMBOL_GPL(hmm_devmem_evict_why);
  * @pfn_first: First pfn of the range, inclusive.
  * @nr_pages: Its length, as for hmm_devmem_evict_why().
  *
+ * For callers that need not know why pages were left.
+ *
  * Context: As hmm_devmem_evict_why().
  * Return: As hmm_devmem_evict_why().
  */

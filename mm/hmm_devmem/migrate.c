@@ -664,12 +664,12 @@ long hmm_devmem_migrate_through(struct hmm_devmem *devmem, struct mm_struct *mm,
  *
  * Pages that were never touched get device pages of zeros, but not in a mapping
  * that the process cannot access (PROT_NONE), nor in one that userfaultfd watches:
- * of those, only pages that are there already move. Pages that are pinned, locked
- * or shared with a file stay where they are, as do those on another device, and all
- * for which there is no device memory or the driver's copy fails. Holes in the
- * range, and mappings that cannot have anonymous pages (VM_IO, VM_PFNMAP, shared,
- * hugetlb, DAX), whose pages KSM may merge (VM_MERGEABLE) or that have tags
- * (VM_MTE), are passed over.
+ * of those, only pages that exist already move. Pages that are pinned, locked
+ * or part of a file stay where they are, as do those on another device, and all
+ * for which there is no device memory or the driver's copy fails. Passed over are gaps
+ * between mappings, mappings that cannot have anonymous pages (VM_IO, VM_PFNMAP, shared,
+ * hugetlb, DAX), those whose pages KSM may merge (VM_MERGEABLE), and those with memory
+ * tags (VM_MTE).
  *
  * Mlocked memory moves, too, and is counted as mlocked on the device: mlock() keeps
  * the kernel from taking pages away by itself, and this is a request of the process.

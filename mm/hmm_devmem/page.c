@@ -97,7 +97,8 @@ EXPORT_SYMBOL_GPL(hmm_devmem_from_page);
  * @page: A page of a devmem, which can have been removed.
  *
  * Context: Any context.
- * Return: Offset in bytes from the start of device memory.
+ * Return: Offset in bytes from the start of device memory; 0 with a warning if @page is of
+ * no devmem.
  */
 u64 hmm_devmem_page_offset(const struct page *page)
 {
@@ -115,8 +116,8 @@ EXPORT_SYMBOL_GPL(hmm_devmem_page_offset);
  *	folio, only the first page has such data.
  * @data: Any value; kept until the page is freed.
  *
- * For a page of a managed devmem, whose word the library uses itself, this changes nothing
- * and warns.
+ * In a managed devmem the library itself uses this word. If @page is of no classic devmem,
+ * this changes nothing and warns.
  *
  * Context: Any context.
  */
@@ -136,7 +137,7 @@ EXPORT_SYMBOL_GPL(hmm_devmem_page_set_drvdata);
  *
  * Context: Any context.
  * Return: The data that was set last; undefined if none was set since the page was
- * allocated; 0 with a warning for a page of a managed devmem.
+ * allocated; 0 with a warning if @page is of no classic devmem.
  */
 unsigned long hmm_devmem_page_get_drvdata(const struct page *page)
 {
@@ -154,7 +155,8 @@ EXPORT_SYMBOL_GPL(hmm_devmem_page_get_drvdata);
  *
  * Context: Any context.
  * Return: The context its folio was allocated with, without a new reference, or
- * NULL if there was none, or the devmem has been removed.
+ * NULL if there was none, or the devmem has been removed. NULL with a warning if @page is
+ * of no managed devmem.
  */
 struct hmm_devmem_context *hmm_devmem_page_context(const struct page *page)
 {
