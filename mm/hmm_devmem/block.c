@@ -101,6 +101,8 @@ static unsigned int block_clear_run(struct hmm_devmem_pool *pool,
  *
  * Retired pages are disabled from now on. A page that is free already is left alone,
  * with a warning: it has been freed twice.
+ *
+ * Context: Any context. The caller holds &hmm_devmem_pool.blocks_lock.
  */
 void hmm_devmem_block_put(struct hmm_devmem_pool *pool, unsigned long pfn,
 			  unsigned int order)
@@ -134,6 +136,8 @@ static unsigned int pfns_run(const struct hmm_devmem_pool *pool,
  * @pool: The pool, locked.
  * @pfns: The pages. It is faster if neighbours in the array are neighbours.
  * @nr: How many.
+ *
+ * Context: Any context. The caller holds &hmm_devmem_pool.blocks_lock.
  */
 void hmm_devmem_block_put_bulk(struct hmm_devmem_pool *pool,
 			       const unsigned long *pfns, unsigned int nr)
@@ -172,6 +176,8 @@ void hmm_devmem_block_put_bulk(struct hmm_devmem_pool *pool,
  * @segment: The segment of the pages.
  * @pfn: The first of them.
  * @nr: How many; all of one block.
+ *
+ * Context: Any context. The caller holds &hmm_devmem_pool.blocks_lock.
  */
 void hmm_devmem_block_disable(struct hmm_devmem_pool *pool,
 			      struct hmm_devmem_pool_segment *segment, unsigned long pfn,
@@ -195,6 +201,7 @@ void hmm_devmem_block_disable(struct hmm_devmem_pool *pool,
  * For debug kernels: a page that is freed twice must not reach a per-CPU cache,
  * which would hand it out twice.
  *
+ * Context: Any context.
  * Return: False if a page was allocated, or free, already.
  */
 bool __hmm_devmem_block_set_live(struct hmm_devmem_pool *pool,

@@ -59,6 +59,8 @@ int hmm_devmem_pool_reserve_bad(struct hmm_devmem_pool *pool,
 /**
  * hmm_devmem_pool_segment_free() - Free the memory of a segment
  * @segment: The segment, or NULL.
+ *
+ * Context: Process context.
  */
 void hmm_devmem_pool_segment_free(struct hmm_devmem_pool_segment *segment)
 {

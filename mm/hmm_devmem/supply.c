@@ -30,6 +30,8 @@ static bool block_is_whole(const struct hmm_devmem_block *block)
 /**
  * hmm_devmem_supply_init() - Set up the lists of a new pool
  * @pool: The pool; its block order is set.
+ *
+ * Context: Any context.
  */
 void hmm_devmem_supply_init(struct hmm_devmem_pool *pool)
 {
@@ -44,6 +46,8 @@ void hmm_devmem_supply_init(struct hmm_devmem_pool *pool)
  * hmm_devmem_supply_add_segment() - Hand out the pages of a segment from now on
  * @pool: The pool, locked.
  * @segment: The segment.
+ *
+ * Context: Any context. The caller holds &hmm_devmem_pool.blocks_lock.
  */
 void hmm_devmem_supply_add_segment(struct hmm_devmem_pool *pool,
 				   struct hmm_devmem_pool_segment *segment)
@@ -57,6 +61,8 @@ void hmm_devmem_supply_add_segment(struct hmm_devmem_pool *pool,
  * hmm_devmem_supply_remove_segment() - Hand out no more pages of a segment
  * @pool: The pool, locked.
  * @segment: The segment.
+ *
+ * Context: Any context. The caller holds &hmm_devmem_pool.blocks_lock.
  */
 void hmm_devmem_supply_remove_segment(struct hmm_devmem_pool *pool,
 				      struct hmm_devmem_pool_segment *segment)
@@ -74,6 +80,8 @@ void hmm_devmem_supply_remove_segment(struct hmm_devmem_pool *pool,
  * @pool: The pool, locked.
  * @segment: The segment of the block.
  * @block: The block. If it is the driver's, it is on no list.
+ *
+ * Context: Any context. The caller holds &hmm_devmem_pool.blocks_lock.
  */
 void hmm_devmem_supply_add_block(struct hmm_devmem_pool *pool,
 				 struct hmm_devmem_pool_segment *segment,
@@ -148,6 +156,7 @@ static struct hmm_devmem_block *first_block(struct hmm_devmem_pool *pool,
  * Takes them from a partial block if there is one, of these from one whose largest free
  * piece is smallest.
  *
+ * Context: Any context. The caller holds &hmm_devmem_pool.blocks_lock.
  * Return: How many pages, 0 if there is none.
  */
 unsigned int hmm_devmem_supply_take_run(struct hmm_devmem_pool *pool,
@@ -237,6 +246,7 @@ static bool block_take_order(struct hmm_devmem_pool *pool,
  * block's largest piece, found by a search in vain, is remembered until pages of the
  * block are freed, so that the next call goes on with other blocks.
  *
+ * Context: Any context. The caller holds &hmm_devmem_pool.blocks_lock.
  * Return: 0, -ENOMEM if there is none, or 1 if it is to be called again after the
  * lock has been released for a moment.
  */
