@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Invalidations: when an entry of a device's page table has to go, and when it must not
- * be made.
+ * Invalidations: when an entry of a device's page table must be removed, and when it must
+ * not be made.
  */
 
 /**
  * DOC: Invalidations
  *
- * A mirror has no references to pages. An entry is valid because each invalidation of
- * its address removes it, under the mirror's lock, before the page can go away.
- *
- * A device fault begins again if anything was invalidated while it looked. A migration
- * cannot do that, because it invalidates what it moves. So it notes the invalidations of
- * each window, from before core collects the window's pages until they are mapped.
+ * A device fault begins again if anything was invalidated while it walked the CPU's page
+ * table. A migration cannot do that, because it invalidates what it moves. So it notes the
+ * invalidations of each window, from before core collects the window's pages until they
+ * are mapped.
  * Invalidations that the migration itself causes do not count. All others do, but only
  * for the pages that they are about: these are left out, and the device takes a fault
  * for them later. For example, MADV_DONTNEED does not wait for a migration: the page
@@ -26,17 +24,17 @@
  * mapped. The task does not change the process's mappings meanwhile: it holds the mmap
  * lock. What else it may do is to reclaim or to compact memory, when it allocates. That
  * finds the mappings of a page by rmap, for which the page has to be locked first, so it
- * never unmaps a page of the migration. And no entry is kept for what such an
- * invalidation is about: own invalidations remove entries like all others. Pages that
+ * never unmaps a page of the migration. And own invalidations remove entries of the
+ * device's page table like all others: only they are not noted. Pages that
  * the task evicts to make room are not those of an open window, because a migration has
  * none open then.
  *
  * An invalidation can also have begun before a window is opened, and zap the page only
  * after it was collected. So before a window is opened all such invalidations must have
- * ended. To wait for them is not possible while another window is in flight, since an
- * invalidation can wait for a folio that is locked for that window. But it is needed
- * only once, and then again after each invalidation of a part of the range that comes
- * from elsewhere. Only then is the window in flight finished first.
+ * ended. The migration cannot wait for them while another window is in flight, since an
+ * invalidation can wait for a folio that is locked for that window. But it has to wait only
+ * before the first window, and again after each invalidation of a part of the range that
+ * another task raises. In these cases it finishes the window in flight first.
  */
 
 #include <kunit/visibility.h>
@@ -64,7 +62,7 @@ static void window_note(struct hmm_devmem_mirror_window *window,
 			   (end - start) >> PAGE_SHIFT);
 }
 
-/* Note an invalidation in all migrations whose own it is not. */
+/* Note an invalidation by the current task in all migrations of other tasks. */
 VISIBLE_IF_KUNIT void hmm_devmem_mirror_note(struct hmm_devmem_mirror *m,
 					     unsigned long start,
 					     unsigned long end)
@@ -111,7 +109,7 @@ static bool mirror_invalidate(struct mmu_interval_notifier *notifier,
 	else if (!mutex_trylock(&m->lock))
 		return false;
 	mmu_interval_set_seq(notifier, seq);
-	/* By whatever task: a migration to the device does not touch its pages. */
+	/* Whichever task migrates: a migration to the device moves no page that is there. */
 	keep_local = m->devmem && hmm_devmem_is_migration_to(m->devmem, range);
 	mirror_unmap(m, range->start, end, keep_local);
 	hmm_devmem_mirror_note(m, range->start, end);
@@ -129,8 +127,8 @@ static const struct mmu_interval_notifier_ops mirror_notifier_ops = {
  * @entries: The entries, in ascending order of addresses.
  * @nr: Number of @entries.
  *
- * Context: Process context, with the lock of @m. No page was invalidated since it was
- * found.
+ * Context: Process context, with the lock of @m held. No page was invalidated since the
+ * caller found it.
  * Return: As &hmm_devmem_mirror_ops.map.
  */
 int hmm_devmem_mirror_enter(struct hmm_devmem_mirror *m,
@@ -139,7 +137,7 @@ int hmm_devmem_mirror_enter(struct hmm_devmem_mirror *m,
 {
 	lockdep_assert_held(&m->lock);
 
-	/* Also if it fails: those that were made stay. */
+	/* Before the callback, which can make some of the entries and then fail. */
 	hmm_devmem_mirror_debug_map(m, entries, nr);
 	return m->ops->map(m, entries, nr);
 }
@@ -217,7 +215,7 @@ void hmm_devmem_mirror_end(struct hmm_devmem_mirror_migration *migration)
 	list_del(&migration->node);
 }
 
-/* Wait until all invalidations that were noted until now have ended. */
+/* Wait until all invalidations that have begun until now have ended. */
 static void migration_settle(struct hmm_devmem_mirror_migration *migration)
 {
 	struct hmm_devmem_mirror *m = migration->mirror;
@@ -228,8 +226,9 @@ static void migration_settle(struct hmm_devmem_mirror_migration *migration)
 }
 
 /*
- * Open a window if no invalidation can be in progress that was not noted. With @force
- * open it anyway, with all pages noted: they migrate, but are not mapped.
+ * Open a window if no invalidation can be in progress that the window would not note. With
+ * @force, open it anyway, with all pages noted as invalidated: they migrate, but are not
+ * mapped.
  */
 static bool window_open(struct hmm_devmem_mirror_window *window,
 			struct hmm_devmem_mirror_migration *migration,
@@ -253,7 +252,7 @@ static bool window_open(struct hmm_devmem_mirror_window *window,
  * @migration: The migration.
  * @start: User virtual address, inclusive.
  * @end: The same, exclusive.
- * @in_flight: The window that is in flight, or NULL. The other one is not used any more.
+ * @in_flight: The window that is in flight, or NULL. This opens the other one.
  * @may_wait: May this wait for invalidations? Not if a window is in flight, since they
  *	can wait for its folios.
  *
@@ -412,7 +411,7 @@ EXPORT_SYMBOL_GPL(hmm_devmem_mirror_init);
  */
 void hmm_devmem_mirror_fini(struct hmm_devmem_mirror *m)
 {
-	/* Before the last invalidation that comes: an entry never lacks one. */
+	/* Remove the entries while the notifier still works, so that none lacks one. */
 	hmm_devmem_mirror_set_devmem(m, NULL);
 	mmu_interval_notifier_remove(&m->notifier);
 	WARN_ON_ONCE(!list_empty(&m->migrations));

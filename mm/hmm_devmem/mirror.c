@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Page faults of a device, and migration with a mirror.
+ * Mirrors: page faults of a device, and migrations that also map what they have moved.
  */
 
 /**
@@ -44,11 +44,11 @@
 #include "stream.h"
 
 /*
- * A device fault gives up only after so many tries and after a second: a busy machine
- * does not do much in a second.
+ * A device fault gives up when it has been tried so many times and for a second. Time
+ * alone would not do: a busy machine does not do much in a second.
  */
 #define MIRROR_FAULT_TRIES	1000
-/* A walk that was invalidated for a second counts as many. */
+/* A walk that timed out, after a second of invalidations, counts as so many tries. */
 #define MIRROR_WALK_COST	64
 
 #define MIRROR_FLAGS \
@@ -127,14 +127,14 @@ EXPORT_SYMBOL_GPL(hmm_devmem_mirror_migrate);
  * @devmem: Its device memory, with a reference during a try; or NULL.
  * @addr: The address that the fault is about, page aligned.
  * @flags: HMM_DEVMEM_MIRROR_*.
- * @may_migrate: The pages can be migrated once more.
+ * @may_migrate: The caller has asked for a migration, which is still to be tried.
  * @window: The pages to migrate, if @along is not NULL.
  * @along: Where to note what @window brings along; NULL if that was not decided.
  * @faults: How often the CPU's fault handler was called.
- * @to_ram: It has to bring the page back from private memory.
+ * @to_ram: The CPU's fault handler has to bring the page back from private memory.
  * @result: What to return.
  * @range: The last walk of the CPU's page table.
- * @pfns: What it has found.
+ * @pfns: What that walk has found.
  */
 struct mirror_fault {
 	struct hmm_devmem_mirror *m;
@@ -185,7 +185,7 @@ static void *fault_owner(const struct mirror_fault *fault)
 	return fault->devmem ? fault->devmem->owner : NULL;
 }
 
-/* Look at all of the window, without a CPU fault. */
+/* Walk the aligned 64 KiB around the address, without a CPU fault. */
 static int fault_look(struct mirror_fault *fault)
 {
 	const unsigned long size = HMM_DEVMEM_MIRROR_FAULT_NR << PAGE_SHIFT;
@@ -209,8 +209,8 @@ static bool maps_block(unsigned long pfn)
 
 /*
  * The page at @i. For a large folio of private memory, hmm_range_fault() gives the
- * folio's first pages, wherever in the folio the walk begins. This is right also if
- * core changes that.
+ * folio's first pages, wherever in the folio the walk begins. So compute the page from its
+ * folio and the address, which stays right if core changes that.
  */
 static struct page *fault_page(const struct mirror_fault *fault, unsigned int i)
 {
@@ -249,7 +249,10 @@ static bool fault_is_secret(const struct mirror_fault *fault, unsigned int i)
 	return mapping && secretmem_mapping(mapping);
 }
 
-/* Other pages than @asked for are mapped along if that makes no fault needless. */
+/*
+ * Can the page at @i be mapped for the device? @asked is the page that the fault is about.
+ * The others are not mapped where they are if a later fault can migrate them.
+ */
 static bool fault_can_map(const struct mirror_fault *fault, unsigned int i,
 			  unsigned int asked)
 {
@@ -259,7 +262,7 @@ static bool fault_can_map(const struct mirror_fault *fault, unsigned int i,
 	if (i == asked)
 		return !(fault->flags & HMM_DEVMEM_MIRROR_WRITE) ||
 		       fault->pfns[i] & HMM_PFN_WRITE;
-	/* It can migrate when the device asks for it. */
+	/* With an entry, the device would take no fault that migrates it. */
 	return !(fault->flags & HMM_DEVMEM_MIRROR_MIGRATE) ||
 	       fault_is_local(fault, i);
 }
@@ -298,12 +301,15 @@ static void fault_map(struct mirror_fault *fault, unsigned int asked)
 	if (fault->result)
 		return;
 	fault->result = hmm_devmem_mirror_reach(entries, nr, fault->addr, write);
-	/* The device need not use the pages that are mapped along. */
+	/* It is not known whether the device uses the other pages. */
 	if (fault_is_local(fault, asked))
 		hmm_devmem_mark_used(fault->devmem, page_to_pfn(fault_page(fault, asked)), 1);
 }
 
-/* No page that the walk has found can be invalidated while the lock is held. */
+/*
+ * Decide what to do after a walk. If nothing was invalidated until the lock was taken, no
+ * page that the walk has found can be invalidated while it is held.
+ */
 static enum fault_step fault_finish(struct mirror_fault *fault)
 {
 	const unsigned int asked = fault_index(fault);
@@ -336,8 +342,8 @@ static enum fault_step fault_finish(struct mirror_fault *fault)
 }
 
 /*
- * The pages of a window that migrate with page @i: those that are mapped without a gap.
- * Pages that were never touched are not filled before they are asked for.
+ * The pages of a window that migrate with page @i: those around it that are mapped without
+ * a gap. A page that was never touched gets no memory before a fault is about it.
  */
 VISIBLE_IF_KUNIT void
 hmm_devmem_mirror_present_run(const unsigned long *pfns, unsigned int nr,
@@ -499,7 +505,7 @@ static long fault_serve(struct mirror_fault *fault)
 		return -ENOENT;
 	if (fault->flags & HMM_DEVMEM_MIRROR_WRITE)
 		flags |= HMM_PFN_REQ_WRITE;
-	/* After it was brought back, or copied because it was shared. */
+	/* The page can migrate once the handler has brought it back or copied it. */
 	if (!fault->faults++)
 		fault->may_migrate = fault->devmem &&
 				     fault->flags & HMM_DEVMEM_MIRROR_MIGRATE;
@@ -562,9 +568,9 @@ static long mirror_fault(struct mirror_fault *fault)
  * With %HMM_DEVMEM_MIRROR_MIGRATE, pages move along if the device takes faults page by
  * page, upward or downward: see "DOC: Streams" in mm/hmm_devmem/stream.c. These are
  * pages of the same aligned 2 MiB that the process maps. Of pages that do not move,
- * those in the same aligned 64 KiB are mapped along. If one entry of the CPU's page
- * table maps a whole block (a PMD), that moves as a whole, and one entry of the device's
- * page table maps it.
+ * those in the same aligned 64 KiB are mapped along. If a PMD entry of the CPU's page
+ * table maps a whole block, that moves as a whole, and the device gets one entry for all
+ * of it.
  *
  * A page in private memory of another device, or one on this device that has to be
  * copied for a write, moves back to system memory first. A page that is mapped where it

@@ -26,8 +26,8 @@ struct task_struct;
  * @migration: The migration.
  * @start: User virtual address, inclusive.
  * @end: The same, exclusive.
- * @raced: A bit for each page, set if the page was invalidated, not by this migration,
- *	after the window was opened. The page must not be mapped for the device.
+ * @raced: A bit for each page, set if anything else than this migration has invalidated
+ *	the page since the window was opened. Such a page must not be mapped for the device.
  */
 struct hmm_devmem_mirror_window {
 	struct hmm_devmem_mirror_migration *migration;
@@ -47,13 +47,13 @@ struct hmm_devmem_mirror_window {
  * @unsettled: An invalidation of a part of the range, not by this migration, may have
  *	begun before the next window is opened, and not end before core collects it.
  * @windows: The two windows that can be in flight.
- * @want: In a device fault: the address that it is about.
- * @want_write: It is a write.
+ * @want: In a device fault: the address that it is about. Else HMM_DEVMEM_MIRROR_END.
+ * @want_write: The device fault is a write.
  * @mapped: Number of pages mapped for the device from @want on.
  * @moved: Number of pages that have moved. Only @task accesses it.
  *
- * On the stack of the task. All but the first fields, which do not change, and @moved
- * are protected by &hmm_devmem_mirror.lock.
+ * On the stack of the task. &hmm_devmem_mirror.lock protects @node, @unsettled, @windows
+ * and @mapped. The other fields but @moved do not change while @node is on the list.
  */
 struct hmm_devmem_mirror_migration {
 	struct list_head node;

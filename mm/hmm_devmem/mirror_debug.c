@@ -19,9 +19,10 @@ static LIST_HEAD(mirrors);
 static DEFINE_SPINLOCK(mirrors_lock); /* protects changes of the list */
 
 /*
- * A shadow entry holds where the first page is: for a user pfn its pfn, and for the pfn
- * of a device page its user pfn. One for a block is stored for the first page only.
- * There is no shadow of an entry that there is no memory for.
+ * A shadow entry leads from a user pfn (a user address divided by the page size) to the
+ * pfn of the page there, or from the pfn of a device page to its user pfn. An entry for a
+ * block is stored at its first page only. Entries for which there is no memory have no
+ * shadow.
  */
 static void *shadow_entry(unsigned long to, bool block)
 {
@@ -38,7 +39,7 @@ static unsigned long shadow_nr(const void *entry)
 	return xa_to_value(entry) & 1 ? HMM_DEVMEM_BLOCK_NR : 1;
 }
 
-/* Has the shadow an entry for @index, alone or in a block? Then @to is where. */
+/* Has the shadow an entry for @index, alone or in a block? Then set @to to its target. */
 static bool shadow_find(struct xarray *shadow, unsigned long index, unsigned long *to)
 {
 	const unsigned long base = ALIGN_DOWN(index, HMM_DEVMEM_BLOCK_NR);
@@ -92,7 +93,7 @@ static void shadow_map(struct hmm_devmem_mirror *m,
 	shadow_check(m, index, map->pfn);
 	shadow_check(m, index + BIT(map->order) - 1, map->pfn + BIT(map->order) - 1);
 	former = xa_load(&m->debug_addrs, index);
-	/* A block's shadow would lose its other pages. */
+	/* Keep the shadow of a block: with a smaller one its other pages would have none. */
 	if (former && shadow_nr(former) >= BIT(map->order))
 		return;
 	if (xa_is_err(xa_store(&m->debug_addrs, index,
