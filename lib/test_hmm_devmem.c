@@ -13,17 +13,17 @@
  *   parameters spm_addr0 and spm_addr1 say where there is memory for them.
  * - /dev/hmm_devmem_classic: classic, MEMORY_DEVICE_PRIVATE.
  *
- * Mode 0600 is all there is of permissions: a process that is handed an open file
- * may call everything, always for the memory of the process that opened the file.
+ * The mode of the nodes (0600) is the only check of permissions: a process that is handed
+ * an open file may call all ioctls, for the memory of the process that opened the file.
  *
- * The ioctls, and in what they differ from those of lib/test_hmm.c, are in
- * lib/test_hmm_devmem_uapi.h. With compat=1 the first four nodes are
- * /dev/hmm_dmirror0 to 3, and tools/testing/selftests/mm/hmm-tests takes them for
- * that driver's, which must not be loaded then.
+ * lib/test_hmm_devmem_uapi.h describes the ioctls, and how they differ from those of
+ * lib/test_hmm.c. With compat=1 the first four nodes are /dev/hmm_dmirror0 to 3, and
+ * tools/testing/selftests/mm/hmm-tests takes them for that driver's, which must not be
+ * loaded then.
  *
- * This file is the driver, without what the device does with the memory of processes:
- * test_hmm_devmem/mirror.c, access.c and snapshot.c. Its memory manager is vram.c there,
- * power management is power.c, and its hardware is hw.c.
+ * This file is the driver. What the device does with the memory of processes is in
+ * test_hmm_devmem/mirror.c, access.c, replay.c and snapshot.c. Its memory manager is in
+ * vram.c there, power management in power.c, and its hardware in hw.c.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -222,7 +222,7 @@ static const struct hmm_devmem_ops thd_ops = {
 	.put_block = put_block,
 };
 
-/* Without copy_wait(), so never with a worker: the library would not wait for it. */
+/* Without copy_wait(), so the copy callbacks must copy and not leave that to a worker. */
 static const struct hmm_devmem_ops thd_sync_ops = {
 	.kill = count_kill,
 	.cleanup = count_cleanup,
@@ -256,7 +256,7 @@ static unsigned long desc_flags(const struct thd_device *tdev)
 	       (flags & HMM_DEVMEM_TEST_RUNTIME_PM ? HMM_DEVMEM_RUNTIME_PM : 0);
 }
 
-/* Offsets, bytes; all are in the first segment, whether the device is lazy or not. */
+/* Offsets in bytes. All are in the first segment, whether the device is lazy or not. */
 static const u64 thd_bad_pages[] = { 0, SZ_2M };
 
 /* Add the memory without a descriptor if the plug has no properties of its own. */
@@ -356,7 +356,7 @@ static int thd_plug_again(struct thd_device *tdev)
 	return tdev->auto_plug ? plug_locked(tdev, &thd_plug_default) : 0;
 }
 
-/* Accesses must stop comparing with the devmem before another can get its address. */
+/* Before removal: accesses compare pages' devmems with this pointer, so it must be valid. */
 static struct hmm_devmem *forget_devmem(struct thd_device *tdev)
 {
 	struct hmm_devmem *devmem = tdev->devmem;
@@ -529,7 +529,7 @@ static int use_devmem(struct hmm_devmem *devmem, unsigned int nr,
 	}
 }
 
-/* Of these, the classic device has only those about power, which take no argument. */
+/* The classic device has only those of these ioctls that take no argument. */
 static int ioctl_devmem(struct thd_device *tdev, unsigned int nr,
 			void __user *uarg)
 {
@@ -802,7 +802,7 @@ static int __init thd_create_all(void)
 	return ret;
 }
 
-/* Done last, because a file that a process has opened cannot be taken back. */
+/* Called last, because nothing can be undone while a process has a node open. */
 static int __init thd_register_all(void)
 {
 	unsigned int id;

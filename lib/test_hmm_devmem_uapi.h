@@ -6,16 +6,16 @@
  * The first ten ioctls are those of lib/test_hmm.c. What is different:
  *
  * - Data on the device stays there when a file is closed.
- * - A read or write that fails in the middle has done what it reached before.
- * - TO_DEVICE reads back only what really is on the device: -ENOENT if a page is
- *   not. TO_DEVICE and TO_RAM refuse a range that is not all mapped and readable
- *   with -EINVAL before they move anything; TO_DEVICE_ONLY one that is not mapped
- *   at all.
- * - An ioctl that does not exist is -ENOTTY.
- * - RELEASE removes the device memory, and its next use adds it again; after
- *   UNPLUG only PLUG does, and until then what needs it fails with -ENODEV.
- * - READ on the classic device, which takes no page faults, reads what is on the
- *   device and fails with -ENOENT elsewhere; EVICT and INJECT are -EOPNOTSUPP.
+ * - A read or write that fails in the middle has accessed the pages before that.
+ * - After the migration, TO_DEVICE reads the data from the device only: it fails with
+ *   -ENOENT at a page that is not there. TO_DEVICE and TO_RAM refuse a range that is
+ *   not all mapped and readable with -EINVAL before they move anything; TO_DEVICE_ONLY
+ *   refuses one that is not mapped at all.
+ * - An ioctl that does not exist fails with -ENOTTY.
+ * - RELEASE removes the device memory, and the next ioctl that needs it adds it again.
+ *   After UNPLUG, ioctls that need it fail with -ENODEV until PLUG adds it again.
+ * - READ on the classic device, which takes no page faults, reads pages on the device
+ *   and fails with -ENOENT at others; EVICT and INJECT fail with -EOPNOTSUPP.
  */
 #ifndef _LIB_TEST_HMM_DEVMEM_UAPI_H
 #define _LIB_TEST_HMM_DEVMEM_UAPI_H
@@ -54,7 +54,7 @@ struct hmm_devmem_test_cmd {
 #define HMM_DEVMEM_TEST_FLAGS		_IOWR('H', 0x08, struct hmm_devmem_test_cmd)
 #define HMM_DEVMEM_TEST_READ_UNLOCKED	_IOWR('H', 0x09, struct hmm_devmem_test_cmd)
 
-/* For HMM_DEVMEM_TEST_FLAGS, in @npages: the next large folio is not to be had. */
+/* For HMM_DEVMEM_TEST_FLAGS, in @npages: the next allocation of a large folio fails. */
 #define HMM_DEVMEM_TEST_FLAG_FAIL_ALLOC	0x1ULL
 
 /* One byte a page in the buffer of HMM_DEVMEM_TEST_SNAPSHOT. */
@@ -197,7 +197,7 @@ struct hmm_devmem_test_plug {
 
 /* What HMM_DEVMEM_TEST_INJECT makes fail. */
 enum hmm_devmem_test_fail {
-	HMM_DEVMEM_TEST_FAIL_NONE,		/* forget what was asked for */
+	HMM_DEVMEM_TEST_FAIL_NONE,		/* nothing, nor what was asked for before */
 	HMM_DEVMEM_TEST_FAIL_TO_DEVICE,		/* copy_to_device() returns an error */
 	HMM_DEVMEM_TEST_FAIL_TO_DEVICE_RUN,	/* one run has an error */
 	HMM_DEVMEM_TEST_FAIL_TO_RAM,		/* copy_to_ram() returns an error */
@@ -216,7 +216,7 @@ enum hmm_devmem_test_fail {
  *	HMM_DEVMEM_TEST_FAIL_GONE.
  *
  * A failing copy fills its destination with a pattern first: no process may ever
- * see that. Holds for the device, not for the open file.
+ * see that. The injection is one of the device, whichever open file asks for it.
  */
 struct hmm_devmem_test_inject {
 	__u32 what;
@@ -298,7 +298,7 @@ struct hmm_devmem_test_replay {
 	__u64 faults;
 };
 
-/* The driver says which pages the device uses. */
+/* The driver reports by hmm_devmem_mark_used() which pages the device uses. */
 #define HMM_DEVMEM_TEST_REPLAY_HINTS	0x1
 
 #define HMM_DEVMEM_TEST_REPLAY		_IOWR('H', 0x2f, struct hmm_devmem_test_replay)

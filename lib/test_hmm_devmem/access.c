@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the device does with the memory of a process: one function an ioctl.
+ * What the device does with the memory of a process: a function for each ioctl.
  */
 
 #include <linux/cleanup.h>
@@ -24,9 +24,9 @@
 #include "test_hmm_devmem.h"
 #include "vram.h"
 
-/* Tests map a page or two; without a limit this would be a way to eat memory. */
+/* Limits the memory that a mapping of the node takes; tests map a page or two. */
 #define THD_MMAP_PAGES		512
-/* Pages that are accessed without dropping the lock in between. */
+/* Pages that are accessed without dropping the mirror's lock in between. */
 #define THD_TRANSFER_PAGES	64
 
 /*
@@ -159,7 +159,7 @@ static int find_local(struct thd_mirror *mirror, unsigned long addr)
 		return ret;
 	guard(mutex)(&mirror->m.lock);
 	entry = xa_load(&mirror->table, index);
-	/* If it is gone already, the caller comes again. */
+	/* If the entry was removed already, the caller tries again. */
 	if (entry && !thd_mirror_is_local(mirror, thd_entry_page(entry, index)))
 		return -ENOENT;
 	return 0;
@@ -245,7 +245,7 @@ static int cmd_write(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
  * Migration.
  */
 
-/* The library passes over gaps; lib/test_hmm.c refuses them. */
+/* Refuse a range with a gap, as lib/test_hmm.c does; the library passes over gaps. */
 static int check_readable(struct mm_struct *mm, unsigned long addr,
 			  unsigned long end)
 {
@@ -348,7 +348,7 @@ static int exclusive_try(struct thd_mirror *mirror, unsigned long addr)
 	ret = mmap_read_lock_killable(mm);
 	if (ret)
 		return ret;
-	/* The owner says that the library is to leave this to the driver. */
+	/* With the mirror as the owner, the mirror ignores the invalidation. */
 	page = make_device_exclusive(mm, addr, &mirror->m, &folio);
 	mmap_read_unlock(mm);
 	if (IS_ERR(page))
@@ -439,7 +439,7 @@ static unsigned long entry_pages(const void *entry, unsigned long index,
 	return min(index | (BIT(PMD_ORDER) - 1), last) - index + 1;
 }
 
-/* Looks at what there is, not at each page: the range can be all of the address space. */
+/* Visits entries, not pages of the range, which can be all of the address space. */
 static int cmd_mapped(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
 {
 	const unsigned long last = (cmd_end(cmd) - 1) >> PAGE_SHIFT;
@@ -637,7 +637,8 @@ int thd_file_mmap(struct file *file, struct vm_area_struct *vma)
  * @mirror: The mirror.
  * @pid: The process id of the caller.
  *
- * Like a page fault that another process has to serve, and never does.
+ * This has the effect of a page fault that another process, such as a FUSE server, has to
+ * serve and never does.
  *
  * Context: Process context.
  * Return: -EINTR, or -EINVAL if @pid is wrong.

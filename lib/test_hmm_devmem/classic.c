@@ -69,7 +69,7 @@ struct thd_classic_batch {
  * @allocated: Pages allocated since the device memory was added.
  * @freed: Pages freed.
  * @used: One bit for each page that is in use.
- * @evict: For the kill callback, which must not depend on an allocation.
+ * @evict: Used by the kill callback, so that it need not allocate one.
  */
 struct thd_classic {
 	struct thd_hw *hw;
@@ -431,7 +431,7 @@ static vm_fault_t classic_fault(struct hmm_devmem *devmem,
 	oom = (src & MIGRATE_PFN_MIGRATE) && !dst;
 	migrate_vma_pages(&args);
 	migrate_vma_finalize(&args);
-	/* A page that did not move is in use elsewhere: the CPU faults again. */
+	/* A page that did not move has other references: the CPU faults again. */
 	return oom ? VM_FAULT_OOM : 0;
 }
 
@@ -452,9 +452,9 @@ static unsigned int classic_find_used(struct hmm_devmem *devmem,
 }
 
 /*
- * A page that is just being allocated or freed is charged to no memory cgroup, and
- * the page it would be copied to had no charge either: core spins for ever when such
- * a page gets on an LRU list.
+ * A page that is just being allocated or freed is charged to no memory cgroup. If it
+ * moved, its new page would have no charge either, and core loops for ever when it puts
+ * such a page on an LRU list.
  */
 static bool classic_is_orphan(unsigned long src)
 {
@@ -511,7 +511,7 @@ static void classic_kill(struct hmm_devmem *devmem)
 	for (tries = 0; tries < THD_CLASSIC_TRIES; tries++) {
 		if (!classic_evict_pass(devmem))
 			return;
-		/* The first pass finds all pages, also those that it then moves. */
+		/* No pause after the first pass: all pages that it found can have moved. */
 		if (tries)
 			msleep(THD_CLASSIC_DELAY_MS);
 	}

@@ -7,8 +7,8 @@
  * DOC: Emulated hardware
  *
  * A device has memory, *VRAM*, which a driver addresses by offset, and a copy engine,
- * which a driver gives commands. This module knows nothing of struct pages of
- * device memory, of processes, or of the library.
+ * which a driver gives commands. This module knows nothing of processes, and uses no
+ * function of the library.
  *
  * The CPU cannot address the VRAM of a private device. It is kernel memory that is
  * allocated in pieces of 2 MiB by thd_hw_populate(), and freed only by
@@ -52,9 +52,9 @@
  *	NULL for a coherent device.
  * @nr_pieces: Length of @pieces.
  * @mode: See thd_hw_set_mode().
- * @copies: See struct thd_hw_stats for this and the next two.
- * @in_flight: The same.
- * @max_in_flight: The same.
+ * @copies: As &thd_hw_stats.copies.
+ * @in_flight: As &thd_hw_stats.in_flight.
+ * @max_in_flight: As &thd_hw_stats.max_in_flight.
  * @fail_lock: Protects @fail.
  * @fail: Which copies shall fail.
  */
@@ -179,14 +179,13 @@ int thd_hw_populate(struct thd_hw *hw, u64 offset, u64 size)
 EXPORT_SYMBOL_NS_GPL(thd_hw_populate, "TEST_HMM_DEVMEM");
 
 /**
- * thd_hw_vram() - Look at VRAM, for what a device does with its own memory
+ * thd_hw_vram() - Get the kernel address of VRAM, to access it as the device does
  * @hw: The hardware.
  * @offset: Offset in VRAM, bytes.
  *
- * What follows is contiguous up to the end of the page.
- *
  * Context: Any context.
- * Return: Its kernel address. NULL if it was not populated.
+ * Return: The address, which is good up to the end of the page. NULL if that part of VRAM
+ * was not populated.
  */
 void *thd_hw_vram(struct thd_hw *hw, u64 offset)
 {
@@ -355,7 +354,7 @@ static void fill_pages(struct thd_hw *hw, const struct thd_hw_cmd *cmd)
 }
 
 /**
- * thd_hw_exec() - A command
+ * thd_hw_exec() - Execute a command
  * @hw: The hardware.
  * @cmd: The command.
  * @error: What &thd_hw_batch.commands was given: if it is not 0 the engine has
@@ -447,7 +446,7 @@ int thd_hw_start(struct thd_hw *hw, struct thd_hw_batch *batch)
 	batch->job = start_job(hw, batch);
 	if (!batch->job)
 		batch->commands(hw, batch->data, 0);
-	/* No thd_hw_wait() follows. */
+	/* Without fences no thd_hw_wait() follows, which would count this. */
 	if (hw->mode.sync)
 		atomic_dec(&hw->in_flight);
 	return 0;

@@ -15,8 +15,8 @@ struct thd_hw_job;
 
 /**
  * struct thd_hw_mode - how the copy engine works
- * @dma_dev: The engine finds system memory by its DMA address for this device; NULL
- *	if it is told the pages.
+ * @dma_dev: The engine finds system memory by its DMA address for this device. If NULL,
+ *	by &thd_hw_cmd.ram.
  * @async: A worker copies; thd_hw_start() does not wait for it.
  * @sync: The engine has no fences: a copy is over when thd_hw_start() returns, and
  *	thd_hw_wait() must not be called.
@@ -46,8 +46,8 @@ struct thd_hw_stats {
  * @offset: Where in VRAM, in bytes; a multiple of the page size.
  * @ram: First page of system memory. NULL to clear VRAM instead.
  * @dma_addr: DMA address of @ram, used instead of it with &thd_hw_mode.dma_dev.
- * @nr_pages: Number of pages, contiguous on both sides.
- * @to_vram: The direction.
+ * @nr_pages: Number of pages, contiguous in VRAM and in system memory.
+ * @to_vram: True to copy to VRAM, false to copy from it.
  */
 struct thd_hw_cmd {
 	u64 offset;
@@ -63,8 +63,8 @@ struct thd_hw_cmd {
  *	and passes on @error. The engine calls it one or more times, in the context of
  *	thd_hw_start() and thd_hw_wait() or in a worker.
  * @data: Passed to @commands.
- * @to_vram: The direction of all the commands.
- * @job: For the engine; thd_hw_wait() needs it as thd_hw_start() has set it.
+ * @to_vram: The direction of all the commands, as &thd_hw_cmd.to_vram.
+ * @job: Set by thd_hw_start(); the driver passes it on to thd_hw_wait().
  */
 struct thd_hw_batch {
 	void (*commands)(struct thd_hw *hw, void *data, int error);

@@ -82,7 +82,7 @@ static void *table_step(struct xa_state *xas, unsigned long index)
 	return xas_load(xas);
 }
 
-/* Like thd_mirror_enter(), for one of many pages in a row. */
+/* As thd_mirror_enter(), but with @xas, so that it is fast for many pages in a row. */
 static void table_enter_page(struct xa_state *xas, unsigned long index, void *entry)
 {
 	void *old = table_step(xas, index);
@@ -196,7 +196,7 @@ void thd_mirror_set_devmem(struct thd_mirror *mirror)
 
 	lockdep_assert_held(&tdev->plug_lock);
 
-	/* If another task changes it meanwhile, it makes it the same. */
+	/* Another task that changes it meanwhile sets the same value. */
 	if (data_race(mirror->m.devmem) != tdev->devmem)
 		hmm_devmem_mirror_set_devmem(&mirror->m, tdev->devmem);
 }

@@ -46,7 +46,7 @@ static int thd_resume(struct device *dev)
 	return 0;
 }
 
-/* The holder of the lock, a migration that resumes the device, can wait for this. */
+/* Tries the lock only: a migration that holds it resumes the device, and waits for this. */
 static int thd_runtime_suspend(struct device *dev)
 {
 	struct thd_device *tdev = container_of(dev, struct thd_device, dev);

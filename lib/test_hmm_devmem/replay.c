@@ -17,8 +17,8 @@
 
 /**
  * struct thd_replay - a replay of accesses
- * @mirror: Of the caller.
- * @arg: What the caller wants.
+ * @mirror: The mirror of the caller.
+ * @arg: The argument of the ioctl.
  */
 struct thd_replay {
 	struct thd_mirror *mirror;
@@ -44,7 +44,10 @@ static struct page *local_page(struct thd_mirror *mirror, unsigned long index)
 	return page && thd_mirror_is_local(mirror, page) ? page : NULL;
 }
 
-/* How many of @nr pages the device can access without a fault. */
+/*
+ * Access @nr pages on the device, up to the first one for which it takes a page fault.
+ * Returns how many pages that were.
+ */
 static unsigned int use_local_pages(struct thd_replay *replay, u64 first,
 				    unsigned int nr)
 {
@@ -64,7 +67,7 @@ static unsigned int use_local_pages(struct thd_replay *replay, u64 first,
 	return i;
 }
 
-/* Returns -ENOENT if the page is not on the device then. */
+/* Serve a page fault of the device. Returns -ENOENT if the page is not there afterwards. */
 static int device_fault(struct thd_replay *replay, u64 page)
 {
 	struct thd_mirror *mirror = replay->mirror;
@@ -102,7 +105,7 @@ static int device_access(struct thd_replay *replay, u64 page, unsigned int nr)
 	return 0;
 }
 
-/* Reads a byte of each page, as a program does. */
+/* Let the CPU read a byte of each page. */
 static int cpu_access(struct thd_replay *replay, u64 page, unsigned int nr)
 {
 	const char __user *start = (const char __user *)page_addr(replay, page);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the CPU's page table says of a range, as userspace wants to see it. With an MMU
- * notifier of its own, so that two notifiers of one range are tested.
+ * Reporting to userspace how the CPU's page table maps a range. Uses an MMU notifier of its
+ * own, besides the mirror's, so that two notifiers of one range are tested.
  */
 
 #include <linux/cleanup.h>
@@ -23,12 +23,12 @@
 
 /**
  * struct thd_snapshot - a look at the CPU's page table
- * @notifier: Invalidations of the range.
- * @lock: Keeps them from going on.
+ * @notifier: The MMU notifier for the range.
+ * @lock: Taken by invalidations; held while what was found is evaluated.
  * @mirror: The mirror of the process.
- * @range: For hmm_range_fault().
+ * @range: The argument of hmm_range_fault().
  * @pfns: The pages found, as hmm_range_fault() gives them.
- * @prot: The same as bytes for userspace.
+ * @prot: What userspace gets for the pages found: HMM_DEVMEM_TEST_PROT_* bytes.
  */
 struct thd_snapshot {
 	struct mmu_interval_notifier notifier;

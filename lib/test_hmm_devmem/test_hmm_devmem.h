@@ -41,9 +41,9 @@ struct thd_vram;
  * Removal of device memory waits for CPU faults and for invalidations, with the
  * plug lock held for writing. So no callback of the library, no invalidation and
  * no access of the device takes the plug lock, and no task that waits for it holds
- * another of these locks. What an access needs stays without the plug lock: VRAM
- * exists as long as the device, pages as long as the device's page table has entries
- * for them, and &thd_device.devmem is only compared with.
+ * another of these locks. What an access uses exists without the plug lock: VRAM
+ * as long as the device, and pages as long as the device's page table has entries
+ * for them. &thd_device.devmem is only compared with.
  */
 
 /**
@@ -106,7 +106,7 @@ static inline struct thd_device *thd_from_devmem(struct hmm_devmem *devmem)
  * @context: Keeps this alive until the last device page that was allocated for
  *	it is free, which can be long after the file was closed.
  * @tdev: The device.
- * @m: The library's part. The driver reads the page table under its lock.
+ * @m: The library's mirror. The driver reads @table under the lock of @m.
  * @table: The device's page table, from user pfn to what thd_entry() makes.
  */
 struct thd_mirror {
@@ -175,7 +175,7 @@ enum thd_access {
 	THD_READ_LOCAL,
 };
 
-/* Tries of a walk, at least: a busy machine does not do much in a second. */
+/* How often a walk is tried at least: a busy machine does not do much in a second. */
 #define THD_WALK_TRIES		1000
 
 /* Is it time to give up? @deadline is in jiffies, @tries counts what has failed. */

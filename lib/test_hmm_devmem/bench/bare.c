@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Device memory with nothing but what core offers: the reference.
+ * Device memory with core's functions and nothing else: what the library is compared with.
  *
- * What a driver cannot do with less than: two stacks of free pages, core's
+ * This is the least that a driver needs: two stacks of free pages, core's
  * migrate_vma_*() for a window at a time, one copy. There are no checks, no
  * counters, no page table of the device, no way to remove memory that is in use,
- * no eviction, and a copy that fails loses data. Pages that were never used need
- * not be put on a stack first: small ones are taken from the start of the range,
- * large ones from its end.
+ * no eviction, and a copy that fails loses data. Pages that were never used are on
+ * no stack: small ones are taken from the start of the range, large ones from its end.
  */
 
 #include <linux/align.h>
@@ -53,7 +52,7 @@ static unsigned int bare_window = 1;
  * bench_bare_set_window() - How many pages a CPU fault brings back
  * @nr: A power of two, not more than a PMD has.
  *
- * Context: No page is on the device.
+ * Context: Any context. No page is on the device.
  */
 void bench_bare_set_window(unsigned int nr)
 {

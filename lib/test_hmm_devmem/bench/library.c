@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The smallest managed driver there can be: it has a copy engine and no more, so
- * that what is measured is the library.
+ * The smallest managed driver there can be: it only copies, so that what is measured is
+ * the library.
  */
 
 #include <linux/err.h>
@@ -75,7 +75,7 @@ static long library_migrate(struct mm_struct *mm, unsigned long start,
 /**
  * bench_library_evict() - Evict all memory
  *
- * Context: Process context, may sleep. There is memory of the library's.
+ * Context: Process context, may sleep. The device memory is of the kind eager or lazy.
  * Return: Number of pages that are still there, or an errno.
  */
 long bench_library_evict(void)
