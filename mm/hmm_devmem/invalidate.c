@@ -411,7 +411,7 @@ EXPORT_SYMBOL_GPL(hmm_devmem_mirror_init);
  */
 void hmm_devmem_mirror_fini(struct hmm_devmem_mirror *m)
 {
-	/* Remove the entries while the notifier still works, so that none lacks one. */
+	/* Remove the entries while the notifier still works: none may exist without it. */
 	hmm_devmem_mirror_set_devmem(m, NULL);
 	mmu_interval_notifier_remove(&m->notifier);
 	WARN_ON_ONCE(!list_empty(&m->migrations));
