@@ -15,7 +15,8 @@
  * - RELEASE removes the device memory, and the next ioctl that needs it adds it again.
  *   After UNPLUG, ioctls that need it fail with -ENODEV until PLUG adds it again.
  * - READ on the classic device, which takes no page faults, reads pages on the device
- *   and fails with -ENOENT at others; EVICT and INJECT fail with -EOPNOTSUPP.
+ *   and fails with -ENOENT at others. FLAGS, EVICT, INJECT, LOSE, FAIL_NEXT and SUSPEND
+ *   fail with -EOPNOTSUPP there, as do the ioctls for buffers and for lent blocks.
  */
 #ifndef _LIB_TEST_HMM_DEVMEM_UAPI_H
 #define _LIB_TEST_HMM_DEVMEM_UAPI_H
