@@ -141,6 +141,7 @@ int hmm_devmem_mirror_enter(struct hmm_devmem_mirror *m,
 	hmm_devmem_mirror_debug_map(m, entries, nr);
 	return m->ops->map(m, entries, nr);
 }
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_mirror_enter);
 
 /**
  * hmm_devmem_mirror_reach() - How many pages are mapped by entries

@@ -91,7 +91,9 @@ static void shadow_map(struct hmm_devmem_mirror *m,
 	void *former;
 
 	shadow_check(m, index, map->pfn);
-	shadow_check(m, index + BIT(map->order) - 1, map->pfn + BIT(map->order) - 1);
+	if (map->order)
+		shadow_check(m, index + BIT(map->order) - 1,
+			     map->pfn + BIT(map->order) - 1);
 	former = xa_load(&m->debug_addrs, index);
 	/* Keep the shadow of a block: with a smaller one its other pages would have none. */
 	if (former && shadow_nr(former) >= BIT(map->order))

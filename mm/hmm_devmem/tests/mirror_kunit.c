@@ -661,6 +661,66 @@ static void exclusive_access_of_the_mirror_is_ignored(struct kunit *test)
 	fini_mirror(test, mirror);
 }
 
+#ifdef CONFIG_HMM_DEVMEM_MIRROR_DEBUG
+/* The shadow of all entries */
+
+/* An entry that nothing justifies. */
+static void enter_wrongly(struct test_mirror *mirror, unsigned int i, unsigned long pfn)
+{
+	const struct hmm_devmem_map_entry entry = {
+		.addr = page_addr(mirror, i),
+		.pfn = pfn,
+	};
+
+	guard(mutex)(&mirror->m.lock);
+	hmm_devmem_mirror_enter(&mirror->m, &entry, 1);
+}
+
+static void invalidate_one(struct test_mirror *mirror, unsigned int i)
+{
+	invalidate(mirror, i, 1, MMU_NOTIFY_CLEAR, NULL, MMU_NOTIFIER_RANGE_BLOCKABLE);
+}
+
+static void shadow_warns_of_another_page(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+	unsigned long pfn;
+
+	KUNIT_ASSERT_EQ(test, 2, migrate(mirror, 0, 2));
+	pfn = mirror->pfns[0];
+	kunit_warning_suppress(test) {
+		enter_wrongly(mirror, 0, pfn);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 0);
+		enter_wrongly(mirror, 0, mirror->pfns[1]);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
+	}
+	invalidate_one(mirror, 0);
+	enter_wrongly(mirror, 0, pfn);
+	fini_mirror(test, mirror);
+}
+
+static void shadow_warns_of_a_freed_page(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+	unsigned long pfn;
+
+	KUNIT_ASSERT_EQ(test, 1, migrate(mirror, 0, 1));
+	pfn = mirror->pfns[0];
+	/* The page has one entry, and not where invalidations will look for it. */
+	invalidate_one(mirror, 0);
+	enter_wrongly(mirror, 8, pfn);
+	kunit_warning_suppress(test) {
+		KUNIT_EXPECT_EQ(test, 1,
+				hmm_devmem_migrate_to_ram(mirror->devmem, current->mm,
+							  page_addr(mirror, 0),
+							  page_addr(mirror, 1)));
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
+	}
+	invalidate_one(mirror, 8);
+	fini_mirror(test, mirror);
+}
+#endif
+
 static int mirror_test_init(struct kunit *test)
 {
 	KUNIT_ASSERT_EQ(test, 0, kunit_attach_mm());
@@ -690,6 +750,10 @@ static struct kunit_case mirror_cases[] = {
 	KUNIT_CASE(own_migration_keeps_other_entries),
 	KUNIT_CASE(invalidation_that_must_not_sleep),
 	KUNIT_CASE(exclusive_access_of_the_mirror_is_ignored),
+#ifdef CONFIG_HMM_DEVMEM_MIRROR_DEBUG
+	KUNIT_CASE(shadow_warns_of_another_page),
+	KUNIT_CASE(shadow_warns_of_a_freed_page),
+#endif
 	{ }
 };
 
