@@ -184,9 +184,9 @@ TEST_F(devmem, twenty_walks_of_the_device)
 		trace_walks(&trace, walks, downward);
 		EXPECT_EQ(0, replay(self->fd, ptr, walks * HUGE_PAGES, &trace, 0,
 				    &faults));
-		/* A coherent device gives no huge pages back. */
-		EXPECT_EQ(variant->thp && !(variant->coherent && downward) ?
-			  walks : 10 * walks, faults);
+		/* A coherent device gives small pages back; khugepaged may collapse them. */
+		EXPECT_GE(variant->thp && !variant->coherent ? walks : 10 * walks, faults);
+		EXPECT_LE(variant->thp ? walks : 10 * walks, faults);
 		EXPECT_EQ((downward + 1) * walks * HUGE_PAGES, SINCE(to_device));
 		EXPECT_EQ(0, wrong(ptr, 7, walks * HUGE_PAGES));
 		/* The CPU has brought them back, unless it can read them there. */
