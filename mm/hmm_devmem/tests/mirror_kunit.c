@@ -176,15 +176,19 @@ static long migrate(struct test_mirror *mirror, unsigned int first, unsigned int
 					 page_addr(mirror, first + nr));
 }
 
-static void run_in_kernel_thread(work_func_t func)
-{
-	struct work_struct work;
-
-	INIT_WORK_ONSTACK(&work, func);
-	queue_work(system_dfl_wq, &work);
-	flush_work(&work);
-	destroy_work_on_stack(&work);
-}
+/*
+ * A macro, so that lockdep tells the work of one caller, which takes the mmap lock, from
+ * that of another one, which waits for it with the mmap lock held.
+ */
+#define run_in_kernel_thread(func)					\
+do {									\
+	struct work_struct __work;					\
+									\
+	INIT_WORK_ONSTACK(&__work, func);				\
+	queue_work(system_dfl_wq, &__work);				\
+	flush_work(&__work);						\
+	destroy_work_on_stack(&__work);					\
+} while (0)
 
 static void expect_mapped(struct kunit *test, const struct test_mirror *mirror,
 			  unsigned int first, unsigned int nr)
