@@ -354,7 +354,7 @@ TEST_F(nth, to_full_device)
 	ASSERT_EQ(0, device_unplug(self->ctl));
 	ASSERT_EQ(0, device_plug_as(self->ctl, size * PAGE, flags, 0));
 	do {
-		ASSERT_EQ(size, to_device(self->fd, other, size));
+		ASSERT_EQ(size, all_moved(self->fd, other, size));
 		sweep_arm(&self->sweep);
 		ret = to_device(self->fd, ptr, self->npages);
 		failed = sweep_disarm(&self->sweep, self->nth);
@@ -397,7 +397,7 @@ TEST_F(nth, blocks_on_loan)
 		ASSERT_EQ(0, wrong(ptr, 11, self->npages));
 		ASSERT_LE(0, device_shrink(self->ctl, 8));
 		ASSERT_EQ(0, device_owners(self->ctl).lent);
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_LT(0, device_shrink(self->ctl, 8));
 		ASSERT_EQ(0, device_owners(self->ctl).lent);
 	} while (failed && self->sweep.nth < PLENTY);
@@ -474,7 +474,7 @@ TEST_F(nth, open)
 			ASSERT_EQ(-ENOMEM, fd);
 			continue;
 		}
-		ASSERT_EQ(self->npages, to_device(fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(fd, ptr, self->npages));
 		ASSERT_EQ(0, wrong(ptr, 11, self->npages));
 		ASSERT_EQ(0, close(fd));
 	} while (failed && self->sweep.nth < PLENTY);

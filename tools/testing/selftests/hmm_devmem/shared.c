@@ -30,7 +30,7 @@ TEST_F(devmem, blocks_come_and_go)
 
 	ASSERT_EQ(0, plug_shared(self, variant->coherent, 16, 0, 0));
 	EXPECT_EQ(0, device_owners(self->ctl).lent);
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(3, device_owners(self->ctl).lent);
 	EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, device_withdraw(self->ctl, 0));
@@ -43,7 +43,7 @@ TEST_F(devmem, blocks_come_and_go)
 	EXPECT_EQ(0, owners.wrong_puts);
 	EXPECT_EQ(0, misnumbered(ptr, self->npages));
 	/* Those that are empty go without being asked for. */
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(self->npages, to_ram(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, misnumbered(ptr, self->npages));
 	EXPECT_TRUE(soon(!device_owners(self->ctl).lent));
@@ -60,7 +60,7 @@ TEST_F(devmem, buffers_take_memory_from_pages)
 		return;
 	ptr = area_numbered(npages, variant->thp);
 	ASSERT_EQ(0, plug_shared(self, false, 8, HMM_DEVMEM_TEST_RECLAIM, 2));
-	ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+	ASSERT_EQ(npages, all_moved(self->fd, ptr, npages));
 	EXPECT_EQ(8, device_owners(self->ctl).lent);
 	first = buffer_alloc(self->fd, 6);
 	ASSERT_LT(0, first);
@@ -119,8 +119,8 @@ TEST_F(devmem, buffers_are_evicted_last)
 	two = area_numbered(2 * HUGE_PAGES, variant->thp);
 	ASSERT_EQ(0, plug_shared(self, false, 4, HMM_DEVMEM_TEST_RECLAIM, 3));
 	ASSERT_LT(0, buffer_alloc(self->fd, 2));
-	ASSERT_EQ(2 * HUGE_PAGES, to_device(self->fd, one, 2 * HUGE_PAGES));
-	ASSERT_EQ(2 * HUGE_PAGES, to_device(self->fd, two, 2 * HUGE_PAGES));
+	ASSERT_EQ(2 * HUGE_PAGES, all_moved(self->fd, one, 2 * HUGE_PAGES));
+	ASSERT_EQ(2 * HUGE_PAGES, all_moved(self->fd, two, 2 * HUGE_PAGES));
 	EXPECT_EQ(0, device_owners(self->ctl).evictions);
 	EXPECT_EQ(2, device_owners(self->ctl).buffers);
 	EXPECT_EQ(2 * HUGE_PAGES, SINCE(evicted));
@@ -134,13 +134,13 @@ TEST_F(devmem, suspend_gives_blocks_back)
 	char *ptr = area_numbered(self->npages, variant->thp);
 
 	ASSERT_EQ(0, plug_shared(self, variant->coherent, 16, 0, 8));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_suspend(self->ctl));
 	EXPECT_EQ(0, device_owners(self->ctl).lent);
 	EXPECT_EQ(-EAGAIN, to_device(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, device_owners(self->ctl).lent);
 	ASSERT_EQ(0, device_resume(self->ctl));
-	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, misnumbered(ptr, self->npages));
 }
 
@@ -152,7 +152,7 @@ TEST_F(devmem, block_with_lost_page_stays)
 
 	ASSERT_EQ(0, plug_shared(self, variant->coherent, 16, 0, 0));
 	ASSERT_EQ(0, device_ioctl(self->ctl, HMM_DEVMEM_TEST_LOSE, &range));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(-EBUSY, device_withdraw(self->ctl, 0));
 	EXPECT_LT(0, device_shrink(self->ctl, 16));
 	EXPECT_EQ(1, device_owners(self->ctl).lent);
@@ -170,11 +170,11 @@ TEST_F(devmem, buffers_survive_removal)
 	ASSERT_EQ(0, plug_shared(self, false, 16, 0, 0));
 	id = buffer_alloc(self->fd, 5);
 	ASSERT_LT(0, id);
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, device_unplug(self->ctl));
 	EXPECT_EQ(-ENODEV, buffer_touch(self->fd, id));
 	ASSERT_EQ(0, device_plug(self->ctl));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, misnumbered(ptr, self->npages));
 	ASSERT_EQ(0, plug_shared(self, false, 16, 0, 0));
 	EXPECT_EQ(0, buffer_touch(self->fd, id));
