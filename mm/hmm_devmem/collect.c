@@ -29,6 +29,7 @@
 #include <linux/migrate.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
+#include <linux/mmdebug.h>
 #include <linux/moduleparam.h>
 #include <linux/pagemap.h>
 #include <linux/rcupdate.h>
