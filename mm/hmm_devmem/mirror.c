@@ -24,6 +24,7 @@
  * "DOC: Invalidations" in invalidate.c.
  */
 
+#include <kunit/static_stub.h>
 #include <kunit/visibility.h>
 #include <linux/align.h>
 #include <linux/cleanup.h>
@@ -159,11 +160,14 @@ enum fault_step {
 	STEP_FAULT,	/* let the CPU's fault handler serve it */
 };
 
-static int walk_range(struct hmm_range *range)
+/* Tests replace this, to have something invalidated after each walk. */
+VISIBLE_IF_KUNIT int hmm_devmem_mirror_walk(struct hmm_range *range)
 {
+	KUNIT_STATIC_STUB_REDIRECT(hmm_devmem_mirror_walk, range);
 	return hmm_range_fault_unlocked_timeout(range,
 			msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT));
 }
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_mirror_walk);
 
 static int fault_walk(struct mirror_fault *fault, unsigned long start,
 		      unsigned long end, unsigned long flags, void *owner)
@@ -177,7 +181,7 @@ static int fault_walk(struct mirror_fault *fault, unsigned long start,
 		.dev_private_owner = owner,
 	};
 	memset(fault->pfns, 0, sizeof(fault->pfns));
-	return walk_range(&fault->range);
+	return hmm_devmem_mirror_walk(&fault->range);
 }
 
 static void *fault_owner(const struct mirror_fault *fault)
@@ -383,7 +387,7 @@ static struct hmm_devmem_window window_present(struct mirror_fault *fault,
 	/* The page of the fault moves also if there is no memory for others. */
 	range.hmm_pfns = kcalloc(nr, sizeof(*range.hmm_pfns),
 				 GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
-	if (!range.hmm_pfns || walk_range(&range)) {
+	if (!range.hmm_pfns || hmm_devmem_mirror_walk(&range)) {
 		kfree(range.hmm_pfns);
 		return hmm_devmem_window_one(page);
 	}

@@ -12,6 +12,7 @@
 #include <linux/sizes.h>
 #include <linux/types.h>
 
+struct hmm_range;
 struct task_struct;
 
 /* The end of all addresses, page aligned. */
@@ -125,6 +126,7 @@ long hmm_devmem_migrate_through(struct hmm_devmem *devmem, struct mm_struct *mm,
 /* mirror.c */
 
 #if IS_ENABLED(CONFIG_KUNIT)
+int hmm_devmem_mirror_walk(struct hmm_range *range);
 void hmm_devmem_mirror_present_run(const unsigned long *pfns, unsigned int nr,
 				   unsigned int i, unsigned int *first,
 				   unsigned int *last);

@@ -4,12 +4,14 @@
  * a device and in migrations, and which invalidations keep pages from being mapped.
  */
 
+#include <kunit/static_stub.h>
 #include <kunit/test.h>
 #include <linux/align.h>
 #include <linux/bitmap.h>
 #include <linux/cleanup.h>
 #include <linux/hmm.h>
 #include <linux/hmm_devmem_mirror.h>
+#include <linux/jiffies.h>
 #include <linux/mm.h>
 #include <linux/mman.h>
 #include <linux/mmap_lock.h>
@@ -54,6 +56,8 @@ struct test_mirror {
 static struct test_mirror *the_mirror;
 /* Of a fault in another task. */
 static long the_result;
+/* How often the CPU's page table was walked. */
+static unsigned int nr_walks;
 
 static unsigned long page_addr(const struct test_mirror *mirror, unsigned long i)
 {
@@ -500,6 +504,44 @@ static void fault_reports_errno_of_map(struct kunit *test)
 	fini_mirror(test, mirror);
 }
 
+/* Something is invalidated after each walk, before the fault takes the lock. */
+static int walk_in_vain(struct hmm_range *range)
+{
+	nr_walks++;
+	range->notifier_seq = range->notifier->invalidate_seq - 2;
+	return 0;
+}
+
+/* Core gives up a walk that was invalidated for a second. */
+static int walk_for_too_long(struct hmm_range *range)
+{
+	nr_walks++;
+	return -EBUSY;
+}
+
+static void fault_gives_up(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+	unsigned long start;
+
+	nr_walks = 0;
+	start = jiffies;
+	kunit_activate_static_stub(test, hmm_devmem_mirror_walk, walk_in_vain);
+	KUNIT_EXPECT_EQ(test, -EBUSY, fault(mirror, 0, HMM_DEVMEM_MIRROR_WRITE));
+	KUNIT_EXPECT_LE(test, 1000, nr_walks);
+	KUNIT_EXPECT_TRUE(test, time_after_eq(jiffies, start + HZ));
+
+	nr_walks = 0;
+	kunit_activate_static_stub(test, hmm_devmem_mirror_walk, walk_for_too_long);
+	KUNIT_EXPECT_EQ(test, -EBUSY, fault(mirror, 0, HMM_DEVMEM_MIRROR_MIGRATE));
+	KUNIT_EXPECT_LE(test, 16, nr_walks);
+
+	expect_mapped(test, mirror, 0, 0);
+	kunit_deactivate_static_stub(test, hmm_devmem_mirror_walk);
+	KUNIT_EXPECT_EQ(test, 1, fault(mirror, 0, HMM_DEVMEM_MIRROR_WRITE));
+	fini_mirror(test, mirror);
+}
+
 static void set_devmem_removes_entries(struct kunit *test)
 {
 	struct test_mirror *mirror = init_mirror(test);
@@ -745,6 +787,7 @@ static struct kunit_case mirror_cases[] = {
 	KUNIT_CASE(fault_in_kernel_thread),
 	KUNIT_CASE(init_is_interrupted),
 	KUNIT_CASE(fault_reports_errno_of_map),
+	KUNIT_CASE_SLOW(fault_gives_up),
 	KUNIT_CASE(set_devmem_removes_entries),
 	KUNIT_CASE(migration_maps_once),
 	KUNIT_CASE(own_invalidation_is_no_race),
