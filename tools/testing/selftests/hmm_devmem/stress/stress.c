@@ -304,9 +304,10 @@ static int print_results(void)
  * Checks while no page moves.
  */
 
+/* Does only a part of the device have struct pages? */
 static bool is_lazy(int node)
 {
-	return shared->plug[node] & HMM_DEVMEM_TEST_LAZY;
+	return shared->plug[node] & (HMM_DEVMEM_TEST_LAZY | HMM_DEVMEM_TEST_SHARED);
 }
 
 /* The files are read one after the other, and a device may suspend in between. */
