@@ -383,15 +383,23 @@ unsigned int hmm_devmem_pool_not_free(struct hmm_devmem_pool *pool,
  *
  * Context: Any context. The segment is not depopulated meanwhile.
  * Return: Number of pages, including those in per-CPU caches and those that were retired
- * or that the device does not have; -ENOENT if there are no struct pages.
+ * or that the device does not have; -ENOENT if there are no struct pages, or the block is
+ * the driver's.
  */
 int hmm_devmem_pool_block_taken(struct hmm_devmem_pool *pool,
 				unsigned long pfn)
 {
 	struct hmm_devmem_pool_segment *segment = pfn_segment(pool, pfn);
+	const struct hmm_devmem_block *block;
 
-	return segment ? READ_ONCE(pfn_block(pool, segment, pfn)->nr_taken) : -ENOENT;
+	if (!segment)
+		return -ENOENT;
+	block = pfn_block(pool, segment, pfn);
+	if (pool->on_loan && !block_is_lent(block))
+		return -ENOENT;
+	return READ_ONCE(block->nr_taken);
 }
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_pool_block_taken);
 
 /**
  * hmm_devmem_pool_block_has_only() - Are no other pages of a block in use?

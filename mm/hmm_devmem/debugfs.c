@@ -24,6 +24,7 @@
  *   A histogram of the blocks by the number of their pages that are not free: 0, 1, 2,
  *   up to 4, up to 8 and so on. Not free are pages in use, pages in per-CPU caches,
  *   retired pages, and pages that complete a block but that the device does not have.
+ *   With %HMM_DEVMEM_SHARED only blocks that the driver has lent.
  *
  * Removal waits for no reader: to read a file that was opened before gives -ENODEV.
  */

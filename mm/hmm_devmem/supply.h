@@ -101,6 +101,12 @@ static inline bool block_is_active(const struct hmm_devmem_block *block)
 	return block->node.next;
 }
 
+/* Has the driver lent the block? For pools whose blocks are the driver's. */
+static inline bool block_is_lent(const struct hmm_devmem_block *block)
+{
+	return block_is_active(block) && READ_ONCE(block->order) != BLOCK_AWAY;
+}
+
 /* Is the block on no list because its pages are not to be handed out? */
 static inline bool block_is_withheld(const struct hmm_devmem_block *block)
 {

@@ -37,6 +37,16 @@ static struct hmm_devmem_pool *create_loan(struct kunit *test)
 	return pool;
 }
 
+/* Blocks whose pages are counted. */
+static unsigned int nr_lent(struct hmm_devmem_pool *pool)
+{
+	unsigned int block, nr = 0;
+
+	for (block = 0; block < LOAN_BLOCKS; block++)
+		nr += hmm_devmem_pool_block_taken(pool, loan_pfn(block)) >= 0;
+	return nr;
+}
+
 static void expect_counts(struct kunit *test, struct hmm_devmem_pool *pool,
 			  unsigned long total, unsigned long used)
 {
@@ -47,6 +57,7 @@ static void expect_counts(struct kunit *test, struct hmm_devmem_pool *pool,
 	KUNIT_EXPECT_EQ(test, stats.total, total);
 	KUNIT_EXPECT_EQ(test, stats.used, used);
 	KUNIT_EXPECT_EQ(test, stats.free, total - used);
+	KUNIT_EXPECT_EQ(test, nr_lent(pool) * BLOCK_PFNS, total);
 }
 
 static void nothing_is_free_before_it_is_lent(struct kunit *test)
