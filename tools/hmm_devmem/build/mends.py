@@ -78,6 +78,11 @@ MENDS = (
 		}
 """,
          need="mm/hmm_devmem/migrate.c"),
+    # Walkers that do not lock take an entry that is clear for a moment for a hole
+    Mend("hole", "mm/huge_memory.c", "set_pmd_migration_entry",
+         "		pmdval = pmdp_huge_get_and_clear(vma->vm_mm, address, pvmw->pmd);\n",
+         "		pmdval = pmdp_get(pvmw->pmd);\n",
+         need="mm/hmm_devmem/evict.c"),
     # smaps must use the mapcount of a large folio on the device; its entry has no
     # young and dirty bits
     Mend("smaps", "fs/proc/task_mmu.c", "smaps_pmd_entry",

@@ -215,6 +215,58 @@ TEST_F(devmem, zap_in_a_fault)
 		zap_on_the_way_home(_metadata, self, variant->thp, true);
 }
 
+/**
+ * struct watcher - a thread that looks for holes in the page table
+ * @zapper: The memory; nobody zaps it.
+ * @holes: How often the page table had no entry for it.
+ */
+struct watcher {
+	struct zapper zapper;
+	int holes;
+};
+
+static void *watcher_main(void *arg)
+{
+	struct watcher *watcher = arg;
+	struct zapper *zapper = &watcher->zapper;
+	const off_t offset = (uintptr_t)zapper->ptr / PAGE * sizeof(__u64);
+	__u64 entry;
+
+	while (!__atomic_load_n(&zapper->stop, __ATOMIC_RELAXED)) {
+		if (pread(zapper->pagemap, &entry, sizeof(entry), offset) != sizeof(entry))
+			abort();
+		watcher->holes += !(entry & (PAGEMAP_PRESENT | PAGEMAP_SWAP));
+	}
+	return NULL;
+}
+
+/*
+ * Verifies that memory that leaves the device has an entry in the page table at all
+ * times. Core cleared a huge entry for a moment, in which zap, fork(), mprotect() and
+ * mremap(), which look at it without the lock, took the memory for a hole.
+ */
+TEST_F(devmem, never_a_hole_on_the_way)
+{
+	struct watcher watcher = { };
+	struct zapper *zapper = &watcher.zapper;
+	int round;
+
+	/* No other memory is mapped by one entry of a PMD while it is on the device */
+	if (!variant->thp || variant->coherent)
+		return;
+	zapper->ptr = area_filled(HUGE_PAGES, variant->thp, 8);
+	zapper->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, zapper->pagemap);
+	ASSERT_EQ(0, pthread_create(&zapper->thread, NULL, watcher_main, &watcher));
+	for (round = 0; round < 8 * ROUNDS; round++) {
+		EXPECT_LE(0, to_device(self->fd, zapper->ptr, HUGE_PAGES));
+		EXPECT_LE(0, device_evict_all(self->fd));
+	}
+	zapper_stop(zapper);
+	EXPECT_EQ(0, watcher.holes);
+	EXPECT_EQ(0, wrong(zapper->ptr, 8, HUGE_PAGES));
+}
+
 /* Huge pages in the mapping of @ptr, in kB. */
 static long huge_kb(const void *ptr)
 {
