@@ -46,7 +46,8 @@ struct hmm_devmem_mirror_ops {
 	 *
 	 * Called in MMU notifiers, possibly in the OOM reaper or in direct reclaim,
 	 * and in hmm_devmem_mirror_fini() and hmm_devmem_mirror_set_devmem() for all
-	 * addresses. Cannot fail, and must not wait for any allocation. The OOM reaper
+	 * addresses: then @start is 0, and @end the start of the last page of the
+	 * address space, which no process has. Cannot fail, and must not wait for any allocation. The OOM reaper
 	 * asks not to be blocked: the mirror then does not wait for its lock, and this
 	 * is only called if no other task holds it. The callback may sleep until the
 	 * device has answered even then. Required.
@@ -60,15 +61,17 @@ struct hmm_devmem_mirror_ops {
 	 * never in private memory of another device. The device may use an entry at
 	 * once, and until @unmap is called for its address; it must not write to
 	 * pages that are not &hmm_devmem_map_entry.writable. There can be an entry
-	 * at the address already, which is to be replaced: it can differ in order and
-	 * in permission, but is for the same pages. The callback takes no references
-	 * to pages. Required.
+	 * at the same user address already, which is to be replaced: it can differ in
+	 * order and in permission, but is for the same pages. The callback takes no
+	 * references to pages. Required.
 	 *
 	 * Return: 0, or an errno if not all entries were made, typically %-ENOMEM;
-	 * those that were made stay. hmm_devmem_mirror_fault() returns this errno.
-	 * Then the driver can allocate the memory without the lock, and call
-	 * hmm_devmem_mirror_fault() again. If the callback was called in a migration,
-	 * the errno is ignored, and the device takes a page fault later.
+	 * those that were made stay. A device fault then calls this again for the
+	 * entry that it is about alone, and hmm_devmem_mirror_fault() returns the
+	 * errno of that call. If it is %-ENOMEM, the driver can allocate the memory
+	 * without the lock, and call hmm_devmem_mirror_fault() again. If the callback
+	 * was called in a migration, the errno is ignored, and the device takes a page
+	 * fault later.
 	 */
 	int (*map)(struct hmm_devmem_mirror *m,
 		   const struct hmm_devmem_map_entry *entries, unsigned int nr);

@@ -354,7 +354,8 @@ void hmm_devmem_mirror_init_lock(struct hmm_devmem_mirror *m)
 /**
  * hmm_devmem_mirror_init() - Begin to mirror a process
  * @m: The mirror, embedded in a structure of the driver.
- * @devmem: The device memory, or NULL. The mirror takes a reference to the structure;
+ * @devmem: The device memory, or NULL. The caller has a reference to it, or knows that
+ *	the driver is not detached during the call. The mirror takes a reference of its own;
  *	@devmem may be removed at any time.
  * @mm: The process, which has not exited: typically current->mm.
  * @ops: The driver's operations, which can be called from now on.

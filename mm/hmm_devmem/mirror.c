@@ -287,21 +287,38 @@ static struct hmm_devmem_map_entry fault_entry(const struct mirror_fault *fault,
 	};
 }
 
+/* The entry that the fault is about, and those of its neighbours. */
+static unsigned int fault_entries(const struct mirror_fault *fault,
+				  struct hmm_devmem_map_entry *entries,
+				  unsigned int asked)
+{
+	unsigned int i, nr = 0;
+
+	if (maps_block(fault->pfns[asked])) {
+		entries[nr++] = fault_entry(fault, asked);
+		return nr;
+	}
+	for (i = 0; i < HMM_DEVMEM_MIRROR_FAULT_NR; i++)
+		if (fault_can_map(fault, i, asked))
+			entries[nr++] = fault_entry(fault, i);
+	return nr;
+}
+
 static void fault_map(struct mirror_fault *fault, unsigned int asked)
 {
 	struct hmm_devmem_map_entry entries[HMM_DEVMEM_MIRROR_FAULT_NR];
 	const bool write = fault->flags & HMM_DEVMEM_MIRROR_WRITE;
 	struct hmm_devmem_mirror *m = fault->m;
-	unsigned int i, nr = 0;
+	unsigned int nr;
 
-	if (maps_block(fault->pfns[asked])) {
-		entries[nr++] = fault_entry(fault, asked);
-	} else {
-		for (i = 0; i < HMM_DEVMEM_MIRROR_FAULT_NR; i++)
-			if (fault_can_map(fault, i, asked))
-				entries[nr++] = fault_entry(fault, i);
-	}
+	nr = fault_entries(fault, entries, asked);
 	fault->result = hmm_devmem_mirror_enter(m, entries, nr);
+	if (fault->result && nr > 1) {
+		/* The callback may have failed for a neighbour only. */
+		entries[0] = fault_entry(fault, asked);
+		nr = 1;
+		fault->result = hmm_devmem_mirror_enter(m, entries, nr);
+	}
 	if (fault->result)
 		return;
 	fault->result = hmm_devmem_mirror_reach(entries, nr, fault->addr, write);
@@ -562,7 +579,7 @@ static long mirror_fault(struct mirror_fault *fault)
 /**
  * hmm_devmem_mirror_fault() - Serve a page fault of the device
  * @m: The mirror.
- * @addr: The address that the device has accessed.
+ * @addr: The address that the device has accessed; it need not be aligned.
  * @flags: How, and what is to be done: HMM_DEVMEM_MIRROR_*.
  *
  * Provides the page as for an access of the process, moves it to the device if @flags
@@ -571,22 +588,26 @@ static long mirror_fault(struct mirror_fault *fault)
  *
  * With %HMM_DEVMEM_MIRROR_MIGRATE, pages move along if the device takes faults page by
  * page, upward or downward: see "DOC: Streams" in mm/hmm_devmem/stream.c. These are
- * pages of the same aligned 2 MiB that the process maps. Of pages that do not move,
- * those in the same aligned 64 KiB are mapped along. If a PMD entry of the CPU's page
- * table maps a whole block, that moves as a whole, and the device gets one entry for all
- * of it.
+ * pages of the same aligned 2 MiB that the process maps. If the page does not move,
+ * pages of the same aligned 64 KiB are mapped along: without %HMM_DEVMEM_MIRROR_MIGRATE
+ * all that the process maps there, with it those that are on the device. If a PMD entry
+ * of the CPU's page table maps a whole block, that moves as a whole, and the device gets
+ * one entry for all of it.
  *
  * A page in private memory of another device, or one on this device that has to be
  * copied for a write, moves back to system memory first. A page that is mapped where it
  * is on this device counts as used, as by hmm_devmem_mark_used().
  *
- * Context: Process context, may sleep. The caller holds neither the mmap lock, nor any
- * lock that is held around allocations or in MMU notifiers. May be called by several
- * tasks at once, in any process or kernel thread.
+ * Context: Process context, may sleep. Takes the mmap lock, locks of folios, and
+ * &hmm_devmem_mirror.lock, and allocates with GFP_KERNEL. So the caller holds none of
+ * these, nor any lock that MMU notifiers or memory reclaim take. May be called by several
+ * tasks at once, in any process or kernel thread, also while
+ * hmm_devmem_mirror_set_devmem() is called.
  * Return:
- * * number of pages that are mapped for this access of the device now, from @addr on, at
- *   least 1
- * * %-EINVAL - @flags are not valid
+ * * number of pages that are mapped for this access of the device now, from the page of
+ *   @addr on, at least 1
+ * * %-EINVAL - @flags are not valid: unknown bits, or %HMM_DEVMEM_MIRROR_MIGRATE together
+ *   with %HMM_DEVMEM_MIRROR_PRESENT
  * * %-ESRCH - the process has exited
  * * %-EFAULT - there is no mapping that can be read, or the page is one that the device
  *   must not have, such as one of memfd_secret(), or is poisoned or lost
@@ -595,7 +616,9 @@ static long mirror_fault(struct mirror_fault *fault)
  * * %-ENOMEM - no memory for the page
  * * %-EBUSY - invalidated again and again, for a second at least
  * * %-EINTR - the caller is being killed
- * * others - from &hmm_devmem_mirror_ops.map
+ * * others - from &hmm_devmem_mirror_ops.map, about the page of @addr
+ *
+ * After an errno, neighbours of the page may have been mapped or moved.
  */
 long hmm_devmem_mirror_fault(struct hmm_devmem_mirror *m, unsigned long addr,
 			     unsigned int flags)

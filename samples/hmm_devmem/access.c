@@ -75,8 +75,8 @@ long ivshmem_access(struct ivshmem_file *file, struct ivshmem_devmem_access *acc
 		return -EINVAL;
 	access->faults = 0;
 	/*
-	 * Try once more after a fault that failed: map() can have failed for a neighbour
-	 * of the page only.
+	 * Try once more after a fault that failed: map() can have failed for another page
+	 * of the same block only.
 	 */
 	while ((ret = ivshmem_try(file, access)) == -EAGAIN && fault >= 0) {
 		fault = ivshmem_fault(file, access);

@@ -104,8 +104,8 @@ int ivshmem_mirror(struct ivshmem_file *file)
 
 /*
  * Serve a page fault of the device. The caller holds no lock: this can take long, and a
- * process can make it wait. map() cannot wait for memory, so allocate what the page needs
- * that the fault is about. If map() lacks memory for other pages, the device takes page
+ * process can make it wait. map() cannot wait for memory, so allocate what the entry needs
+ * that the fault is about. If map() lacks memory for neighbours, the device takes page
  * faults for them later.
  */
 long ivshmem_fault(struct ivshmem_file *file,

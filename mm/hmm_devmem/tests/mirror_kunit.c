@@ -36,8 +36,11 @@
  * @writable: whether it is writable
  * @nr_mapped: entries that were made
  * @nr_told: pages that the map callback of the device memory was called for
+ * @unmap_start: what unmap() was called for the last time
+ * @unmap_end: the same, exclusive
  * @nr_keep: invalidations in which local entries may stay
  * @fails: what map() returns
+ * @fails_at: only if it is called for the page at this address; 0 for any page
  * @during_copy: called when the next copy to the device starts
  */
 struct test_mirror {
@@ -48,8 +51,11 @@ struct test_mirror {
 	bool writable[NR_PAGES];
 	unsigned int nr_mapped;
 	unsigned int nr_told;
+	unsigned long unmap_start;
+	unsigned long unmap_end;
 	unsigned int nr_keep;
 	int fails;
+	unsigned long fails_at;
 	void (*during_copy)(struct test_mirror *mirror);
 };
 
@@ -76,11 +82,24 @@ static void mirror_unmap(struct hmm_devmem_mirror *m, unsigned long start,
 	unsigned long i;
 
 	lockdep_assert_held(&m->lock);
+	mirror->unmap_start = start;
+	mirror->unmap_end = end;
 	mirror->nr_keep += keep_local;
 	for (i = 0; i < NR_PAGES; i++)
 		if (page_addr(mirror, i) >= start && page_addr(mirror, i) < end &&
 		    !(keep_local && hmm_devmem_has_pfn(mirror->devmem, mirror->pfns[i])))
 			mirror->pfns[i] = 0;
+}
+
+static bool map_fails(const struct test_mirror *mirror,
+		      const struct hmm_devmem_map_entry *entries, unsigned int nr)
+{
+	if (!mirror->fails || !mirror->fails_at)
+		return mirror->fails;
+	for (; nr; nr--, entries++)
+		if (entries->addr == mirror->fails_at)
+			return true;
+	return false;
 }
 
 static int mirror_map(struct hmm_devmem_mirror *m,
@@ -91,7 +110,7 @@ static int mirror_map(struct hmm_devmem_mirror *m,
 	unsigned int i;
 
 	lockdep_assert_held(&m->lock);
-	if (mirror->fails)
+	if (map_fails(mirror, entries, nr))
 		return mirror->fails;
 	for (i = 0; i < nr; i++) {
 		for (n = 0; n < BIT(entries[i].order); n++) {
@@ -504,6 +523,36 @@ static void fault_reports_errno_of_map(struct kunit *test)
 	fini_mirror(test, mirror);
 }
 
+/* The device gets the page that it has asked for if map() fails for a neighbour. */
+static void fault_needs_only_its_own_entry(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+
+	if (HMM_DEVMEM_MIRROR_FAULT_NR < 4)
+		kunit_skip(test, "pages are too large to have neighbours");
+	touch(test, mirror, 0, 4);
+	mirror->fails = -ENOMEM;
+	mirror->fails_at = page_addr(mirror, 3);
+	KUNIT_EXPECT_EQ(test, 1, fault(mirror, 1, HMM_DEVMEM_MIRROR_WRITE));
+	expect_mapped(test, mirror, 1, 1);
+	KUNIT_EXPECT_EQ(test, -ENOMEM, fault(mirror, 3, HMM_DEVMEM_MIRROR_READ));
+	expect_mapped(test, mirror, 1, 1);
+	mirror->fails = 0;
+	KUNIT_EXPECT_EQ(test, 4, fault(mirror, 0, HMM_DEVMEM_MIRROR_READ));
+	fini_mirror(test, mirror);
+}
+
+/* For "all addresses" unmap() gets what the documentation says. */
+static void fini_unmaps_all_addresses(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+
+	hmm_devmem_mirror_set_devmem(&mirror->m, NULL);
+	KUNIT_EXPECT_EQ(test, 0, mirror->unmap_start);
+	KUNIT_EXPECT_EQ(test, ULONG_MAX & PAGE_MASK, mirror->unmap_end);
+	fini_mirror(test, mirror);
+}
+
 /* Something is invalidated after each walk, before the fault takes the lock. */
 static int walk_in_vain(struct hmm_range *range)
 {
@@ -787,6 +836,8 @@ static struct kunit_case mirror_cases[] = {
 	KUNIT_CASE(fault_in_kernel_thread),
 	KUNIT_CASE(init_is_interrupted),
 	KUNIT_CASE(fault_reports_errno_of_map),
+	KUNIT_CASE(fault_needs_only_its_own_entry),
+	KUNIT_CASE(fini_unmaps_all_addresses),
 	KUNIT_CASE_SLOW(fault_gives_up),
 	KUNIT_CASE(set_devmem_removes_entries),
 	KUNIT_CASE(migration_maps_once),
