@@ -137,6 +137,7 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
  * @own: Allocated when other pages have to be evicted for the first time: a bit for each
  *	page of the device, set if the page belongs to the range, or did so earlier in this
  *	migration. Such pages are not evicted.
+ * @mlocked: Mlocked pages have stayed in system memory.
  * @recount: @done may be wrong: pages of the range can have been evicted, or have
  *	moved in a window that was not tried to the end.
  * @moved: How many pages moved in the present window before it was tried again. Added
@@ -163,6 +164,7 @@ struct range_walk {
 	unsigned long missing;
 	struct hmm_devmem_hold_data data;
 	unsigned long *own;
+	bool mlocked;
 	bool recount;
 	unsigned long moved;
 	bool locked;
@@ -181,10 +183,11 @@ struct range_walk {
 
 /* How many pages of a part of the range are on the device, whichever migration moved them. */
 static unsigned long count_resident(const struct range_walk *walk,
-				    unsigned long start, unsigned long end)
+				    unsigned long start, unsigned long end,
+				    bool *mlocked)
 {
 	return hmm_devmem_count_resident(walk->devmem, walk->mm, start, end,
-					 walk->to, walk->own);
+					 walk->to, walk->own, mlocked);
 }
 
 /* The number of pages to return for a window of which @moved have just moved. */
@@ -193,7 +196,7 @@ static unsigned long window_pages(struct range_walk *walk, unsigned long start,
 {
 	/* Pages that were on the device before count as well. */
 	if (walk->to && moved < (end - start) >> PAGE_SHIFT)
-		return count_resident(walk, start, end);
+		return count_resident(walk, start, end, &walk->mlocked);
 	return moved;
 }
 
@@ -290,7 +293,7 @@ static bool window_stays(const struct range_walk *walk,
 	if (walk->to)
 		return must_stay_in_ram(vma) || device_is_full(walk);
 	return end - start < HMM_DEVMEM_BLOCK_SIZE &&
-	       !count_resident(walk, start, end);
+	       !count_resident(walk, start, end, NULL);
 }
 
 /* What window_migrate() returns if not an errno. */
@@ -313,7 +316,8 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 	if (!hmm_devmem_vma_is_suitable(vma))
 		return WINDOW_DONE;
 	if (window_stays(walk, vma, start, end)) {
-		walk->done += window_pages(walk, start, end, 0);
+		if (walk->to)
+			walk->done += count_resident(walk, start, end, NULL);
 		return WINDOW_DONE;
 	}
 	txn = range_get_txn(walk, (end - start) >> PAGE_SHIFT, &ret);
@@ -368,7 +372,7 @@ static void range_note_own(struct range_walk *walk)
 			      sizeof(*walk->own), GFP_KERNEL | __GFP_ZERO |
 			      __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 	if (walk->own)
-		count_resident(walk, walk->start, walk->end);
+		count_resident(walk, walk->start, walk->end, NULL);
 }
 
 /*
@@ -407,6 +411,7 @@ enum range_pause {
 	PAUSE_FOR_OTHERS,	/* nothing */
 	PAUSE_TO_GROW,		/* get more struct pages */
 	PAUSE_FOR_MEMORY,	/* get more device memory, if need be by eviction */
+	PAUSE_TO_DRAIN,		/* make all CPUs empty core's batches for mlock */
 };
 
 /*
@@ -504,7 +509,7 @@ static void range_unlock(struct range_walk *walk)
 	walk->locked = false;
 }
 
-/* Release all locks for other tasks, or to get more device memory. */
+/* Release all locks for other tasks, or to do what must be done without them. */
 static int range_pause(struct range_walk *walk, enum range_pause why)
 {
 	int err, ret = range_drain(walk);
@@ -513,7 +518,9 @@ static int range_pause(struct range_walk *walk, enum range_pause why)
 		range_note_own(walk);
 	range_unlock(walk);
 	cond_resched();
-	if (why != PAUSE_FOR_OTHERS)
+	if (why == PAUSE_TO_DRAIN)
+		hmm_devmem_drain_batches();
+	else if (why != PAUSE_FOR_OTHERS)
 		walk->full = get_more(walk, why);
 	err = range_lock(walk);
 	return ret ?: err;
@@ -556,12 +563,10 @@ static int range_migrate_window(struct range_walk *walk, unsigned long *addr)
 	return ret;
 }
 
-static long range_migrate_locked(struct range_walk *walk)
+static int range_migrate_windows(struct range_walk *walk)
 {
 	unsigned long addr = walk->start;
 	int ret = 0, err;
-
-	mmap_assert_locked(walk->mm);
 
 	while (addr < walk->end && !ret) {
 		const unsigned long from = addr;
@@ -583,9 +588,41 @@ static long range_migrate_locked(struct range_walk *walk)
 			ret = range_pause(walk, PAUSE_FOR_OTHERS);
 	}
 	err = range_drain(walk);
-	ret = ret ?: err;
+	return ret ?: err;
+}
+
+/*
+ * Mlocked pages have stayed, for which there is device memory. Core's batches for mlock can
+ * have references to them on any CPU, and keep these until they are full, which may be
+ * never. So empty all batches, and try the range once more. A page that stays again has
+ * a reference of another kind.
+ */
+static int range_migrate_mlocked(struct range_walk *walk)
+{
+	const unsigned long done = walk->done;
+	int ret;
+
+	if (!walk->mlocked || !hmm_devmem_pool_has_page(priv(walk->devmem)->pool))
+		return 0;
+	ret = range_pause(walk, PAUSE_TO_DRAIN);
+	if (ret)
+		return ret;
+	walk->recount = true;
+	walk->done = 0;
+	ret = range_migrate_windows(walk);
+	walk->done = max(walk->done, done);
+	return ret;
+}
+
+static long range_migrate_locked(struct range_walk *walk)
+{
+	int ret;
+
+	mmap_assert_locked(walk->mm);
+
+	ret = range_migrate_windows(walk) ?: range_migrate_mlocked(walk);
 	if (walk->recount && walk->locked)
-		walk->done = count_resident(walk, walk->start, walk->end);
+		walk->done = count_resident(walk, walk->start, walk->end, NULL);
 	else
 		walk->done += walk->moved;
 	/* Partial success is success: an errno would mean that no page has moved. */

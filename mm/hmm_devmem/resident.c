@@ -35,12 +35,14 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_vma_is_suitable);
  * @pages: See hmm_devmem_count_resident().
  * @nr: Number of pages found.
  * @used: See hmm_devmem_count_resident().
+ * @mlocked: A page in system memory is mlocked.
  */
 struct resident_walk {
 	struct hmm_devmem *devmem;
 	unsigned long *pages;
 	unsigned long nr;
 	bool used;
+	bool mlocked;
 };
 
 static void note_resident(struct resident_walk *resident, const struct page *page,
@@ -58,6 +60,13 @@ static void note_resident(struct resident_walk *resident, const struct page *pag
 	if (resident->pages)
 		hmm_devmem_note_pages(devmem, resident->pages, folio_pfn(folio),
 				      folio_nr_pages(folio));
+}
+
+static void note_mlocked(struct resident_walk *resident, const struct page *page)
+{
+	const struct folio *folio = page_folio(page);
+
+	resident->mlocked |= folio_test_mlocked(folio) && !folio_is_zone_device(folio);
 }
 
 static void note_entry(struct resident_walk *resident, softleaf_t entry,
@@ -79,8 +88,10 @@ static int resident_pte_entry(pte_t *ptep, unsigned long addr,
 		return 0;
 	}
 	page = vm_normal_page(walk->vma, addr, pte);
-	if (page)
+	if (page) {
 		note_resident(walk->private, page, 1);
+		note_mlocked(walk->private, page);
+	}
 	return 0;
 }
 
@@ -123,6 +134,8 @@ static const struct mm_walk_ops resident_walk_ops = {
  * @used: The device is about to use the range: mark the pages found as used.
  * @pages: A bitmap with a bit for each page of the device, in which all pages of the
  *	folios found are set; or NULL.
+ * @mlocked: Set to true if a page in system memory is mlocked, which no PMD entry maps;
+ *	or NULL.
  *
  * Context: The mmap lock of @mm is held.
  * Return: Number of pages, by whichever migration they got there.
@@ -130,7 +143,8 @@ static const struct mm_walk_ops resident_walk_ops = {
 unsigned long hmm_devmem_count_resident(struct hmm_devmem *devmem,
 					struct mm_struct *mm,
 					unsigned long start, unsigned long end,
-					bool used, unsigned long *pages)
+					bool used, unsigned long *pages,
+					bool *mlocked)
 {
 	struct resident_walk resident = {
 		.devmem = devmem,
@@ -141,6 +155,8 @@ unsigned long hmm_devmem_count_resident(struct hmm_devmem *devmem,
 	mmap_assert_locked(mm);
 
 	walk_page_range(mm, start, end, &resident_walk_ops, &resident);
+	if (mlocked && resident.mlocked)
+		*mlocked = true;
 	return resident.nr;
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_count_resident);

@@ -15,6 +15,7 @@ bool hmm_devmem_vma_is_suitable(const struct vm_area_struct *vma);
 unsigned long hmm_devmem_count_resident(struct hmm_devmem *devmem,
 					struct mm_struct *mm,
 					unsigned long start, unsigned long end,
-					bool used, unsigned long *pages);
+					bool used, unsigned long *pages,
+					bool *mlocked);
 
 #endif /* _MM_HMM_DEVMEM_RESIDENT_H */

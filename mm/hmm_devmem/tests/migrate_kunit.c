@@ -4,6 +4,7 @@
  * which pages of a process hmm_devmem_count_resident() counts.
  */
 
+#include <kunit/static_stub.h>
 #include <kunit/test.h>
 #include <linux/cleanup.h>
 #include <linux/completion.h>
@@ -15,6 +16,7 @@
 #include <linux/workqueue.h>
 
 #include "../devmem.h"
+#include "../evict.h"
 #include "../pool.h"
 #include "../resident.h"
 #include "core_test.h"
@@ -156,7 +158,7 @@ static void interrupted_migration_returns_what_moved(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, FREE_PAGES,
 				hmm_devmem_count_resident(devmem, current->mm, addr,
 							  addr + MOVED_PAGES * PAGE_SIZE,
-							  false, NULL));
+							  false, NULL, NULL));
 	hmm_devmem_pool_thaw(priv(devmem)->pool);
 	hmm_devmem_remove(devmem);
 }
@@ -185,14 +187,50 @@ static void count_resident_passes_over_what_cannot_move(struct kunit *test)
 		KUNIT_EXPECT_FALSE(test, hmm_devmem_vma_is_suitable(vma));
 		KUNIT_EXPECT_EQ(test, 0, hmm_devmem_count_resident(devmem, mm, addr,
 								   addr + PAGE_SIZE,
-								   false, NULL));
+								   false, NULL, NULL));
 	}
 	KUNIT_EXPECT_EQ(test, 0, vm_munmap(addr, PAGE_SIZE));
 	folio_put(folio);
 	hmm_devmem_remove(devmem);
 }
 
+static unsigned int nr_drains;
+
+static void count_drain(void)
+{
+	nr_drains++;
+}
+
+/*
+ * A migration empties core's batches for mlock, which takes work on all CPUs, once and only if
+ * a mlocked page stays.
+ */
+static void migration_drains_batches_once(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_with_reclaim(test);
+	const unsigned long addr = map_pages(test, MOVED_PAGES);
+	struct page *page;
+
+	kunit_activate_static_stub(test, hmm_devmem_drain_batches, count_drain);
+	KUNIT_ASSERT_EQ(test, 1, get_user_pages_fast(addr, 1, 0, &page));
+	nr_drains = 0;
+	KUNIT_EXPECT_EQ(test, 0, to_device(devmem, addr, 1));
+	KUNIT_EXPECT_EQ(test, 0, nr_drains);
+	folio_set_mlocked(page_folio(page));
+	KUNIT_EXPECT_EQ(test, 0, to_device(devmem, addr, 1));
+	KUNIT_EXPECT_EQ(test, 1, nr_drains);
+	KUNIT_EXPECT_EQ(test, MOVED_PAGES - 1, to_device(devmem, addr, MOVED_PAGES));
+	KUNIT_EXPECT_EQ(test, 2, nr_drains);
+	folio_clear_mlocked(page_folio(page));
+	put_page(page);
+	KUNIT_EXPECT_EQ(test, MOVED_PAGES, to_device(devmem, addr, MOVED_PAGES));
+	KUNIT_EXPECT_EQ(test, 2, nr_drains);
+	kunit_deactivate_static_stub(test, hmm_devmem_drain_batches);
+	hmm_devmem_remove(devmem);
+}
+
 static struct kunit_case migrate_cases[] = {
+	KUNIT_CASE(migration_drains_batches_once),
 	KUNIT_CASE_PARAM(interrupted_migration_returns_what_moved,
 			 interruption_gen_params),
 	KUNIT_CASE(count_resident_passes_over_what_cannot_move),

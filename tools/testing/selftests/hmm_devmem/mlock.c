@@ -41,6 +41,26 @@ static char *few_on_device(int fd, unsigned int seed)
 	return ptr;
 }
 
+/*
+ * Verifies that pages move to which another CPU's batch has references: a child had mlocked
+ * them, and has unmapped them there.
+ */
+TEST_F(devmem, mlocked_on_another_cpu)
+{
+	char *ptr = area_filled(FEW, false, 1);
+	pid_t pid = child_fork();
+
+	if (!pid)
+		_exit(run_on(0) || mlock2(ptr, FEW * PAGE, MLOCK_ONFAULT) ||
+		      munmap(ptr, FEW * PAGE) || raise(SIGSTOP));
+	ASSERT_TRUE(child_stopped(pid));
+	ASSERT_EQ(0, run_on(1));
+	EXPECT_EQ(FEW, to_device(self->fd, ptr, FEW));
+	EXPECT_EQ(0, wrong(ptr, 1, FEW));
+	kill(pid, SIGCONT);
+	EXPECT_EQ(0, child_status(pid));
+}
+
 /* Drop the pages while they are mlocked, in one of two ways. */
 static int give_up(char *ptr, int how)
 {
