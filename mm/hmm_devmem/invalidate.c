@@ -216,14 +216,21 @@ void hmm_devmem_mirror_end(struct hmm_devmem_mirror_migration *migration)
 	list_del(&migration->node);
 }
 
-/* Wait until all invalidations that have begun until now have ended. */
+/*
+ * Wait until all invalidations that have begun until now have ended. If others begin before
+ * these end, that moment may not come: then stop waiting after a second.
+ */
 static void migration_settle(struct hmm_devmem_mirror_migration *migration)
 {
 	struct hmm_devmem_mirror *m = migration->mirror;
+	unsigned long seq;
 
 	scoped_guard(mutex, &m->lock)
 		migration->unsettled = false;
-	mmu_interval_read_begin(&m->notifier);
+	seq = mmu_interval_read_begin(&m->notifier);
+	guard(mutex)(&m->lock);
+	if (mmu_interval_read_retry(&m->notifier, seq))
+		migration->unsettled = true;
 }
 
 /*

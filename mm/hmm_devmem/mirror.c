@@ -50,7 +50,7 @@
  */
 #define MIRROR_FAULT_TRIES	1000
 /* A walk that timed out, after a second of invalidations, counts as so many tries. */
-#define MIRROR_WALK_COST	64
+#define MIRROR_WALK_COST	256
 
 #define MIRROR_FLAGS \
 	(HMM_DEVMEM_MIRROR_WRITE | HMM_DEVMEM_MIRROR_MIGRATE | \

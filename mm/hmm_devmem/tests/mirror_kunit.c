@@ -583,7 +583,7 @@ static void fault_gives_up(struct kunit *test)
 	nr_walks = 0;
 	kunit_activate_static_stub(test, hmm_devmem_mirror_walk, walk_for_too_long);
 	KUNIT_EXPECT_EQ(test, -EBUSY, fault(mirror, 0, HMM_DEVMEM_MIRROR_MIGRATE));
-	KUNIT_EXPECT_LE(test, 16, nr_walks);
+	KUNIT_EXPECT_LE(test, 4, nr_walks);
 
 	expect_mapped(test, mirror, 0, 0);
 	kunit_deactivate_static_stub(test, hmm_devmem_mirror_walk);

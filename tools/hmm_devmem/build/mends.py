@@ -78,6 +78,20 @@ MENDS = (
 		}
 """,
          need="mm/hmm_devmem/migrate.c"),
+    # Threads whose invalidations overlap could make this wait for ever, even if it is killed
+    Mend("begin", "mm/mmu_notifier.c", "mmu_interval_read_begin",
+         """	if (is_invalidating)
+		wait_event(subscriptions->wq,
+			   READ_ONCE(subscriptions->invalidate_seq) != seq);
+""",
+         """	if (is_invalidating &&
+	    wait_event_killable_timeout(subscriptions->wq,
+					READ_ONCE(subscriptions->invalidate_seq) != seq,
+					HZ) <= 0)
+		/* It goes on: have mmu_interval_read_retry() return true. */
+		seq--;
+""",
+         need="mm/hmm_devmem/invalidate.c"),
     # Walkers that do not lock take an entry that is clear for a moment for a hole
     Mend("hole", "mm/huge_memory.c", "set_pmd_migration_entry",
          "		pmdval = pmdp_huge_get_and_clear(vma->vm_mm, address, pvmw->pmd);\n",

@@ -483,4 +483,52 @@ TEST_F(devmem, mapping_moves)
 	EXPECT_EQ(0, wrong(to, 1, npages));
 }
 
+/* So much memory that one madvise() of all of it takes long. */
+#define INVALIDATED	(64 * 1024UL)
+#define INVALIDATORS	16
+
+struct invalidators {
+	pthread_t threads[INVALIDATORS];
+	char *ptr;
+	bool stop;
+};
+
+/* Invalidates memory all the time, together with the others without a break. */
+static void *invalidator_main(void *arg)
+{
+	struct invalidators *all = arg;
+
+	while (!__atomic_load_n(&all->stop, __ATOMIC_RELAXED))
+		madvise(all->ptr, INVALIDATED * PAGE, MADV_FREE);
+	return NULL;
+}
+
+/*
+ * Verifies that faults and migrations end although the process invalidates other memory
+ * all the time. They may fail.
+ */
+TEST_F(devmem, invalidations_without_end)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 1);
+	struct invalidators all = { };
+	long ret;
+	int i;
+
+	if (variant->coherent || variant->thp)
+		return;
+	all.ptr = area_filled(INVALIDATED, false, 2);
+	for (i = 0; i < INVALIDATORS; i++)
+		ASSERT_EQ(0, pthread_create(&all.threads[i], NULL, invalidator_main, &all));
+	ret = device_fault(self->fd, ptr, 0, 1);
+	EXPECT_TRUE(!ret || ret == -EBUSY);
+	ret = device_fault(self->fd, ptr, HMM_DEVMEM_TEST_FAULT_MIGRATE, 1);
+	EXPECT_TRUE(!ret || ret == -EBUSY);
+	EXPECT_LE(0, to_device(self->fd, ptr, self->npages));
+	__atomic_store_n(&all.stop, true, __ATOMIC_RELAXED);
+	for (i = 0; i < INVALIDATORS; i++)
+		pthread_join(all.threads[i], NULL);
+	EXPECT_EQ(0, device_fault(self->fd, ptr, 0, self->npages));
+	EXPECT_EQ(0, wrong(ptr, 1, self->npages));
+}
+
 TEST_HARNESS_MAIN
