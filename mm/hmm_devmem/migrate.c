@@ -104,15 +104,16 @@ static unsigned long window_finish(struct hmm_devmem_txn *txn, unsigned long *ow
 }
 
 /*
- * Pages that KSM may merge, or that have memory tags (MTE of arm64), do not move to the
- * device. KSM maps a page that it merges before rmap finds the mapping: core would collect
- * the page from the page table, and not find it again to end its migration. And drivers
- * copy no tags. A mapping can get these flags when it has pages on the device already;
- * those can come back.
+ * Some pages do not move to the device. KSM maps a page that it merges before rmap finds the
+ * mapping: core would collect the page from the page table, and not find it again to end
+ * its migration. Drivers copy no memory tags (MTE of arm64). Where userfaultfd is told of
+ * each access, it would not be told of those of a device that has the page. And a shadow
+ * stack is for the CPU's calls and returns only. A mapping can get these flags when it
+ * has pages on the device already; those can come back.
  */
 static bool must_stay_in_ram(const struct vm_area_struct *vma)
 {
-	return vma->vm_flags & (VM_MERGEABLE | VM_MTE);
+	return vma->vm_flags & (VM_MERGEABLE | VM_MTE | VM_UFFD_RWP | VM_SHADOW_STACK);
 }
 
 /**
@@ -705,8 +706,9 @@ long hmm_devmem_migrate_through(struct hmm_devmem *devmem, struct mm_struct *mm,
  * or part of a file stay where they are, as do those on another device, and all
  * for which there is no device memory or the driver's copy fails. Passed over are gaps
  * between mappings, mappings that cannot have anonymous pages (VM_IO, VM_PFNMAP, shared,
- * hugetlb, DAX), those whose pages KSM may merge (VM_MERGEABLE), and those with memory
- * tags (VM_MTE).
+ * hugetlb, DAX), those whose pages KSM may merge (VM_MERGEABLE), those with memory tags
+ * (VM_MTE), those for which userfaultfd is told of reads as well (VM_UFFD_RWP), and
+ * shadow stacks.
  *
  * Mlocked memory moves, too, and is counted as mlocked on the device: mlock() keeps
  * the kernel from taking pages away by itself, and this is a request of the process.

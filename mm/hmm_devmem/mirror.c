@@ -31,7 +31,10 @@
 #include <linux/export.h>
 #include <linux/hmm.h>
 #include <linux/jiffies.h>
+#include <linux/memremap.h>
+#include <linux/minmax.h>
 #include <linux/mm.h>
+#include <linux/mmap_lock.h>
 #include <linux/pagemap.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
@@ -133,6 +136,7 @@ EXPORT_SYMBOL_GPL(hmm_devmem_mirror_migrate);
  * @along: Where to note what @window brings along; NULL if that was not decided.
  * @faults: How often the CPU's fault handler was called.
  * @to_ram: The CPU's fault handler has to bring the page back from private memory.
+ * @guarded: userfaultfd is told of accesses to the mapping: no page of it moves.
  * @result: What to return.
  * @range: The last walk of the CPU's page table.
  * @pfns: What that walk has found.
@@ -147,6 +151,7 @@ struct mirror_fault {
 	unsigned long *along;
 	unsigned int faults;
 	bool to_ram;
+	bool guarded;
 	long result;
 	struct hmm_range range;
 	unsigned long pfns[HMM_DEVMEM_MIRROR_FAULT_NR];
@@ -186,16 +191,48 @@ static int fault_walk(struct mirror_fault *fault, unsigned long start,
 
 static void *fault_owner(const struct mirror_fault *fault)
 {
-	return fault->devmem ? fault->devmem->owner : NULL;
+	return fault->devmem && !fault->guarded ? fault->devmem->owner : NULL;
+}
+
+/*
+ * Look at the mapping of the address, since hmm_range_fault() does not look at all that
+ * matters. What is mapped along is of the same mapping.
+ *
+ * A shadow stack is only for the CPU's calls and returns. In a mapping for which
+ * userfaultfd is told of each access, device pages look as if there were no protection:
+ * have them brought back to system memory, and leave all pages there.
+ */
+static int fault_look_at_mapping(struct mirror_fault *fault, unsigned long *start,
+				 unsigned long *end)
+{
+	struct mm_struct *mm = fault->m->notifier.mm;
+	struct vm_area_struct *vma;
+	int ret = 0;
+
+	if (mmap_read_lock_killable(mm))
+		return -EINTR;
+	vma = vma_lookup(mm, fault->addr);
+	fault->guarded = vma && vma->vm_flags & VM_UFFD_RWP;
+	if (vma) {
+		*start = max(*start, vma->vm_start);
+		*end = min(*end, vma->vm_end);
+		if (vma->vm_flags & VM_SHADOW_STACK)
+			ret = -EFAULT;
+	}
+	mmap_read_unlock(mm);
+	return ret;
 }
 
 /* Walk the aligned 64 KiB around the address, without a CPU fault. */
 static int fault_look(struct mirror_fault *fault)
 {
 	const unsigned long size = HMM_DEVMEM_MIRROR_FAULT_NR << PAGE_SHIFT;
-	const unsigned long start = ALIGN_DOWN(fault->addr, size);
+	unsigned long start = ALIGN_DOWN(fault->addr, size);
+	unsigned long end = start + size;
+	int ret;
 
-	return fault_walk(fault, start, start + size, 0, fault_owner(fault));
+	ret = fault_look_at_mapping(fault, &start, &end);
+	return ret ?: fault_walk(fault, start, end, 0, fault_owner(fault));
 }
 
 /* The page's index in &mirror_fault.pfns. */
@@ -240,16 +277,20 @@ static bool fault_reaches(const struct mirror_fault *fault, unsigned int i)
 }
 
 /*
- * Is the page at @i of memfd_secret()? The kernel has no mapping of such pages, and
- * get_user_pages() refuses them, but hmm_range_fault() does not.
+ * Is the page at @i one that get_user_pages() refuses, but hmm_range_fault() does not?
+ * The kernel has no mapping of pages of memfd_secret(), and PCI memory of another device
+ * has no DMA address like that of system memory.
  */
-static bool fault_is_secret(const struct mirror_fault *fault, unsigned int i)
+static bool fault_is_refused(const struct mirror_fault *fault, unsigned int i)
 {
+	const struct page *page = fault_page(fault, i);
 	struct address_space *mapping;
 
+	if (is_pci_p2pdma_page(page))
+		return true;
 	if (likely(!secretmem_active()))
 		return false;
-	mapping = folio_mapping(page_folio(fault_page(fault, i)));
+	mapping = folio_mapping(page_folio((struct page *)page));
 	return mapping && secretmem_mapping(mapping);
 }
 
@@ -261,7 +302,7 @@ static bool fault_can_map(const struct mirror_fault *fault, unsigned int i,
 			  unsigned int asked)
 {
 	if (!(fault->pfns[i] & HMM_PFN_VALID) || !fault_reaches(fault, i) ||
-	    fault_is_secret(fault, i))
+	    fault_is_refused(fault, i))
 		return false;
 	if (i == asked)
 		return !(fault->flags & HMM_DEVMEM_MIRROR_WRITE) ||
@@ -342,11 +383,11 @@ static enum fault_step fault_finish(struct mirror_fault *fault)
 	    m->devmem != fault->devmem)
 		return STEP_AGAIN;
 	valid = fault->pfns[asked] & HMM_PFN_VALID;
-	if (valid && fault_is_secret(fault, asked)) {
+	if (valid && fault_is_refused(fault, asked)) {
 		fault->result = -EFAULT;
 		return STEP_DONE;
 	}
-	if (fault->may_migrate && !(valid && fault_is_local(fault, asked)))
+	if (fault->may_migrate && !fault->guarded && !(valid && fault_is_local(fault, asked)))
 		return STEP_MIGRATE;
 	if (!fault_can_map(fault, asked, asked)) {
 		/*
@@ -589,7 +630,7 @@ static long mirror_fault(struct mirror_fault *fault)
  * With %HMM_DEVMEM_MIRROR_MIGRATE, pages move along if the device takes faults page by
  * page, upward or downward: see "DOC: Streams" in mm/hmm_devmem/stream.c. These are
  * pages of the same aligned 2 MiB that the process maps. If the page does not move,
- * pages of the same aligned 64 KiB are mapped along: without %HMM_DEVMEM_MIRROR_MIGRATE
+ * pages of the same vma and the same aligned 64 KiB are mapped along: without %HMM_DEVMEM_MIRROR_MIGRATE
  * all that the process maps there, with it those that are on the device. If a PMD entry
  * of the CPU's page table maps a whole block, that moves as a whole, and the device gets
  * one entry for all of it.
@@ -610,7 +651,8 @@ static long mirror_fault(struct mirror_fault *fault)
  *   with %HMM_DEVMEM_MIRROR_PRESENT
  * * %-ESRCH - the process has exited
  * * %-EFAULT - there is no mapping that can be read, or the page is one that the device
- *   must not have, such as one of memfd_secret(), or is poisoned or lost
+ *   must not have (of memfd_secret(), a shadow stack, or another device's PCI memory), or
+ *   is poisoned or lost
  * * %-EPERM - the mapping cannot be written
  * * %-ENOENT - with %HMM_DEVMEM_MIRROR_PRESENT: the page is not mapped for this access
  * * %-ENOMEM - no memory for the page

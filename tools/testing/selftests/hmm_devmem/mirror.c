@@ -4,6 +4,7 @@
  * moved to it or when it has taken a page fault, and that none is mapped that must not.
  */
 #include "fixture.h"
+#include "uffd.h"
 
 #include <pthread.h>
 
@@ -482,6 +483,81 @@ TEST_F(devmem, mapping_moves)
 	EXPECT_EQ(npages, mapped_local(self->fd, to, npages));
 	EXPECT_EQ(0, wrong(to, 1, npages));
 }
+
+#ifdef UFFD_FEATURE_RWP
+struct faulter {
+	pthread_t thread;
+	char *ptr;
+	unsigned long flags;
+	int fd;
+	long ret;
+};
+
+static void *faulter_main(void *arg)
+{
+	struct faulter *faulter = arg;
+
+	faulter->ret = device_fault(faulter->fd, faulter->ptr, faulter->flags, 1);
+	return NULL;
+}
+
+static int uffd_protect_reads(struct uffd *uffd, char *ptr, bool on)
+{
+	struct uffdio_rwprotect arg = {
+		.range = { .start = (uintptr_t)ptr, .len = PAGE },
+		.mode = on ? UFFDIO_RWPROTECT_MODE_RWP : 0,
+	};
+
+	return uffd_ioctl(uffd, UFFDIO_RWPROTECT, &arg);
+}
+
+/* Let the device read a page; returns 0 if userfaultfd was told of it before it could. */
+static long fault_is_told(struct uffd *uffd, int fd, char *ptr, unsigned long flags)
+{
+	struct faulter faulter = { .fd = fd, .ptr = ptr, .flags = flags };
+	struct pollfd told = { .fd = uffd->fd, .events = POLLIN };
+	struct uffd_msg msg;
+
+	if (uffd_protect_reads(uffd, ptr, true) ||
+	    pthread_create(&faulter.thread, NULL, faulter_main, &faulter) ||
+	    poll(&told, 1, -1) != 1 || read(uffd->fd, &msg, sizeof(msg)) != sizeof(msg) ||
+	    msg.arg.pagefault.address != (uintptr_t)ptr || mapped(fd, ptr, 1) ||
+	    uffd_protect_reads(uffd, ptr, false))
+		return -1;
+	pthread_join(faulter.thread, NULL);
+	return faulter.ret;
+}
+
+/*
+ * Verifies that userfaultfd is told of a device's access to a page that is protected
+ * against reads, in system memory and on the device, and that such pages do not move.
+ */
+TEST_F(devmem, userfaultfd_is_told_of_reads)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_RWP };
+	char *ptr = area_filled(3, false, 1);
+	struct uffd uffd = { .ptr = ptr, .npages = 3 };
+	struct uffdio_register reg = {
+		.range = { .start = (uintptr_t)ptr, .len = 3 * PAGE },
+		.mode = UFFDIO_REGISTER_MODE_RWP,
+	};
+
+	ASSERT_EQ(1, all_moved(self->fd, ptr, 1));
+	uffd.fd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	ASSERT_LE(0, uffd.fd);
+	ASSERT_EQ(0, uffd_ioctl(&uffd, UFFDIO_API, &api));
+	ASSERT_EQ(0, uffd_ioctl(&uffd, UFFDIO_REGISTER, &reg));
+	EXPECT_EQ(1, to_device(self->fd, ptr, 3));
+	EXPECT_EQ(0, fault_is_told(&uffd, self->fd, ptr, 0));
+	EXPECT_EQ(0, fault_is_told(&uffd, self->fd, ptr + PAGE, 0));
+	EXPECT_EQ(0, fault_is_told(&uffd, self->fd, ptr + 2 * PAGE,
+				   HMM_DEVMEM_TEST_FAULT_MIGRATE));
+	EXPECT_EQ(3, mapped(self->fd, ptr, 3));
+	EXPECT_EQ(0, wrong(ptr, 1, 3));
+	close(uffd.fd);
+	EXPECT_EQ(3, all_moved(self->fd, ptr, 3));
+}
+#endif
 
 /* So much memory that one madvise() of all of it takes long. */
 #define INVALIDATED	(64 * 1024UL)
