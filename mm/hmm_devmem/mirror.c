@@ -30,6 +30,7 @@
 #include <linux/cleanup.h>
 #include <linux/export.h>
 #include <linux/hmm.h>
+#include <linux/huge_mm.h>
 #include <linux/jiffies.h>
 #include <linux/memremap.h>
 #include <linux/minmax.h>
@@ -369,6 +370,21 @@ static void fault_map(struct mirror_fault *fault, unsigned int asked)
 }
 
 /*
+ * Does a write fault have to get the process a page of its own first? Else the page that it
+ * shares would move to the device, back, and the copy to the device. The zero page need
+ * not be copied.
+ */
+static bool fault_wants_copy(const struct mirror_fault *fault, unsigned int asked)
+{
+	const unsigned long pfn = fault->pfns[asked];
+
+	return fault->flags & HMM_DEVMEM_MIRROR_WRITE && pfn & HMM_PFN_VALID &&
+	       !(pfn & HMM_PFN_WRITE) &&
+	       !is_zero_pfn(page_to_pfn(hmm_pfn_to_page(pfn))) &&
+	       !is_huge_zero_folio(page_folio(hmm_pfn_to_page(pfn)));
+}
+
+/*
  * Decide what to do after a walk. If nothing was invalidated until the lock was taken, no
  * page that the walk has found can be invalidated while it is held.
  */
@@ -388,7 +404,7 @@ static enum fault_step fault_finish(struct mirror_fault *fault)
 		return STEP_DONE;
 	}
 	if (fault->may_migrate && !fault->guarded && !(valid && fault_is_local(fault, asked)))
-		return STEP_MIGRATE;
+		return fault_wants_copy(fault, asked) ? STEP_FAULT : STEP_MIGRATE;
 	if (!fault_can_map(fault, asked, asked)) {
 		/*
 		 * hmm_range_fault() takes no fault for private memory of the owner

@@ -484,6 +484,22 @@ TEST_F(devmem, mapping_moves)
 	EXPECT_EQ(0, wrong(to, 1, npages));
 }
 
+/* Verifies that a page which is shared since a fork is copied before it moves, not after. */
+TEST_F(devmem, write_fault_moves_once)
+{
+	const unsigned long flags = HMM_DEVMEM_TEST_FAULT_WRITE |
+				    HMM_DEVMEM_TEST_FAULT_MIGRATE;
+	char *ptr = area_filled(1, false, 1);
+	struct child sharer;
+
+	sharer_start(&sharer, ptr, 1, 1);
+	EXPECT_EQ(0, device_fault(self->fd, ptr, flags, 1));
+	EXPECT_EQ(1, mapped_local(self->fd, ptr, 1));
+	EXPECT_EQ(1, SINCE(to_device));
+	EXPECT_EQ(0, SINCE(to_ram));
+	EXPECT_EQ(0, child_end(&sharer));
+}
+
 #ifdef UFFD_FEATURE_RWP
 struct faulter {
 	pthread_t thread;
