@@ -482,8 +482,8 @@ static int evict_range(struct hmm_devmem *devmem,
 
 	if (!range_is_on_device(devmem, evict->first, evict->npages))
 		return -EINVAL;
-	ret = hmm_devmem_evict_why(devmem, devmem->pfn_first + evict->first,
-				   evict->npages, &left);
+	ret = hmm_devmem_evict(devmem, devmem->pfn_first + evict->first,
+			       evict->npages, &left);
 	if (ret < 0)
 		return ret;
 	evict->left = ret;

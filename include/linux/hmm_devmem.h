@@ -387,7 +387,7 @@ struct hmm_devmem_desc {
  * @not_copied: Number of pages that the driver failed to copy, or whose destinations could
  *	not be mapped for DMA.
  *
- * In pages of PAGE_SIZE. The sum is what hmm_devmem_evict_why() returns.
+ * In pages of PAGE_SIZE. The sum is what hmm_devmem_evict() returns.
  */
 struct hmm_devmem_left {
 	unsigned long busy;
@@ -509,9 +509,7 @@ long hmm_devmem_migrate_to_ram(struct hmm_devmem *devmem,
 			       struct mm_struct *mm,
 			       unsigned long start, unsigned long end);
 long hmm_devmem_evict(struct hmm_devmem *devmem, unsigned long pfn_first,
-		      unsigned long nr_pages);
-long hmm_devmem_evict_why(struct hmm_devmem *devmem, unsigned long pfn_first,
-			  unsigned long nr_pages, struct hmm_devmem_left *left);
+		      unsigned long nr_pages, struct hmm_devmem_left *left);
 void hmm_devmem_mark_used(struct hmm_devmem *devmem, unsigned long pfn,
 			  unsigned long nr);
 u64 hmm_devmem_shrink(struct hmm_devmem *devmem, u64 bytes);
@@ -643,14 +641,8 @@ hmm_devmem_migrate_to_ram(struct hmm_devmem *devmem, struct mm_struct *mm,
 
 static inline long hmm_devmem_evict(struct hmm_devmem *devmem,
 				    unsigned long pfn_first,
-				    unsigned long nr_pages)
-{
-	return -EOPNOTSUPP;
-}
-
-static inline long
-hmm_devmem_evict_why(struct hmm_devmem *devmem, unsigned long pfn_first,
-		     unsigned long nr_pages, struct hmm_devmem_left *left)
+				    unsigned long nr_pages,
+				    struct hmm_devmem_left *left)
 {
 	return -EOPNOTSUPP;
 }

@@ -483,12 +483,13 @@ static unsigned long count_busy(struct hmm_devmem *devmem, bool drain)
 }
 
 /**
- * hmm_devmem_evict_why() - Bring device pages back by physical address
+ * hmm_devmem_evict() - Bring device pages back by physical address
  * @devmem: A managed devmem.
  * @pfn_first: First pfn of the range, inclusive.
  * @nr_pages: Its length, pages of PAGE_SIZE. What is outside of @devmem is
  *	ignored. Of a large folio that lies in the range partly, all is moved.
- * @left: Filled in, unless the call fails: why pages are still there.
+ * @left: Filled in, unless the call fails: why pages are still there; NULL if the caller
+ *	need not know.
  *
  * Pages go to where a policy of their mapping (mbind()) says, else to the node
  * of the device; the memory policy of the caller does not matter.
@@ -507,11 +508,12 @@ static unsigned long count_busy(struct hmm_devmem *devmem, bool drain)
  * When the result is an errno, nothing was changed. Pages whose data is lost (see
  * hmm_devmem_poison()) cannot come back and do not count.
  */
-long hmm_devmem_evict_why(struct hmm_devmem *devmem, unsigned long pfn_first,
-			  unsigned long nr_pages, struct hmm_devmem_left *left)
+long hmm_devmem_evict(struct hmm_devmem *devmem, unsigned long pfn_first,
+		      unsigned long nr_pages, struct hmm_devmem_left *left)
 {
 	const unsigned long end = pfn_first + nr_pages;
 	struct evict_effort effort = { .killable = true };
+	struct hmm_devmem_left unused;
 	long nr;
 
 	might_sleep();
@@ -521,30 +523,10 @@ long hmm_devmem_evict_why(struct hmm_devmem *devmem, unsigned long pfn_first,
 		return -EINVAL;
 	if (!hmm_devmem_ref_tryget_live(devmem))
 		return -ENODEV;
-	nr = evict_and_count(devmem, pfn_first, end, &effort, true, left);
+	nr = evict_and_count(devmem, pfn_first, end, &effort, true, left ?: &unused);
 	trace_hmm_devmem_evict(devmem, pfn_first, end, nr);
 	hmm_devmem_ref_put(devmem);
 	return nr;
-}
-EXPORT_SYMBOL_GPL(hmm_devmem_evict_why);
-
-/**
- * hmm_devmem_evict() - Bring device pages back by physical address
- * @devmem: A managed devmem.
- * @pfn_first: First pfn of the range, inclusive.
- * @nr_pages: Its length, as for hmm_devmem_evict_why().
- *
- * For callers that need not know why pages were left.
- *
- * Context: As hmm_devmem_evict_why().
- * Return: As hmm_devmem_evict_why().
- */
-long hmm_devmem_evict(struct hmm_devmem *devmem, unsigned long pfn_first,
-		      unsigned long nr_pages)
-{
-	struct hmm_devmem_left left;
-
-	return hmm_devmem_evict_why(devmem, pfn_first, nr_pages, &left);
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_evict);
 

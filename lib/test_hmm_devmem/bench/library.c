@@ -83,7 +83,7 @@ long bench_library_evict(void)
 	const struct hmm_devmem *devmem = library_devmem;
 
 	return hmm_devmem_evict(library_devmem, devmem->pfn_first,
-				devmem->pfn_last - devmem->pfn_first);
+				devmem->pfn_last - devmem->pfn_first, NULL);
 }
 
 const struct bench_kind bench_eager = {

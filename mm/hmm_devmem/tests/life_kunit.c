@@ -53,8 +53,8 @@ static void expect_refused(struct kunit *test, struct hmm_devmem *devmem)
 	KUNIT_EXPECT_EQ(test, -ENODEV,
 			hmm_devmem_migrate_to_ram(devmem, current->mm, 0,
 						  PAGE_SIZE));
-	KUNIT_EXPECT_EQ(test, -ENODEV, hmm_devmem_evict(devmem, pfn, 1));
-	KUNIT_EXPECT_EQ(test, -ENODEV, hmm_devmem_evict_why(devmem, pfn, 1, &left));
+	KUNIT_EXPECT_EQ(test, -ENODEV, hmm_devmem_evict(devmem, pfn, 1, NULL));
+	KUNIT_EXPECT_EQ(test, -ENODEV, hmm_devmem_evict(devmem, pfn, 1, &left));
 	KUNIT_EXPECT_EQ(test, -ENODEV, hmm_devmem_suspend(devmem));
 	hmm_devmem_resume(devmem);
 	hmm_devmem_poison(devmem, pfn, 1);

@@ -393,7 +393,7 @@ static void eviction_holds_mappings_of_pages_that_came_meanwhile(struct kunit *t
 			HMM_DEVMEM_BLOCK_ORDER);
 	kunit_activate_static_stub(test, hmm_devmem_collect_pfns, change_hands);
 	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_evict(devmem, devmem->pfn_first,
-						  HMM_DEVMEM_BLOCK_NR));
+						  HMM_DEVMEM_BLOCK_NR, NULL));
 	kunit_deactivate_static_stub(test, hmm_devmem_collect_pfns);
 	KUNIT_EXPECT_EQ(test, others.moved, NR_OTHERS);
 	/* One reference was there before, for the first page of the large folio. */

@@ -369,9 +369,9 @@ static void evict_idle_devmem_returns_0(struct kunit *test)
 	struct hmm_devmem *devmem = add(test, &managed_ops, TEST_SIZE);
 
 	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_evict(devmem, devmem->pfn_first,
-						  TEST_SIZE / PAGE_SIZE));
-	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_evict(devmem, 0, 0));
-	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_evict(devmem, 0, ULONG_MAX));
+						  TEST_SIZE / PAGE_SIZE, NULL));
+	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_evict(devmem, 0, 0, NULL));
+	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_evict(devmem, 0, ULONG_MAX, NULL));
 	expect_events(test, "");
 }
 
@@ -379,7 +379,7 @@ static void evict_overflowing_range_returns_einval(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add(test, &managed_ops, TEST_SIZE);
 
-	KUNIT_EXPECT_EQ(test, -EINVAL, hmm_devmem_evict(devmem, 2, ULONG_MAX));
+	KUNIT_EXPECT_EQ(test, -EINVAL, hmm_devmem_evict(devmem, 2, ULONG_MAX, NULL));
 }
 
 static void evict_classic_returns_eopnotsupp(struct kunit *test)
@@ -387,7 +387,7 @@ static void evict_classic_returns_eopnotsupp(struct kunit *test)
 	struct hmm_devmem *devmem = add(test, &classic_ops, TEST_SIZE);
 
 	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
-			hmm_devmem_evict(devmem, devmem->pfn_first, 1));
+			hmm_devmem_evict(devmem, devmem->pfn_first, 1, NULL));
 }
 
 static void evict_locked_folio_leaves_it(struct kunit *test)
@@ -396,7 +396,7 @@ static void evict_locked_folio_leaves_it(struct kunit *test)
 	struct folio *folio = alloc(test, devmem, 0, NULL);
 
 	KUNIT_EXPECT_EQ(test, 1, hmm_devmem_evict(devmem, devmem->pfn_first,
-						  TEST_SIZE / PAGE_SIZE));
+						  TEST_SIZE / PAGE_SIZE, NULL));
 	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
 	KUNIT_EXPECT_TRUE(test, folio_test_locked(folio));
 	release(folio);
@@ -412,8 +412,8 @@ static void evict_folio_without_data_leaves_it(struct kunit *test)
 
 	folio_unlock(folio);
 	KUNIT_EXPECT_EQ(test, 1 << order,
-			hmm_devmem_evict_why(devmem, devmem->pfn_first,
-					     TEST_SIZE / PAGE_SIZE, &left));
+			hmm_devmem_evict(devmem, devmem->pfn_first,
+					 TEST_SIZE / PAGE_SIZE, &left));
 	KUNIT_EXPECT_EQ(test, 1 << order, left.busy);
 	/* No page was copied, and the folio was not split. */
 	expect_events(test, "");
