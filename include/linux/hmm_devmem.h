@@ -103,6 +103,8 @@ struct hmm_devmem_map_entry {
  * @context: In direction %HMM_DEVMEM_TO_DEVICE the context that the caller of the
  *	migration has passed, which may be NULL. Otherwise NULL, because the pages of
  *	one eviction can belong to many contexts.
+ * @priv: In direction %HMM_DEVMEM_TO_DEVICE the &hmm_devmem_request.priv that the caller
+ *	of hmm_devmem_migrate() has passed. NULL in all other migrations.
  * @driver_private: For use by the driver: what copy_to_device() or copy_to_ram() stores here
  *	is there in copy_wait(). NULL when the copy callback is called.
  *
@@ -119,6 +121,7 @@ struct hmm_devmem_copy {
 	unsigned int nr_entries;
 	const struct hmm_devmem_map_entry *entries;
 	struct hmm_devmem_context *context;
+	void *priv;
 	void *driver_private;
 };
 
@@ -381,18 +384,57 @@ struct hmm_devmem_desc {
 };
 
 /**
- * struct hmm_devmem_left - why pages were not evicted
- * @busy: Number of pages that were locked, or had other references than mappings.
- * @no_memory: Number of pages for which there was no system memory.
- * @not_copied: Number of pages that the driver failed to copy, or whose destinations could
- *	not be mapped for DMA.
+ * struct hmm_devmem_left - why pages were not migrated, or not evicted
+ * @busy: Number of pages that were locked, pinned, or had other references than mappings,
+ *	that were changed or moved meanwhile, or that were not tried because the call ended
+ *	early (the caller is being killed, or the devmem is suspended or removed). A later
+ *	call can succeed.
+ * @no_device_memory: Number of pages for which there was no device memory. With
+ *	%HMM_DEVMEM_SHARED also those for which there was no memory for struct pages. 0 in
+ *	an eviction.
+ * @no_memory: Number of pages for which the kernel had no memory. In an eviction, memory
+ *	for the pages. In a migration to the device, memory for page tables or for the
+ *	charge of pages that were never touched; for the record of which pages must not be
+ *	evicted for it (%HMM_DEVMEM_RECLAIM); or, without %HMM_DEVMEM_SHARED, for struct
+ *	pages.
+ * @not_copied: Number of pages that the driver failed to copy, that could not be mapped for
+ *	DMA, or whose device page was lost meanwhile (hmm_devmem_poison()).
+ * @not_suitable: Number of pages that cannot move: those without a mapping, in a mapping
+ *	whose pages do not move, or where the process has no page that the library may fill
+ *	in (PROT_NONE, userfaultfd); pages of files, swapped out, out of the device's reach,
+ *	on another device, or used by a device exclusively. 0 in an eviction.
  *
- * In pages of PAGE_SIZE. The sum is what hmm_devmem_evict() returns.
+ * In pages of PAGE_SIZE. Each page that is left has exactly one reason: the sum is what
+ * hmm_devmem_evict() returns, and what hmm_devmem_migrate() returns less than the pages of
+ * the range. Where several tasks work on the same pages at the same time, the sum is
+ * right, but a page that was left for another reason can count as busy.
  */
 struct hmm_devmem_left {
 	unsigned long busy;
+	unsigned long no_device_memory;
 	unsigned long no_memory;
 	unsigned long not_copied;
+	unsigned long not_suitable;
+};
+
+/**
+ * struct hmm_devmem_request - a request to move memory of a process to the device
+ * @mm: The process; the caller has at least mmgrab()bed it.
+ * @start: User virtual address, page aligned, inclusive.
+ * @end: The same, exclusive.
+ * @ctx: Context for the device folios, each of which takes a reference; or NULL.
+ * @priv: For use by the driver: &hmm_devmem_copy.priv in every callback of this call.
+ * @left: Filled in by hmm_devmem_migrate(): why pages of the range are not on the device.
+ *
+ * The library does not write the other fields, and needs none of them after the call.
+ */
+struct hmm_devmem_request {
+	struct mm_struct *mm;
+	unsigned long start;
+	unsigned long end;
+	struct hmm_devmem_context *ctx;
+	void *priv;
+	struct hmm_devmem_left left;
 };
 
 /**
@@ -501,6 +543,8 @@ void hmm_devmem_page_set_drvdata(struct page *page, unsigned long data);
 unsigned long hmm_devmem_page_get_drvdata(const struct page *page);
 struct hmm_devmem_context *hmm_devmem_page_context(const struct page *page);
 
+long hmm_devmem_migrate(struct hmm_devmem *devmem,
+			struct hmm_devmem_request *req);
 long hmm_devmem_migrate_to_device(struct hmm_devmem *devmem,
 				  struct mm_struct *mm,
 				  unsigned long start, unsigned long end,
@@ -622,6 +666,12 @@ static inline struct hmm_devmem_context *
 hmm_devmem_page_context(const struct page *page)
 {
 	return NULL;
+}
+
+static inline long hmm_devmem_migrate(struct hmm_devmem *devmem,
+				      struct hmm_devmem_request *req)
+{
+	return -EOPNOTSUPP;
 }
 
 static inline long

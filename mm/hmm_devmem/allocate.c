@@ -20,16 +20,35 @@
 #include "pool.h"
 #include "txn.h"
 
-/*
- * May pages be allocated where the process has none? Core collects a zero page like a
- * hole, and maps the page that takes its place with all access that the mapping allows.
- * That loses userfaultfd's write protection of a zero page: the next write would not be
- * reported. And missing pages have to be reported to userfaultfd. Memory that the process
- * cannot access needs no pages.
+/**
+ * hmm_devmem_may_fill_holes() - May pages be allocated where the process has none?
+ * @vma: The mapping.
+ *
+ * Core collects a zero page like a hole, and maps the page that takes its place with all
+ * access that the mapping allows. That loses userfaultfd's write protection of a zero
+ * page: the next write would not be reported. And missing pages have to be reported to
+ * userfaultfd. Memory that the process cannot access needs no pages.
+ *
+ * Context: The mmap lock is held.
+ * Return: True if they may.
  */
-static bool may_fill_holes(struct vm_area_struct *vma)
+bool hmm_devmem_may_fill_holes(struct vm_area_struct *vma)
 {
 	return !userfaultfd_armed(vma) && vma_is_accessible(vma);
+}
+
+/**
+ * hmm_devmem_page_can_go() - Can a page of system memory move to the device?
+ * @devmem: The device memory.
+ * @page: The page; it stays.
+ *
+ * Context: Process context.
+ * Return: True if it is anonymous, no device page, and in the device's reach.
+ */
+bool hmm_devmem_page_can_go(struct hmm_devmem *devmem, struct page *page)
+{
+	return PageAnon(page) && !is_zone_device_page(page) &&
+	       hmm_devmem_dma_reaches(devmem, page_to_phys(page), PAGE_SIZE);
 }
 
 /* Can entry @i move to the device? With @fill, a hole can. */
@@ -42,8 +61,7 @@ static bool can_go_to_device(const struct hmm_devmem_txn *txn, unsigned int i,
 		return false;
 	if (!page)
 		return fill;
-	return PageAnon(page) && !is_zone_device_page(page) &&
-	       hmm_devmem_dma_reaches(txn->devmem, page_to_phys(page), PAGE_SIZE);
+	return hmm_devmem_page_can_go(txn->devmem, page);
 }
 
 /*
@@ -77,7 +95,7 @@ static bool alloc_large_device_folio(struct hmm_devmem_txn *txn)
 static unsigned int mark_wanted(struct hmm_devmem_txn *txn)
 {
 	const bool compound = txn_is_compound(txn);
-	const bool fill = may_fill_holes(txn->vma);
+	const bool fill = hmm_devmem_may_fill_holes(txn->vma);
 	unsigned int i, nr = 0;
 
 	for (i = 0; i < txn->nr; i++) {
@@ -127,7 +145,7 @@ void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn)
 		return;
 	got = hmm_devmem_should_fail(devmem, HMM_DEVMEM_FAIL_DEVICE) ? 0 :
 	      hmm_devmem_pool_alloc_bulk(priv(devmem)->pool, wanted, pfns);
-	txn->short_of_memory = got < wanted;
+	txn->nr_short = wanted - got;
 	/*
 	 * Split a folio only if a part of it can move then. A large hole can be
 	 * filled with small pages, but core wants all of them or crashes.

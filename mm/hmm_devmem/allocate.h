@@ -7,8 +7,13 @@
 
 #include <linux/types.h>
 
+struct hmm_devmem;
 struct hmm_devmem_txn;
+struct page;
+struct vm_area_struct;
 
+bool hmm_devmem_may_fill_holes(struct vm_area_struct *vma);
+bool hmm_devmem_page_can_go(struct hmm_devmem *devmem, struct page *page);
 void hmm_devmem_txn_alloc_device(struct hmm_devmem_txn *txn);
 bool hmm_devmem_txn_alloc_ram(struct hmm_devmem_txn *txn, unsigned int first);
 

@@ -22,6 +22,7 @@
 #include "collect.h"
 #include "devmem.h"
 #include "evict.h"
+#include "left.h"
 #include "mirror.h"
 #include "pool.h"
 #include "power.h"
@@ -123,6 +124,7 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
  * @devmem: The one of @from and @to that is not NULL.
  * @mm: The process.
  * @ctx: The context that device folios get.
+ * @priv: &hmm_devmem_copy.priv of its copies.
  * @mirror: The mirror's part of the migration; NULL if it does not go through a mirror.
  * @start: User virtual address, inclusive.
  * @end: The same, exclusive.
@@ -143,6 +145,8 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
  *	moved in a window that was not tried to the end.
  * @moved: How many pages moved in the present window before it was tried again. Added
  *	to @done if the mmap lock could not be taken again for a recount.
+ * @left: Why pages of the windows that were tried to the end are not on the device.
+ * @no_bitmap: There was no memory for @own.
  * @locked: The mmap lock is held.
  * @entered: &hmm_devmem.ref is held, and in a migration to the device the intake as well.
  */
@@ -152,6 +156,7 @@ struct range_walk {
 	struct hmm_devmem *devmem;
 	struct mm_struct *mm;
 	struct hmm_devmem_context *ctx;
+	void *priv;
 	struct hmm_devmem_mirror_migration *mirror;
 	unsigned long start;
 	unsigned long end;
@@ -168,6 +173,8 @@ struct range_walk {
 	bool mlocked;
 	bool recount;
 	unsigned long moved;
+	struct hmm_devmem_left left;
+	bool no_bitmap;
 	bool locked;
 	bool entered;
 };
@@ -184,21 +191,69 @@ struct range_walk {
 
 /* How many pages of a part of the range are on the device, whichever migration moved them. */
 static unsigned long count_resident(const struct range_walk *walk,
-				    unsigned long start, unsigned long end,
-				    bool *mlocked)
+				    unsigned long start, unsigned long end)
 {
 	return hmm_devmem_count_resident(walk->devmem, walk->mm, start, end,
-					 walk->to, walk->own, mlocked);
+					 walk->to, walk->own);
+}
+
+/* Is there no device memory only because the kernel has no memory to manage it? */
+static bool kernel_is_short(const struct range_walk *walk)
+{
+	return walk->no_bitmap || (walk->stunted && !priv(walk->devmem)->backing &&
+				   hmm_devmem_can_grow(walk->devmem));
+}
+
+/*
+ * Look which pages of a window are on the device, and count why the others are not. The
+ * caller has set what it knows in @known, of a window that is not tried again.
+ */
+static noinline unsigned long count_window(struct range_walk *walk,
+					   struct vm_area_struct *vma,
+					   unsigned long start, unsigned long end,
+					   struct hmm_devmem_left_window *known)
+{
+	struct hmm_devmem_found found;
+
+	hmm_devmem_find_pages(walk->devmem, walk->mm, start, end, true, walk->own, &found);
+	known->nr = (end - start) >> PAGE_SHIFT;
+	known->here = found.here;
+	known->movable = found.movable;
+	known->fixed = must_stay_in_ram(vma) ? known->nr : found.fixed;
+	walk->mlocked |= found.mlocked && !must_stay_in_ram(vma);
+	known->fills = vma_is_anonymous(vma) && hmm_devmem_may_fill_holes(vma);
+	known->no_memory = known->nr_short && kernel_is_short(walk);
+	hmm_devmem_left_add(&walk->left, known);
+	return found.here;
+}
+
+/* Count a window of which no page was collected. @is_full: for want of device memory. */
+static void skip_window(struct range_walk *walk, struct vm_area_struct *vma,
+			unsigned long start, unsigned long end, bool is_full)
+{
+	struct hmm_devmem_left_window known = {
+		.nr_short = is_full ? (end - start) >> PAGE_SHIFT : 0,
+	};
+
+	if (walk->to)
+		walk->done += count_window(walk, vma, start, end, &known);
 }
 
 /* The number of pages to return for a window of which @moved have just moved. */
-static unsigned long window_pages(struct range_walk *walk, unsigned long start,
-				  unsigned long end, unsigned long moved)
+static unsigned long window_pages(struct range_walk *walk,
+				  const struct hmm_devmem_txn *txn, unsigned long moved)
 {
+	struct hmm_devmem_left_window known;
+
 	/* Pages that were on the device before count as well. */
-	if (walk->to && moved < (end - start) >> PAGE_SHIFT)
-		return count_resident(walk, start, end, &walk->mlocked);
-	return moved;
+	if (!walk->to || moved == (txn->mig.end - txn->start) >> PAGE_SHIFT)
+		return moved;
+	known = (struct hmm_devmem_left_window) {
+		.nr_short = txn->nr_short,
+		.nr_not_copied = txn->nr_not_copied,
+		.nr_unfilled = hmm_devmem_txn_nr_unfilled(txn),
+	};
+	return count_window(walk, txn->vma, txn->start, txn->mig.end, &known);
 }
 
 /* Finish the window that is in flight, if there is one. */
@@ -212,7 +267,7 @@ static int range_drain(struct range_walk *walk)
 		return 0;
 	walk->in_flight = NULL;
 	moved = window_finish(txn, walk->own);
-	walk->done += window_pages(walk, txn->start, txn->mig.end, moved);
+	walk->done += window_pages(walk, txn, moved);
 	if (!moved && txn->no_memory)
 		ret = -ENOMEM;
 	hmm_devmem_txn_put(txn);
@@ -278,7 +333,7 @@ static bool wants_to_grow(const struct range_walk *walk)
 /* Is there no free device page, and no way to get one? */
 static bool device_is_full(const struct range_walk *walk)
 {
-	return !hmm_devmem_pool_has_page(priv(walk->devmem)->pool) &&
+	return walk->to && !hmm_devmem_pool_has_page(priv(walk->devmem)->pool) &&
 	       !can_get_more(walk);
 }
 
@@ -294,7 +349,7 @@ static bool window_stays(const struct range_walk *walk,
 	if (walk->to)
 		return must_stay_in_ram(vma) || device_is_full(walk);
 	return end - start < HMM_DEVMEM_BLOCK_SIZE &&
-	       !count_resident(walk, start, end, NULL);
+	       !count_resident(walk, start, end);
 }
 
 /* What window_migrate() returns if not an errno. */
@@ -314,17 +369,19 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 	int ret, started;
 	bool wants_memory, wants_split;
 
-	if (!hmm_devmem_vma_is_suitable(vma))
+	if (!hmm_devmem_vma_is_suitable(vma)) {
+		walk->left.not_suitable += (end - start) >> PAGE_SHIFT;
 		return WINDOW_DONE;
+	}
 	if (window_stays(walk, vma, start, end)) {
-		if (walk->to)
-			walk->done += count_resident(walk, start, end, NULL);
+		skip_window(walk, vma, start, end, device_is_full(walk));
 		return WINDOW_DONE;
 	}
 	txn = range_get_txn(walk, (end - start) >> PAGE_SHIFT, &ret);
 	txn->vma = vma;
 	txn->start = start;
 	txn->copy.context = walk->ctx;
+	txn->copy.priv = walk->priv;
 	ret = ret ?: range_open_window(walk, txn, end);
 	if (ret) {
 		hmm_devmem_txn_put(txn);
@@ -338,11 +395,11 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 	if (started <= 0) {
 		hmm_devmem_txn_put(txn);
 		if (!started)
-			walk->done += window_pages(walk, start, end, 0);
+			skip_window(walk, vma, start, end, false);
 		return started ?: ret;
 	}
 
-	wants_memory = txn->short_of_memory && can_get_more(walk) &&
+	wants_memory = txn->nr_short && can_get_more(walk) &&
 		       walk->tries < HMM_DEVMEM_WINDOW_TRIES;
 	wants_split = txn->must_split && !walk->split;
 	if (wants_memory || txn->must_split) {
@@ -372,8 +429,9 @@ static void range_note_own(struct range_walk *walk)
 	walk->own = __vmalloc(BITS_TO_LONGS(devmem->pfn_last - devmem->pfn_first) *
 			      sizeof(*walk->own), GFP_KERNEL | __GFP_ZERO |
 			      __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+	walk->no_bitmap = !walk->own;
 	if (walk->own)
-		count_resident(walk, walk->start, walk->end, NULL);
+		count_resident(walk, walk->start, walk->end);
 }
 
 /*
@@ -545,6 +603,7 @@ static int range_migrate_window(struct range_walk *walk, unsigned long *addr)
 
 	vma = find_vma_intersection(walk->mm, *addr, walk->end);
 	if (!vma) {
+		walk->left.not_suitable += walk->missing;
 		*addr = walk->end;
 		return -EFAULT;
 	}
@@ -557,6 +616,7 @@ static int range_migrate_window(struct range_walk *walk, unsigned long *addr)
 		walk->tries++;
 		return range_pause(walk, PAUSE_FOR_MEMORY);
 	}
+	walk->left.not_suitable += (start - *addr) >> PAGE_SHIFT;
 	walk->tries = 0;
 	walk->moved = 0;
 	walk->split = false;
@@ -609,6 +669,7 @@ static int range_migrate_mlocked(struct range_walk *walk)
 	if (ret)
 		return ret;
 	walk->recount = true;
+	walk->left = (struct hmm_devmem_left) { };
 	walk->done = 0;
 	ret = range_migrate_windows(walk);
 	walk->done = max(walk->done, done);
@@ -623,7 +684,7 @@ static long range_migrate_locked(struct range_walk *walk)
 
 	ret = range_migrate_windows(walk) ?: range_migrate_mlocked(walk);
 	if (walk->recount && walk->locked)
-		walk->done = count_resident(walk, walk->start, walk->end, NULL);
+		walk->done = count_resident(walk, walk->start, walk->end);
 	else
 		walk->done += walk->moved;
 	/* Partial success is success: an errno would mean that no page has moved. */
@@ -647,33 +708,31 @@ static long range_migrate(struct range_walk *walk)
 }
 
 /**
- * hmm_devmem_migrate_through() - hmm_devmem_migrate_to_device(), through a mirror
+ * hmm_devmem_migrate_through() - hmm_devmem_migrate(), through a mirror
  * @devmem: A managed devmem.
- * @mm: The process.
- * @start: User virtual address, page aligned, inclusive.
- * @end: The same, exclusive.
- * @ctx: Context for the device folios, or NULL.
+ * @req: The request.
  * @mirror: The mirror's part of the migration; or NULL.
  *
- * Context: As hmm_devmem_migrate_to_device().
- * Return: As hmm_devmem_migrate_to_device().
+ * Context: As hmm_devmem_migrate().
+ * Return: As hmm_devmem_migrate().
  */
-long hmm_devmem_migrate_through(struct hmm_devmem *devmem, struct mm_struct *mm,
-				unsigned long start, unsigned long end,
-				struct hmm_devmem_context *ctx,
+long hmm_devmem_migrate_through(struct hmm_devmem *devmem,
+				struct hmm_devmem_request *req,
 				struct hmm_devmem_mirror_migration *mirror)
 {
 	struct range_walk walk = {
 		.to = devmem,
 		.devmem = devmem,
-		.mm = mm,
-		.ctx = ctx,
+		.mm = req->mm,
+		.ctx = req->ctx,
+		.priv = req->priv,
 		.mirror = mirror,
-		.start = start,
-		.end = end,
+		.start = req->start,
+		.end = req->end,
 	};
 	long ret;
 
+	req->left = (struct hmm_devmem_left) { };
 	if (!hmm_devmem_managed(devmem))
 		return -EOPNOTSUPP;
 	/* @devmem may be removed, and its driver detached, while the caller waits. */
@@ -689,16 +748,17 @@ long hmm_devmem_migrate_through(struct hmm_devmem *devmem, struct mm_struct *mm,
 		hmm_devmem_power_put(devmem);
 	}
 	hmm_devmem_put(devmem);
+	if (ret < 0)
+		return ret;
+	req->left = walk.left;
+	hmm_devmem_left_settle(&req->left, ((walk.end - walk.start) >> PAGE_SHIFT) - ret);
 	return ret;
 }
 
 /**
- * hmm_devmem_migrate_to_device() - Move memory of a process to the device
+ * hmm_devmem_migrate() - Move memory of a process to the device, and report what is left
  * @devmem: A managed devmem.
- * @mm: The process; the caller has at least mmgrab()bed it.
- * @start: User virtual address, page aligned, inclusive.
- * @end: The same, exclusive.
- * @ctx: Context for the device folios, each of which takes a reference; or NULL.
+ * @req: What to move. &hmm_devmem_request.left is filled in.
  *
  * Pages that were never touched get device pages of zeros, but not in a mapping
  * that the process cannot access (PROT_NONE), nor in one that userfaultfd watches:
@@ -718,13 +778,13 @@ long hmm_devmem_migrate_through(struct hmm_devmem *devmem, struct mm_struct *mm,
  * these are locked or referenced, this waits for them, a tenth of a second at most
  * each time. Of a range larger than the device, the front moves.
  *
- * Context: Process context, may sleep. Takes the mmap lock of @mm for reading,
+ * Context: Process context, may sleep. Takes the mmap lock of the process for reading,
  * which the caller must not hold. While it waits for that lock @devmem can be
  * suspended and removed, and the caller can be killed.
  * Return:
  * * number of pages of the range that are on @devmem now, including those that were
- *   there before
- * * %-EINVAL - @start is not below @end, or one is not page aligned
+ *   there before; the reasons in &hmm_devmem_request.left add up to the others
+ * * %-EINVAL - the start is not below the end, or one is not page aligned
  * * %-EFAULT - there is no mapping in the range
  * * %-ESRCH - the process has exited
  * * %-EINTR - the caller is being killed, and nothing was moved
@@ -733,15 +793,43 @@ long hmm_devmem_migrate_through(struct hmm_devmem *devmem, struct mm_struct *mm,
  * * %-EOPNOTSUPP - @devmem is classic
  * * others - with %HMM_DEVMEM_RUNTIME_PM, when the device cannot be resumed
  *
- * When the result is an errno, no page of the range has moved. Pages outside of the range
- * can have been evicted by then, and huge pages of the range been split.
+ * When the result is an errno, no page of the range has moved, and all reasons are 0.
+ * Pages outside of the range can have been evicted by then, and huge pages of the range
+ * been split.
+ */
+long hmm_devmem_migrate(struct hmm_devmem *devmem, struct hmm_devmem_request *req)
+{
+	return hmm_devmem_migrate_through(devmem, req, NULL);
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_migrate);
+
+/**
+ * hmm_devmem_migrate_to_device() - Move memory of a process to the device
+ * @devmem: A managed devmem.
+ * @mm: The process; the caller has at least mmgrab()bed it.
+ * @start: User virtual address, page aligned, inclusive.
+ * @end: The same, exclusive.
+ * @ctx: Context for the device folios, each of which takes a reference; or NULL.
+ *
+ * The short form of hmm_devmem_migrate(), for a caller that need not know why pages are
+ * left, and whose callbacks need no &hmm_devmem_copy.priv.
+ *
+ * Context: As hmm_devmem_migrate().
+ * Return: As hmm_devmem_migrate().
  */
 long hmm_devmem_migrate_to_device(struct hmm_devmem *devmem,
 				  struct mm_struct *mm,
 				  unsigned long start, unsigned long end,
 				  struct hmm_devmem_context *ctx)
 {
-	return hmm_devmem_migrate_through(devmem, mm, start, end, ctx, NULL);
+	struct hmm_devmem_request req = {
+		.mm = mm,
+		.start = start,
+		.end = end,
+		.ctx = ctx,
+	};
+
+	return hmm_devmem_migrate(devmem, &req);
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_migrate_to_device);
 

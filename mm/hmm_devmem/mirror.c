@@ -80,11 +80,16 @@ static long mirror_migrate(struct hmm_devmem_mirror *m,
 			   unsigned long end,
 			   struct hmm_devmem_mirror_migration *migration)
 {
+	struct hmm_devmem_request req = {
+		.mm = m->notifier.mm,
+		.start = start,
+		.end = end,
+		.ctx = m->context,
+	};
 	long ret;
 
 	hmm_devmem_mirror_begin(migration, m, devmem, start, end);
-	ret = hmm_devmem_migrate_through(devmem, m->notifier.mm, start, end,
-					 m->context, migration);
+	ret = hmm_devmem_migrate_through(devmem, &req, migration);
 	hmm_devmem_mirror_end(migration);
 	return ret;
 }

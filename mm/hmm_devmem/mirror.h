@@ -118,9 +118,8 @@ hmm_devmem_mirror_map(struct hmm_devmem_mirror_window *window,
 
 /* migrate.c */
 
-long hmm_devmem_migrate_through(struct hmm_devmem *devmem, struct mm_struct *mm,
-				unsigned long start, unsigned long end,
-				struct hmm_devmem_context *ctx,
+long hmm_devmem_migrate_through(struct hmm_devmem *devmem,
+				struct hmm_devmem_request *req,
 				struct hmm_devmem_mirror_migration *mirror);
 
 /* mirror.c */

@@ -11,11 +11,30 @@ struct hmm_devmem;
 struct mm_struct;
 struct vm_area_struct;
 
+/**
+ * struct hmm_devmem_found - what is mapped in a range
+ * @here: Number of pages that are on the device.
+ * @movable: Number of pages of system memory that could move to it, and of those that are
+ *	being migrated by another task.
+ * @fixed: Number of other pages.
+ * @mlocked: A page of system memory is mlocked, which no PMD entry maps.
+ *
+ * Pages that the process does not have, and zero pages, are not counted.
+ */
+struct hmm_devmem_found {
+	unsigned long here;
+	unsigned long movable;
+	unsigned long fixed;
+	bool mlocked;
+};
+
 bool hmm_devmem_vma_is_suitable(const struct vm_area_struct *vma);
+void hmm_devmem_find_pages(struct hmm_devmem *devmem, struct mm_struct *mm,
+			   unsigned long start, unsigned long end, bool used,
+			   unsigned long *pages, struct hmm_devmem_found *found);
 unsigned long hmm_devmem_count_resident(struct hmm_devmem *devmem,
 					struct mm_struct *mm,
 					unsigned long start, unsigned long end,
-					bool used, unsigned long *pages,
-					bool *mlocked);
+					bool used, unsigned long *pages);
 
 #endif /* _MM_HMM_DEVMEM_RESIDENT_H */

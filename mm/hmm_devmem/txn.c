@@ -91,7 +91,8 @@ static struct hmm_devmem_txn *txn_start(struct hmm_devmem_txn *txn,
 	txn->window = NULL;
 	txn->start = 0;
 	txn->nr = nr;
-	txn->short_of_memory = false;
+	txn->nr_short = 0;
+	txn->nr_not_copied = 0;
 	txn->in_fault = false;
 	txn->no_memory = false;
 	txn->must_split = false;
@@ -104,6 +105,7 @@ static struct hmm_devmem_txn *txn_start(struct hmm_devmem_txn *txn,
 		.nr_entries = 0,
 		.entries = NULL,
 		.context = NULL,
+		.priv = NULL,
 		.driver_private = NULL,
 	};
 	return txn;
@@ -327,10 +329,9 @@ static bool txn_dst_is_large(const struct hmm_devmem_txn *txn)
 
 /*
  * Make pages stay whose run could not be copied; of a large folio, all pages stay if
- * one run could not be copied. Returns how many pages stay for this reason. Not inline,
- * like some functions below, so that the common case needs few registers.
+ * one run could not be copied. Returns how many pages stay for this reason.
  */
-static noinline unsigned int txn_drop_failed_runs(struct hmm_devmem_txn *txn)
+static unsigned int txn_drop_runs(struct hmm_devmem_txn *txn)
 {
 	unsigned int i = 0, r, n, failed = 0, pages = 0;
 
@@ -354,6 +355,19 @@ static noinline unsigned int txn_drop_failed_runs(struct hmm_devmem_txn *txn)
 	return failed && txn_drop_partial_hole(txn) ? pages : failed;
 }
 
+/*
+ * As txn_drop_runs(), and count the pages. Not inline, like some functions below, so that
+ * the common case needs few registers.
+ */
+static noinline unsigned int txn_drop_failed_runs(struct hmm_devmem_txn *txn)
+{
+	const unsigned int failed = txn_drop_runs(txn);
+
+	txn->nr_not_copied += failed;
+	hmm_devmem_count(txn->devmem, HMM_DEVMEM_COPY_ERRORS, failed);
+	return failed;
+}
+
 /* Remove the runs that could not be mapped for DMA, so that the driver does not see them. */
 static noinline void txn_forget_failed_runs(struct hmm_devmem_txn *txn)
 {
@@ -362,7 +376,6 @@ static noinline void txn_forget_failed_runs(struct hmm_devmem_txn *txn)
 	for (r = 0; r < txn->copy.nr_runs; r++)
 		pages += txn->runs[r].nr_pages;
 	failed = txn_drop_failed_runs(txn);
-	hmm_devmem_count(txn->devmem, HMM_DEVMEM_COPY_ERRORS, failed);
 	txn->unmapped = true;
 	for (r = 0; r < txn->copy.nr_runs; r++)
 		if (!txn->runs[r].error)
@@ -412,6 +425,7 @@ void hmm_devmem_txn_copy_start(struct hmm_devmem_txn *txn)
 static noinline void txn_drop_retired(struct hmm_devmem_txn *txn)
 {
 	struct hmm_devmem_pool *pool = priv(txn->devmem)->pool;
+	const unsigned long before = hmm_devmem_txn_nr_dst(txn);
 	const bool large = txn_dst_is_large(txn);
 	unsigned int i;
 
@@ -425,6 +439,7 @@ static noinline void txn_drop_retired(struct hmm_devmem_txn *txn)
 	}
 	if (!large)
 		txn_drop_partial_hole(txn);
+	txn->nr_not_copied += before - hmm_devmem_txn_nr_dst(txn);
 }
 
 /**
@@ -455,8 +470,7 @@ int hmm_devmem_txn_copy_wait(struct hmm_devmem_txn *txn)
 		error = error ?: txn->runs[r].error;
 	}
 	if (unlikely(error))
-		hmm_devmem_count(devmem, HMM_DEVMEM_COPY_ERRORS,
-				 txn_drop_failed_runs(txn));
+		txn_drop_failed_runs(txn);
 	if (txn->to && hmm_devmem_pool_any_retired(priv(txn->to)->pool))
 		txn_drop_retired(txn);
 	if (unlikely(txn->unmapped && !error))
@@ -597,6 +611,28 @@ unsigned long hmm_devmem_txn_nr_dst(const struct hmm_devmem_txn *txn)
 	for (i = 0; i < txn->nr; i++)
 		nr += !!txn->dst[i];
 	return nr;
+}
+
+/**
+ * hmm_devmem_txn_nr_unfilled() - Number of pages that core has not filled in
+ * @txn: A transaction to the device, after hmm_devmem_txn_commit().
+ *
+ * Context: Any context.
+ * Return: How many pages the process did not have, and does not get although a
+ * destination was ready: core had no memory, or the process has one meanwhile.
+ */
+unsigned long hmm_devmem_txn_nr_unfilled(const struct hmm_devmem_txn *txn)
+{
+	unsigned int i, nr;
+	unsigned long unfilled = 0;
+
+	for (i = 0; i < txn->nr; i += nr) {
+		nr = txn_dst_nr(txn, i);
+		if (txn->dst[i] && !txn_entry_committed(txn, i) &&
+		    !(txn->src[i] & MIGRATE_PFN_VALID))
+			unfilled += nr;
+	}
+	return unfilled;
 }
 
 /**

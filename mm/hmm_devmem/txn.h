@@ -29,7 +29,10 @@ struct vm_area_struct;
  * @wanted: In an eviction: how many pages had a destination before the copy.
  * @ns: In an eviction: the nanoseconds that it took to start the copy or, if no page has
  *	a destination, to find that out.
- * @short_of_memory: There was not enough device memory for all pages.
+ * @nr_short: In a migration to the device: how many pages got no destination because there
+ *	was not enough device memory.
+ * @nr_not_copied: How many pages have lost their destination because of the copy, or
+ *	because the device has lost their destination.
  * @in_fault: A CPU fault waits for the transaction.
  * @no_memory: There was no system memory for the first page.
  * @must_split: The large folio that was collected has no large destination, and
@@ -55,8 +58,9 @@ struct hmm_devmem_txn {
 	unsigned int nr;
 	unsigned int max;
 	unsigned int wanted;
+	unsigned int nr_short;
+	unsigned int nr_not_copied;
 	u64 ns;
-	bool short_of_memory;
 	bool in_fault;
 	bool no_memory;
 	bool must_split;
@@ -102,6 +106,7 @@ unsigned long hmm_devmem_txn_commit(struct hmm_devmem_txn *txn);
 bool hmm_devmem_txn_has_dst(const struct hmm_devmem_txn *txn, unsigned int i);
 bool hmm_devmem_txn_moved(const struct hmm_devmem_txn *txn, unsigned int i);
 unsigned long hmm_devmem_txn_nr_dst(const struct hmm_devmem_txn *txn);
+unsigned long hmm_devmem_txn_nr_unfilled(const struct hmm_devmem_txn *txn);
 
 /* Has core collected all of the window as one entry: a large folio or a hole? */
 static inline bool txn_is_compound(const struct hmm_devmem_txn *txn)

@@ -158,7 +158,7 @@ static void interrupted_migration_returns_what_moved(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, FREE_PAGES,
 				hmm_devmem_count_resident(devmem, current->mm, addr,
 							  addr + MOVED_PAGES * PAGE_SIZE,
-							  false, NULL, NULL));
+							  false, NULL));
 	hmm_devmem_pool_thaw(priv(devmem)->pool);
 	hmm_devmem_remove(devmem);
 }
@@ -187,7 +187,7 @@ static void count_resident_passes_over_what_cannot_move(struct kunit *test)
 		KUNIT_EXPECT_FALSE(test, hmm_devmem_vma_is_suitable(vma));
 		KUNIT_EXPECT_EQ(test, 0, hmm_devmem_count_resident(devmem, mm, addr,
 								   addr + PAGE_SIZE,
-								   false, NULL, NULL));
+								   false, NULL));
 	}
 	KUNIT_EXPECT_EQ(test, 0, vm_munmap(addr, PAGE_SIZE));
 	folio_put(folio);
