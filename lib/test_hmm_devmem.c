@@ -22,7 +22,7 @@
  * loaded then.
  *
  * This file is the driver. What the device does with the memory of processes is in
- * test_hmm_devmem/mirror.c, access.c, replay.c and snapshot.c. Its memory manager is in
+ * test_hmm_devmem/mirror.c, access.c, replay.c, request.c and snapshot.c. Its memory manager is in
  * vram.c there, power management in power.c, and its hardware in hw.c.
  */
 
@@ -160,6 +160,7 @@ static int copy_start(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
 	struct thd_hw_batch batch = copy_batch(copy);
 	int ret;
 
+	thd_request_note(copy);
 	if (!has_power(tdev))
 		atomic_long_inc(&tdev->bad_power);
 	ret = thd_hw_start(tdev->hw, &batch);
@@ -187,6 +188,7 @@ static int copy_wait(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
 {
 	const struct thd_hw_batch batch = copy_batch(copy);
 
+	thd_request_note(copy);
 	return thd_hw_wait(thd_from_devmem(devmem)->hw, &batch);
 }
 
@@ -643,6 +645,8 @@ static long thd_ioctl(struct file *file, unsigned int nr, unsigned long arg)
 	case HMM_DEVMEM_TEST_RESUME:
 	case HMM_DEVMEM_TEST_MARK_DEAD:
 		return ioctl_devmem(mirror->tdev, nr, uarg);
+	case HMM_DEVMEM_TEST_MIGRATE:
+		return thd_request_ioctl(mirror, uarg);
 	case HMM_DEVMEM_TEST_LOCK_MM:
 		return thd_file_lock_mm(mirror, arg);
 	case HMM_DEVMEM_TEST_BUFFER_ALLOC:

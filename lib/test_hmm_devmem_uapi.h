@@ -15,8 +15,9 @@
  * - RELEASE removes the device memory, and the next ioctl that needs it adds it again.
  *   After UNPLUG, ioctls that need it fail with -ENODEV until PLUG adds it again.
  * - READ on the classic device, which takes no page faults, reads pages on the device
- *   and fails with -ENOENT at others. FLAGS, EVICT, INJECT, LOSE, FAIL_NEXT and SUSPEND
- *   fail with -EOPNOTSUPP there, as do the ioctls for buffers and for lent blocks.
+ *   and fails with -ENOENT at others. FLAGS, EVICT, INJECT, LOSE, FAIL_NEXT, SUSPEND
+ *   and MIGRATE fail with -EOPNOTSUPP there, as do the ioctls for buffers and for lent
+ *   blocks.
  */
 #ifndef _LIB_TEST_HMM_DEVMEM_UAPI_H
 #define _LIB_TEST_HMM_DEVMEM_UAPI_H
@@ -146,6 +147,30 @@ struct hmm_devmem_test_evict {
 	__u64 busy;
 	__u64 no_memory;
 	__u64 not_copied;
+};
+
+/**
+ * struct hmm_devmem_test_migrate - argument of HMM_DEVMEM_TEST_MIGRATE
+ * @addr: (in) User address, a multiple of the page size.
+ * @npages: (in) Number of pages.
+ * @moved: (out) How many are on the device now.
+ * @busy: (out) How many are not, because they are in use, see &struct hmm_devmem_left.
+ * @no_device_memory: (out) How many found no device memory.
+ * @no_memory: (out) For how many the kernel had no memory.
+ * @not_copied: (out) How many were not copied by the device.
+ * @not_suitable: (out) How many are of a kind that does not move.
+ * @callbacks: (out) How many callbacks of the driver have got the request's priv.
+ */
+struct hmm_devmem_test_migrate {
+	__u64 addr;
+	__u64 npages;
+	__u64 moved;
+	__u64 busy;
+	__u64 no_device_memory;
+	__u64 no_memory;
+	__u64 not_copied;
+	__u64 not_suitable;
+	__u64 callbacks;
 };
 
 /**
@@ -344,5 +369,10 @@ struct hmm_devmem_test_owners {
 #define HMM_DEVMEM_TEST_SHRINK		_IOWR('H', 0x34, __u64)
 /* The offset of the block that it is to give back. */
 #define HMM_DEVMEM_TEST_WITHDRAW	_IOW('H', 0x35, __u64)
+/*
+ * Like TO_DEVICE_ONLY, but without the mirror, so that the device takes page faults
+ * afterwards, and with the reasons why pages did not move.
+ */
+#define HMM_DEVMEM_TEST_MIGRATE		_IOWR('H', 0x36, struct hmm_devmem_test_migrate)
 
 #endif /* _LIB_TEST_HMM_DEVMEM_UAPI_H */

@@ -224,6 +224,10 @@ int thd_file_lock_mm(struct thd_mirror *mirror, unsigned long pid);
 /* replay.c */
 int thd_replay(struct thd_mirror *mirror, void __user *arg);
 
+/* request.c */
+void thd_request_note(const struct hmm_devmem_copy *copy);
+int thd_request_ioctl(struct thd_mirror *mirror, void __user *uarg);
+
 /* snapshot.c */
 int thd_cmd_snapshot(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd);
 
