@@ -5,6 +5,7 @@
  * without a failure. Each time no data may be lost, nothing may be leaked, and
  * the operation has to work when it is tried again.
  */
+#include "alloc_fail.h"
 #include "harness.h"
 #include "shared.h"
 #include "test.h"
@@ -13,83 +14,10 @@
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 
-#define DEBUGFS "/sys/kernel/debug/"
 #define PLENTY	2000
 
 /* Number of small pages in a sweep; few, since each allocation fails once. */
 #define SWEEP_PAGES 40
-
-static bool set_both(const char *file, const char *text)
-{
-	char path[100];
-
-	snprintf(path, sizeof(path), DEBUGFS "failslab/%s", file);
-	if (!file_write(path, text))
-		return false;
-	snprintf(path, sizeof(path), DEBUGFS "fail_page_alloc/%s", file);
-	return file_write(path, text);
-}
-
-/* Find the start and the end of the code of a kernel function. */
-static bool kernel_function(const char *name, unsigned long *start,
-			    unsigned long *end)
-{
-	FILE *f = fopen("/proc/kallsyms", "r");
-	unsigned long addr;
-	char line[300], symbol[200];
-
-	*start = 0;
-	*end = ~0UL;
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "%lx %*c %199s", &addr, symbol) == 2 &&
-		    !strcmp(symbol, name))
-			*start = addr;
-	if (f)
-		rewind(f);
-	while (f && fgets(line, sizeof(line), f)) {
-		addr = strtoul(line, NULL, 16);
-		if (addr > *start && addr < *end)
-			*end = addr;
-	}
-	if (f)
-		fclose(f);
-	return *start && *end != ~0UL;
-}
-
-/* Set a range of addresses that fault injection compares callers with. */
-static bool set_range(const char *range, unsigned long start, unsigned long end)
-{
-	char file[30], text[30];
-
-	snprintf(file, sizeof(file), "%s-start", range);
-	snprintf(text, sizeof(text), "%#lx", start);
-	if (!set_both(file, text))
-		return false;
-	snprintf(file, sizeof(file), "%s-end", range);
-	snprintf(text, sizeof(text), "%#lx", end);
-	return set_both(file, text);
-}
-
-/*
- * Let no allocation fail that is made below function @name. For functions of core
- * that warn when they run out of memory, even if the caller copes with that.
- */
-static bool spare_function(const char *name)
-{
-	unsigned long start, end;
-
-	return kernel_function(name, &start, &end) &&
-	       set_range("reject", start, end);
-}
-
-/* Let only allocations fail that are made below function @name (NULL: any). */
-static bool only_function(const char *name)
-{
-	unsigned long start = 0, end = ~0UL;
-
-	return (!name || kernel_function(name, &start, &end)) &&
-	       set_range("require", start, end);
-}
 
 /* The library's own steps can fail, too; they must not log each failure. */
 static bool silence_library(void)
@@ -162,13 +90,9 @@ FIXTURE(nth)
 	struct hmm_devmem_test_stats before;
 };
 
-/* Let allocations that may sleep fail, too, and log no failures. */
 static bool sweep_setup(void)
 {
-	return set_both("ignore-gfp-wait", "N") && set_both("verbose", "0") &&
-	       silence_library() &&
-	       file_write(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N") &&
-	       file_write(DEBUGFS "fail_page_alloc/min-order", "0");
+	return alloc_fail_setup() && silence_library();
 }
 
 FIXTURE_VARIANT(nth)
@@ -430,6 +354,45 @@ TEST_F(nth, to_device)
 		areas_unmap();
 		ASSERT_EQ(0, device_used(self->ctl));
 	} while (failed && self->sweep.nth < PLENTY);
+	SWEEP_DONE(1);
+}
+
+/*
+ * Verifies that the reasons for pages that do not move add up, whatever allocation fails:
+ * of memory that was touched and memory that was not, and of a device without struct pages.
+ */
+TEST_F(nth, reasons)
+{
+	struct hmm_devmem_test_migrate migrate;
+	unsigned long no_memory = 0;
+	bool failed;
+	char *ptr;
+	int ret;
+
+	do {
+		ASSERT_EQ(0, device_unplug(self->ctl));
+		ASSERT_EQ(0, device_plug_as(self->ctl, 0, variant->plug |
+					    HMM_DEVMEM_TEST_LAZY, 0));
+		ptr = area_map(2 * self->npages, variant->thp);
+		fill(ptr, 12, self->npages);
+		sweep_arm(&self->sweep);
+		ret = device_migrate(self->fd, ptr, 2 * self->npages, &migrate);
+		failed = sweep_disarm(&self->sweep, self->nth);
+		if (ret) {
+			ASSERT_TRUE(failed);
+			ASSERT_EQ(-ENOMEM, ret);
+		} else {
+			ASSERT_EQ(2 * self->npages, migrate_sum(&migrate));
+			ASSERT_EQ(migrate.moved, resident(self->fd, ptr, 2 * self->npages));
+			ASSERT_EQ(0, migrate.not_suitable);
+			no_memory += migrate.no_memory;
+		}
+		ASSERT_EQ(0, wrong(ptr, 12, self->npages));
+		ASSERT_EQ(0, not_zero(ptr + self->npages * PAGE, self->npages));
+		areas_unmap();
+		ASSERT_EQ(0, device_used_soon(self->ctl, 0));
+	} while (failed && self->sweep.nth < PLENTY);
+	TH_LOG("%lu pages found no memory", no_memory);
 	SWEEP_DONE(1);
 }
 

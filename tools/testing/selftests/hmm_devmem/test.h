@@ -632,6 +632,29 @@ static inline struct hmm_devmem_test_evict device_evict_why(int fd)
 	return evict;
 }
 
+/* As to_device(), with the reasons. All fields have all bits set if the call fails. */
+static inline int device_migrate(int fd, const void *addr, unsigned long npages,
+				 struct hmm_devmem_test_migrate *migrate)
+{
+	int ret;
+
+	*migrate = (struct hmm_devmem_test_migrate) {
+		.addr = (uintptr_t)addr,
+		.npages = npages,
+	};
+	ret = device_ioctl(fd, HMM_DEVMEM_TEST_MIGRATE, migrate);
+	if (ret)
+		memset(migrate, 0xff, sizeof(*migrate));
+	return ret;
+}
+
+/* Pages of the range for which there is a result: all of them. */
+static inline unsigned long migrate_sum(const struct hmm_devmem_test_migrate *migrate)
+{
+	return migrate->moved + migrate->busy + migrate->no_device_memory +
+	       migrate->no_memory + migrate->not_copied + migrate->not_suitable;
+}
+
 /* Files of the kernel that take or give a word. */
 
 static inline bool file_write(const char *path, const char *text)

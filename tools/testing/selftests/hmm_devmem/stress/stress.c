@@ -52,6 +52,7 @@ const char * const kind_names[NR_KINDS] = {
 	[KIND_READ] = "read",
 	[KIND_WRITE] = "write",
 	[KIND_TO_DEVICE] = "migrate to a device",
+	[KIND_REQUEST] = "request with reasons",
 	[KIND_TO_RAM] = "migrate home",
 	[KIND_EVICT] = "evict a range",
 	[KIND_DEVICE_READ] = "read by a device",

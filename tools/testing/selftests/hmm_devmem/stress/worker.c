@@ -92,6 +92,23 @@ static long op_to_device(struct turn *turn)
 			to_device(node_of(turn), any_of(turn), turn->any.npages));
 }
 
+/* As op_to_device(), with the reasons of the pages that do not move. */
+static long op_request(struct turn *turn)
+{
+	struct hmm_devmem_test_migrate migrate;
+	long ret;
+
+	ret = device_migrate(nodes[turn->node % NODE_CLASSIC], any_of(turn),
+			     turn->any.npages, &migrate);
+	if (tolerate(turn, "request", ret))
+		return ret;
+	if (migrate_sum(&migrate) != turn->any.npages)
+		fail(turn->thread->owner.slot, FAILURE_OPERATION,
+		     "reasons for %lu of %lu pages",
+		     (unsigned long)migrate_sum(&migrate), turn->any.npages);
+	return migrate.moved;
+}
+
 /* Pages do not stay on a device for long, so move some there first. */
 static long op_to_ram(struct turn *turn)
 {
@@ -420,6 +437,7 @@ static long (* const ops[])(struct turn *turn) = {
 	[KIND_READ] = op_read,
 	[KIND_WRITE] = op_write,
 	[KIND_TO_DEVICE] = op_to_device,
+	[KIND_REQUEST] = op_request,
 	[KIND_TO_RAM] = op_to_ram,
 	[KIND_EVICT] = op_evict,
 	[KIND_DEVICE_READ] = op_device_read,
@@ -456,6 +474,7 @@ static const unsigned char deck[] = {
 	KIND_WRITE, KIND_WRITE, KIND_WRITE, KIND_WRITE, KIND_WRITE,
 	KIND_TO_DEVICE, KIND_TO_DEVICE, KIND_TO_DEVICE, KIND_TO_DEVICE,
 	KIND_TO_DEVICE, KIND_TO_DEVICE, KIND_TO_DEVICE, KIND_TO_DEVICE,
+	KIND_REQUEST, KIND_REQUEST,
 	KIND_TO_RAM, KIND_TO_RAM, KIND_EVICT, KIND_DEVICE_READ, KIND_DEVICE_READ,
 	KIND_DEVICE_WRITE, KIND_DEVICE_WRITE, KIND_FORK, KIND_KILL, KIND_MREMAP,
 	KIND_MREMAP_KEEP, KIND_REMAP, KIND_DONTNEED, KIND_COLLAPSE, KIND_PAGEOUT,
@@ -500,6 +519,7 @@ static void turn_run(struct thread *thread)
 	turn.own = random_span(&turn.rng, thread->owner.npages);
 	turn.any = random_span(&turn.rng, ARENA_PAGES);
 	whole_arena = kind == KIND_TO_DEVICE || kind == KIND_TO_RAM ||
+		      kind == KIND_REQUEST ||
 		      kind == KIND_PAGEOUT || kind == KIND_HUGEPAGE ||
 		      kind == KIND_NOHUGEPAGE || kind == KIND_SNAPSHOT;
 	turn.note = note_begin(slot, kind, turn.node,
