@@ -51,20 +51,30 @@ enum hmm_devmem_dir {
 };
 
 /**
- * struct hmm_devmem_run - pages contiguous in device memory and in system memory
+ * struct hmm_devmem_run - pages contiguous for the device
  * @device: First device page.
  * @offset: Offset of @device in bytes from the start of device memory, as
  *	hmm_devmem_page_offset() returns it.
  * @ram: First page of system memory. NULL if the driver is to clear the device
- *	pages instead of copying to them (only in direction %HMM_DEVMEM_TO_DEVICE).
+ *	pages instead of copying to them (only in direction %HMM_DEVMEM_TO_DEVICE). With
+ *	%HMM_DEVMEM_DMA only the first page: hmm_devmem_run_page() gives the others. Without
+ *	that flag, the others follow it in physical memory.
  * @addr: User virtual address of the first page; 0 in an eviction, which finds pages by
  *	pfn, not by virtual address.
  * @nr_pages: Length of the run in pages of PAGE_SIZE.
  * @dma_addr: With %HMM_DEVMEM_DMA, the DMA address of @ram. The whole run is
  *	contiguous in DMA addresses. Not set if @ram is NULL.
+ * @mpfns: Used by the library only, for hmm_devmem_run_page().
  * @error: 0 when the copy callback is called. If the driver fails to copy this run,
  *	but has copied other runs, it sets an errno here. The pages of this run then
  *	stay where they were.
+ *
+ * Device memory, user virtual addresses, and what the device uses to find system memory are
+ * contiguous. Where an IOMMU translates for the device, with %HMM_DEVMEM_DMA, scattered
+ * pages of system memory are one run. Pages that are not contiguous in physical memory are
+ * put into one run only up to dma_get_max_seg_size(), and not across
+ * dma_get_seg_boundary(): a driver whose engine can do more than the 64 KiB that PCI
+ * devices have by default calls dma_set_max_seg_size() before the add.
  */
 struct hmm_devmem_run {
 	struct page *device;
@@ -72,6 +82,7 @@ struct hmm_devmem_run {
 	struct page *ram;
 	unsigned long addr;
 	dma_addr_t dma_addr;
+	const unsigned long *mpfns;
 	unsigned int nr_pages;
 	int error;
 };
@@ -554,6 +565,7 @@ long hmm_devmem_migrate_to_ram(struct hmm_devmem *devmem,
 			       unsigned long start, unsigned long end);
 long hmm_devmem_evict(struct hmm_devmem *devmem, unsigned long pfn_first,
 		      unsigned long nr_pages, struct hmm_devmem_left *left);
+struct page *hmm_devmem_run_page(const struct hmm_devmem_run *run, unsigned int i);
 void hmm_devmem_mark_used(struct hmm_devmem *devmem, unsigned long pfn,
 			  unsigned long nr);
 u64 hmm_devmem_shrink(struct hmm_devmem *devmem, u64 bytes);
@@ -695,6 +707,12 @@ static inline long hmm_devmem_evict(struct hmm_devmem *devmem,
 				    struct hmm_devmem_left *left)
 {
 	return -EOPNOTSUPP;
+}
+
+static inline struct page *hmm_devmem_run_page(const struct hmm_devmem_run *run,
+					       unsigned int i)
+{
+	return NULL;
 }
 
 static inline void hmm_devmem_mark_used(struct hmm_devmem *devmem,

@@ -9,7 +9,8 @@
  * With %HMM_DEVMEM_DMA every run of a copy that has system memory gets a DMA
  * address before the driver sees it. Where an IOMMU translates for the device,
  * all runs of a copy are put into one range of IOVA, which is allocated, flushed
- * and given back once; elsewhere each run is mapped by itself. Either way it is
+ * and given back once, and runs that are neighbours in it and in device memory are joined;
+ * elsewhere each run is mapped by itself. Either way it is
  * unmapped exactly once: when the copy is over and before any process sees the
  * pages, so that data in a bounce buffer is where it belongs.
  *
@@ -27,13 +28,16 @@
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <kunit/visibility.h>
 #include <linux/dma-direct.h>
 #include <linux/dma-map-ops.h>
 #include <linux/dma-mapping.h>
+#include <linux/export.h>
 #include <linux/gfp.h>
 #include <linux/ioport.h>
 #include <linux/iommu-dma.h>
 #include <linux/memblock.h>
+#include <linux/migrate.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/mmzone.h>
@@ -293,6 +297,102 @@ bool hmm_devmem_dma_map(struct hmm_devmem_txn *txn)
 		txn->runs[r].error = -EIO;
 	return false;
 }
+
+/*
+ * Is @next a neighbour of @run on the device and in DMA addresses, and are both together no
+ * larger than @max bytes, and on one side of all multiples of @boundary + 1?
+ */
+static bool run_joins(const struct hmm_devmem_run *run, const struct hmm_devmem_run *next,
+		      size_t max, unsigned long boundary)
+{
+	const size_t size = run_size(run);
+	const dma_addr_t last = next->dma_addr + run_size(next) - 1;
+
+	return run->ram && next->ram && run->offset + size == next->offset &&
+	       run->dma_addr + size == next->dma_addr && size + run_size(next) <= max &&
+	       !((run->dma_addr ^ last) & ~(u64)boundary);
+}
+
+/* Append @next, whose first page is @mpfn in an array of core's, to @run. */
+static void run_join(struct hmm_devmem_run *run, const struct hmm_devmem_run *next,
+		     const unsigned long *mpfn)
+{
+	if (!run->mpfns && page_to_pfn(next->ram) != page_to_pfn(run->ram) + run->nr_pages)
+		run->mpfns = mpfn - run->nr_pages;
+	run->nr_pages += next->nr_pages;
+}
+
+/**
+ * hmm_devmem_dma_join_runs() - Join runs that are contiguous for the device
+ * @txn: The transaction; its runs are mapped.
+ * @max: Size of the largest run, bytes.
+ * @boundary: Runs do not cross addresses that are a multiple of @boundary + 1.
+ *
+ * Runs are not joined across a page that stays, so that a run is still contiguous in the
+ * process, and in core's arrays.
+ *
+ * Context: Any context.
+ */
+VISIBLE_IF_KUNIT void hmm_devmem_dma_join_runs(struct hmm_devmem_txn *txn, size_t max,
+					       unsigned long boundary)
+{
+	const unsigned long *mpfns = txn->to ? txn->src : txn->dst;
+	const bool large = txn->dst[0] & MIGRATE_PFN_COMPOUND;
+	struct hmm_devmem_run *run = NULL;
+	unsigned int i = 0, end = 0, r, nr = 0;
+
+	for (r = 0; r < txn->copy.nr_runs; r++) {
+		const struct hmm_devmem_run *next = &txn->runs[r];
+
+		while (!large && !txn->dst[i])
+			i++;
+		if (run && i == end && run_joins(run, next, max, boundary)) {
+			run_join(run, next, &mpfns[i]);
+		} else {
+			run = &txn->runs[nr++];
+			if (run != next)
+				*run = *next;
+		}
+		i += txn->runs[r].nr_pages;
+		end = i;
+	}
+	txn->copy.nr_runs = nr;
+}
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_dma_join_runs);
+
+/**
+ * hmm_devmem_dma_join() - Make the runs of a copy as long as possible
+ * @txn: The transaction, after hmm_devmem_dma_map(); runs that could not be mapped were
+ *	removed.
+ *
+ * Runs that were mapped one by one are also unmapped one by one, so they stay.
+ *
+ * Context: Any context.
+ */
+void hmm_devmem_dma_join(struct hmm_devmem_txn *txn)
+{
+	struct device *dev = priv(txn->devmem)->dma_device;
+
+	if (dma_use_iova(&txn->dma.iova))
+		hmm_devmem_dma_join_runs(txn, dma_get_max_seg_size(dev),
+					 dma_get_seg_boundary(dev));
+}
+
+/**
+ * hmm_devmem_run_page() - A page of system memory of a run
+ * @run: The run, from a copy callback or copy_wait().
+ * @i: Number of the page, less than &hmm_devmem_run.nr_pages.
+ *
+ * Context: Any context, until copy_wait() returns.
+ * Return: The page; NULL if the driver is to clear device pages.
+ */
+struct page *hmm_devmem_run_page(const struct hmm_devmem_run *run, unsigned int i)
+{
+	if (run->mpfns)
+		return migrate_pfn_to_page(run->mpfns[i]);
+	return run->ram ? pfn_to_page(page_to_pfn(run->ram) + i) : NULL;
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_run_page);
 
 /**
  * hmm_devmem_dma_unmap() - Undo hmm_devmem_dma_map()

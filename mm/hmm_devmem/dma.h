@@ -29,7 +29,12 @@ gfp_t __hmm_devmem_dma_ram_gfp(struct hmm_devmem *devmem);
 bool __hmm_devmem_dma_reaches(struct hmm_devmem *devmem, phys_addr_t phys,
 			      size_t size);
 bool hmm_devmem_dma_map(struct hmm_devmem_txn *txn);
+void hmm_devmem_dma_join(struct hmm_devmem_txn *txn);
 void hmm_devmem_dma_unmap(struct hmm_devmem_txn *txn);
+#if IS_ENABLED(CONFIG_KUNIT)
+void hmm_devmem_dma_join_runs(struct hmm_devmem_txn *txn, size_t max,
+			      unsigned long boundary);
+#endif
 
 /*
  * How to allocate memory for pages that are brought back: without %__GFP_HIGHMEM if

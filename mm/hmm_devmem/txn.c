@@ -263,6 +263,7 @@ run_start(struct hmm_devmem_txn *txn, unsigned int i, unsigned long src,
 	run->offset = (u64)(device - txn->devmem->pfn_first) << PAGE_SHIFT;
 	run->ram = ram ? pfn_to_page(ram) : NULL;
 	run->addr = txn_addr(txn, i);
+	run->mpfns = NULL;
 	run->nr_pages = 1;
 	run->error = 0;
 	return run;
@@ -413,9 +414,11 @@ void hmm_devmem_txn_copy_start(struct hmm_devmem_txn *txn)
 		txn_build_large_runs(txn);
 	else
 		txn_build_runs(txn);
-	if (priv(devmem)->dma_device && txn->copy.nr_runs &&
-	    !hmm_devmem_dma_map(txn))
-		txn_forget_failed_runs(txn);
+	if (priv(devmem)->dma_device && txn->copy.nr_runs) {
+		if (!hmm_devmem_dma_map(txn))
+			txn_forget_failed_runs(txn);
+		hmm_devmem_dma_join(txn);
+	}
 	txn->copy.driver_private = NULL;
 	txn->status = txn->copy.nr_runs ? txn_call_copy(txn) : 0;
 	txn->started = txn->copy.nr_runs && !txn->status;
