@@ -114,6 +114,17 @@ static_assert(BIT(HMM_DEVMEM_NR_FAIL) - 1 == HMM_DEVMEM_TEST_FAIL_STEPS);
  * Copies.
  */
 
+/* Does an engine behind an IOMMU find the page that the library means? */
+static void check_run(struct thd_hw *hw, const struct thd_hw_cmd *cmd,
+		      const struct hmm_devmem_run *run)
+{
+	const unsigned int last = run->nr_pages - 1;
+	struct page *page = hmm_devmem_run_page(run, last);
+
+	WARN_ON_ONCE(page && page != run->ram + last &&
+		     page != thd_hw_ram_page(hw, cmd, last));
+}
+
 /* The commands of a copy: one for each run. */
 static void copy_commands(struct thd_hw *hw, void *data, int error)
 {
@@ -129,6 +140,7 @@ static void copy_commands(struct thd_hw *hw, void *data, int error)
 			.to_vram = copy->dir == HMM_DEVMEM_TO_DEVICE,
 		};
 
+		check_run(hw, &cmd, run);
 		run->error = thd_hw_exec(hw, &cmd, error);
 	}
 }
@@ -462,6 +474,7 @@ static int ioctl_stats(struct thd_device *tdev, void __user *arg)
 	stats.in_flight = hw.max_in_flight;
 	stats.copying = hw.in_flight;
 	stats.copies = hw.copies;
+	stats.commands = hw.commands;
 	stats.bad_power = atomic_long_read(&tdev->bad_power);
 	stats.resumes = atomic_long_read(&tdev->resumes);
 	stats.mm_locks = atomic_long_read(&tdev->mm_locks);
@@ -739,6 +752,8 @@ static int thd_find_dma_device(struct thd_device *tdev)
 	if (dma_device)
 		tdev->dma_dev = bus_find_device_by_name(&pci_bus_type, NULL,
 							dma_device);
+	if (tdev->dma_dev)
+		dma_set_max_seg_size(tdev->dma_dev, PMD_SIZE); /* all of a copy */
 #endif
 	return dma_device && !tdev->dma_dev ? -ENODEV : 0;
 }

@@ -103,6 +103,7 @@ enum {
  * @device_faults: See &struct hmm_devmem_stats for this and the next two; 0 if @plugged is.
  * @device_fault_pages: Pages migrated to the device by its page faults.
  * @device_fault_used: Those that the device is known to have used.
+ * @commands: Commands of these copies, one for each run.
  */
 struct hmm_devmem_test_stats {
 	__u64 size;
@@ -129,6 +130,7 @@ struct hmm_devmem_test_stats {
 	__u64 device_faults;
 	__u64 device_fault_pages;
 	__u64 device_fault_used;
+	__u64 commands;
 };
 
 /**

@@ -53,6 +53,7 @@
  * @nr_pieces: Length of @pieces.
  * @mode: See thd_hw_set_mode().
  * @copies: As &thd_hw_stats.copies.
+ * @commands: As &thd_hw_stats.commands.
  * @in_flight: As &thd_hw_stats.in_flight.
  * @max_in_flight: As &thd_hw_stats.max_in_flight.
  * @fail_lock: Protects @fail.
@@ -64,6 +65,7 @@ struct thd_hw {
 	unsigned long nr_pieces;
 	struct thd_hw_mode mode;
 	atomic_long_t copies;
+	atomic_long_t commands;
 	atomic_t in_flight;
 	atomic_t max_in_flight;
 	spinlock_t fail_lock; /* protects @fail */
@@ -278,6 +280,7 @@ EXPORT_SYMBOL_NS_GPL(thd_hw_set_mode, "TEST_HMM_DEVMEM");
 void thd_hw_get_stats(struct thd_hw *hw, struct thd_hw_stats *stats)
 {
 	stats->copies = atomic_long_read(&hw->copies);
+	stats->commands = atomic_long_read(&hw->commands);
 	stats->in_flight = atomic_read(&hw->in_flight);
 	stats->max_in_flight = atomic_read(&hw->max_in_flight);
 }
@@ -292,8 +295,17 @@ static struct page *dma_page(struct device *dev, dma_addr_t addr)
 					     dma_to_phys(dev, addr)));
 }
 
-/* Page @i of the system memory of a command, by the address that the engine uses. */
-static struct page *ram_page(struct thd_hw *hw, const struct thd_hw_cmd *cmd,
+/**
+ * thd_hw_ram_page() - The system memory that the engine finds
+ * @hw: The hardware.
+ * @cmd: The command.
+ * @i: Number of the page.
+ *
+ * Context: &thd_hw_batch.commands.
+ * Return: The page, by the address that the engine uses: with a DMA device, its DMA
+ * address.
+ */
+struct page *thd_hw_ram_page(struct thd_hw *hw, const struct thd_hw_cmd *cmd,
 			     unsigned int i)
 {
 	if (likely(!hw->mode.dma_dev))
@@ -301,6 +313,7 @@ static struct page *ram_page(struct thd_hw *hw, const struct thd_hw_cmd *cmd,
 	return dma_page(hw->mode.dma_dev,
 			cmd->dma_addr + ((u64)i << PAGE_SHIFT));
 }
+EXPORT_SYMBOL_NS_GPL(thd_hw_ram_page, "TEST_HMM_DEVMEM");
 
 static void copy_one_page(void *vram, struct page *page, bool to_vram)
 {
@@ -323,7 +336,7 @@ static int copy_pages(struct thd_hw *hw, const struct thd_hw_cmd *cmd)
 		if (WARN_ON_ONCE(!vram))
 			return -EIO;
 		if (cmd->ram)
-			copy_one_page(vram, ram_page(hw, cmd, i), cmd->to_vram);
+			copy_one_page(vram, thd_hw_ram_page(hw, cmd, i), cmd->to_vram);
 		else
 			clear_page(vram);
 	}
@@ -347,7 +360,7 @@ static void fill_pages(struct thd_hw *hw, const struct thd_hw_cmd *cmd)
 						  ((u64)i << PAGE_SHIFT)));
 			continue;
 		}
-		ram = kmap_local_page(ram_page(hw, cmd, i));
+		ram = kmap_local_page(thd_hw_ram_page(hw, cmd, i));
 		fill_one_page(ram);
 		kunmap_local(ram);
 	}
@@ -365,6 +378,7 @@ static void fill_pages(struct thd_hw *hw, const struct thd_hw_cmd *cmd)
  */
 int thd_hw_exec(struct thd_hw *hw, const struct thd_hw_cmd *cmd, int error)
 {
+	atomic_long_inc(&hw->commands);
 	if (likely(!error))
 		error = must_fail(hw, cmd->to_vram ?
 				  HMM_DEVMEM_TEST_FAIL_TO_DEVICE_RUN :

@@ -32,11 +32,13 @@ struct thd_hw_mode {
 /**
  * struct thd_hw_stats - what the copy engine counts
  * @copies: How often thd_hw_start() was called.
+ * @commands: How often thd_hw_exec() was called.
  * @in_flight: Copies that were started and not yet waited for.
  * @max_in_flight: The highest value of @in_flight since thd_hw_set_mode().
  */
 struct thd_hw_stats {
 	u64 copies;
+	u64 commands;
 	u64 in_flight;
 	u64 max_in_flight;
 };
@@ -82,6 +84,8 @@ void thd_hw_get_stats(struct thd_hw *hw, struct thd_hw_stats *stats);
 int thd_hw_populate(struct thd_hw *hw, u64 offset, u64 size);
 void *thd_hw_vram(struct thd_hw *hw, u64 offset);
 
+struct page *thd_hw_ram_page(struct thd_hw *hw, const struct thd_hw_cmd *cmd,
+			     unsigned int i);
 int thd_hw_exec(struct thd_hw *hw, const struct thd_hw_cmd *cmd, int error);
 int thd_hw_start(struct thd_hw *hw, struct thd_hw_batch *batch);
 int thd_hw_wait(struct thd_hw *hw, const struct thd_hw_batch *batch);
