@@ -102,6 +102,40 @@ TEST_F(devmem, dma_scattered)
 	EXPECT_EQ(0, wrong(ptr, 4, self->npages));
 }
 
+/*
+ * Verifies that where an IOMMU makes scattered pages contiguous for the device, a copy
+ * takes one command, in either direction; and that it takes more of them elsewhere.
+ */
+TEST_F(devmem, dma_joins_scattered_pages)
+{
+	const bool iommu = strstr(file_read("/proc/cmdline"), "intel_iommu=on");
+	unsigned long i, there, back;
+	char *ptr;
+
+	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_DMA, 0));
+	ptr = area_map(self->npages, false);
+	/* Backwards, every second one: neighbours are not contiguous */
+	for (i = self->npages; i-- > 0;)
+		if (i % 2)
+			fill_from(ptr + i * PAGE, 9, i, 1);
+	for (i = 0; i < self->npages; i += 2)
+		fill_from(ptr + i * PAGE, 9, i, 1);
+	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	there = SINCE(commands);
+	ASSERT_EQ(0, device_evict_all(self->fd));
+	back = SINCE(commands) - there;
+	TH_LOG("%lu pages: %lu commands to the device, %lu to RAM", self->npages,
+	       there, back);
+	if (iommu) {
+		/* Free pages of the device need not be contiguous */
+		EXPECT_GE(self->npages / 32, there);
+		EXPECT_GE(self->npages / 32, back);
+	} else {
+		EXPECT_LE(self->npages / 2, there);
+	}
+	EXPECT_EQ(0, wrong(ptr, 9, self->npages));
+}
+
 /* Verifies that only the run that cannot be mapped stays in RAM. */
 TEST_F(devmem, dma_fails_to_device)
 {
