@@ -45,6 +45,7 @@
 #include "collect.h"
 #include "devmem.h"
 #include "mirror.h"
+#include "pool.h"
 #include "stats.h"
 #include "stream.h"
 
@@ -275,6 +276,25 @@ static bool fault_is_local(const struct mirror_fault *fault, unsigned int i)
 	       hmm_devmem_from_page(fault_page(fault, i)) == fault->devmem;
 }
 
+/* Is the data of the page at @i lost, which is on the device of the mirror? */
+static bool fault_is_lost(const struct mirror_fault *fault, unsigned int i)
+{
+	return fault_is_local(fault, i) &&
+	       (READ_ONCE(priv(fault->devmem)->dead) ||
+		hmm_devmem_pool_retired(priv(fault->devmem)->pool,
+					page_to_pfn(fault_page(fault, i))));
+}
+
+/* Can one entry of the device's page table map the block that the page at @i is in? */
+static bool fault_maps_block(const struct mirror_fault *fault, unsigned int i)
+{
+	if (!maps_block(fault->pfns[i]))
+		return false;
+	/* Any page of the block could be lost. */
+	return !fault_is_local(fault, i) ||
+	       !hmm_devmem_pool_any_retired(priv(fault->devmem)->pool);
+}
+
 /* Can the device access the page at @i, which is mapped for the CPU? */
 static bool fault_reaches(const struct mirror_fault *fault, unsigned int i)
 {
@@ -283,8 +303,8 @@ static bool fault_reaches(const struct mirror_fault *fault, unsigned int i)
 }
 
 /*
- * Is the page at @i one that get_user_pages() refuses, but hmm_range_fault() does not?
- * The kernel has no mapping of pages of memfd_secret(), and PCI memory of another device
+ * Is the page at @i one that the device must not have, although hmm_range_fault() reports
+ * it? Its data may be lost. The kernel has no mapping of pages of memfd_secret(), and PCI memory of another device
  * has no DMA address like that of system memory.
  */
 static bool fault_is_refused(const struct mirror_fault *fault, unsigned int i)
@@ -292,7 +312,7 @@ static bool fault_is_refused(const struct mirror_fault *fault, unsigned int i)
 	const struct page *page = fault_page(fault, i);
 	struct address_space *mapping;
 
-	if (is_pci_p2pdma_page(page))
+	if (fault_is_lost(fault, i) || is_pci_p2pdma_page(page))
 		return true;
 	if (likely(!secretmem_active()))
 		return false;
@@ -322,7 +342,7 @@ static bool fault_can_map(const struct mirror_fault *fault, unsigned int i,
 static struct hmm_devmem_map_entry fault_entry(const struct mirror_fault *fault,
 					       unsigned int i)
 {
-	const bool block = maps_block(fault->pfns[i]);
+	const bool block = fault_maps_block(fault, i);
 	const unsigned long addr = fault->range.start + ((unsigned long)i << PAGE_SHIFT);
 	const unsigned long in_block = block ? addr & (HMM_DEVMEM_BLOCK_SIZE - 1) : 0;
 
@@ -341,7 +361,7 @@ static unsigned int fault_entries(const struct mirror_fault *fault,
 {
 	unsigned int i, nr = 0;
 
-	if (maps_block(fault->pfns[asked])) {
+	if (fault_maps_block(fault, asked)) {
 		entries[nr++] = fault_entry(fault, asked);
 		return nr;
 	}

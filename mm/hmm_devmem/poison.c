@@ -19,7 +19,8 @@
  *
  * If a folio cannot be split, because the kernel has other references to it, the lost
  * page stays mapped, but is not copied any more. For private memory the effect is the
- * same: an access is a CPU fault, which gives SIGBUS.
+ * same: an access is a CPU fault, which gives SIGBUS. MMU notifiers tell drivers to
+ * invalidate their entries of the folio, and a mirror makes none for lost pages.
  *
  * Pages of private memory that are left when the device is removed stay mapped, and
  * an access by the CPU gives SIGBUS. A peer device can have them in its own page
@@ -118,6 +119,30 @@ static bool mark_lost_one(struct folio *folio, struct vm_area_struct *vma,
 	return true;
 }
 
+/* Tell the drivers that mirror the process of @vma to forget @folio there. */
+static bool forget_one(struct folio *folio, struct vm_area_struct *vma,
+		       unsigned long addr, void *unused)
+{
+	struct mmu_notifier_range range;
+
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, vma->vm_mm, addr,
+				min(addr + folio_size(folio), vma->vm_end));
+	mmu_notifier_invalidate_range_start(&range);
+	mmu_notifier_invalidate_range_end(&range);
+	return true;
+}
+
+/* Have devices forget a folio, which is locked. */
+static void forget_folio(struct folio *folio)
+{
+	struct rmap_walk_control rwc = {
+		.rmap_one = forget_one,
+		.anon_lock = folio_lock_anon_vma_read,
+	};
+
+	rmap_walk(folio, &rwc);
+}
+
 /*
  * Replace all mappings of a page, which is locked, by markers. Returns whether none
  * is left.
@@ -130,8 +155,11 @@ static bool unmap_page_as_lost(struct page *page)
 	};
 
 	/* After the split, lock and reference are those of the part with @page. */
-	if (folio_test_large(page_folio(page)) && split_huge_page(page))
+	if (folio_test_large(page_folio(page)) && split_huge_page(page)) {
+		/* The CPU finds that the page is lost when it touches it; devices now. */
+		forget_folio(page_folio(page));
 		return false;
+	}
 	rmap_walk(page_folio(page), &rwc);
 	return !folio_mapped(page_folio(page));
 }
@@ -180,19 +208,6 @@ static bool unmap_if_mapped(struct page *page, bool *stays)
 	return mapped;
 }
 
-/* Tell the drivers that mirror the process of @vma to forget @folio there. */
-static bool forget_one(struct folio *folio, struct vm_area_struct *vma,
-		       unsigned long addr, void *unused)
-{
-	struct mmu_notifier_range range;
-
-	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, vma->vm_mm, addr,
-				min(addr + folio_size(folio), vma->vm_end));
-	mmu_notifier_invalidate_range_start(&range);
-	mmu_notifier_invalidate_range_end(&range);
-	return true;
-}
-
 /**
  * hmm_devmem_forget_page() - Let no device reach a page of a device that has gone
  * @page: A page of private memory, in use or not. &dev_pagemap.owner has been replaced.
@@ -205,10 +220,6 @@ static bool forget_one(struct folio *folio, struct vm_area_struct *vma,
  */
 void hmm_devmem_forget_page(struct page *page)
 {
-	struct rmap_walk_control rwc = {
-		.rmap_one = forget_one,
-		.anon_lock = folio_lock_anon_vma_read,
-	};
 	struct folio *folio;
 
 	/*
@@ -221,7 +232,7 @@ void hmm_devmem_forget_page(struct page *page)
 	folio = lock_folio_of(page);
 	if (!folio)
 		return;
-	rmap_walk(folio, &rwc);
+	forget_folio(folio);
 	folio_unlock(folio);
 	folio_put(folio);
 }

@@ -822,6 +822,38 @@ static int mirror_test_init(struct kunit *test)
 	return fixture_init(test);
 }
 
+/* No entry is left, or made, for a lost page, also if its folio cannot be split. */
+static void lost_page_of_a_busy_block(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+	struct folio *folio;
+
+	scoped_guard(mmap_write_lock, current->mm)
+		vm_flags_clear(find_vma(current->mm, mirror->addr), VM_NOHUGEPAGE);
+	KUNIT_ASSERT_EQ(test, HMM_DEVMEM_BLOCK_NR, migrate(mirror, 0, HMM_DEVMEM_BLOCK_NR));
+	folio = page_folio(pfn_to_page(mirror->pfns[3]));
+	folio_get(folio);
+	hmm_devmem_poison(mirror->devmem, mirror->pfns[3], 1);
+	expect_mapped(test, mirror, 0, 0);
+	KUNIT_EXPECT_EQ(test, -EFAULT, fault(mirror, 3, HMM_DEVMEM_MIRROR_READ));
+	KUNIT_EXPECT_LE(test, 1, fault(mirror, 4, HMM_DEVMEM_MIRROR_READ));
+	KUNIT_EXPECT_EQ(test, 0, mirror->pfns[3]);
+	folio_put(folio);
+	vm_munmap(mirror->addr, HMM_DEVMEM_BLOCK_SIZE);
+	fini_mirror(test, mirror);
+}
+
+static void page_of_a_dead_device_is_lost(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+
+	KUNIT_ASSERT_EQ(test, 2, migrate(mirror, 0, 2));
+	hmm_devmem_mark_dead(mirror->devmem);
+	KUNIT_EXPECT_EQ(test, -EFAULT, fault(mirror, 0, HMM_DEVMEM_MIRROR_READ));
+	vm_munmap(mirror->addr, HMM_DEVMEM_BLOCK_SIZE);
+	fini_mirror(test, mirror);
+}
+
 static struct kunit_case mirror_cases[] = {
 	KUNIT_CASE_PARAM(reach, reach_gen_params),
 	KUNIT_CASE_PARAM(present_run, run_gen_params),
@@ -840,6 +872,8 @@ static struct kunit_case mirror_cases[] = {
 	KUNIT_CASE(fini_unmaps_all_addresses),
 	KUNIT_CASE_SLOW(fault_gives_up),
 	KUNIT_CASE(set_devmem_removes_entries),
+	KUNIT_CASE(lost_page_of_a_busy_block),
+	KUNIT_CASE(page_of_a_dead_device_is_lost),
 	KUNIT_CASE(migration_maps_once),
 	KUNIT_CASE(own_invalidation_is_no_race),
 	KUNIT_CASE(race_leaves_out_its_own_range),
