@@ -47,10 +47,10 @@ struct hmm_devmem_mirror_ops {
 	 * Called in MMU notifiers, possibly in the OOM reaper or in direct reclaim,
 	 * and in hmm_devmem_mirror_fini() and hmm_devmem_mirror_set_devmem() for all
 	 * addresses: then @start is 0, and @end the start of the last page of the
-	 * address space, which no process has. Cannot fail, and must not wait for any allocation. The OOM reaper
-	 * asks not to be blocked: the mirror then does not wait for its lock, and this
-	 * is only called if no other task holds it. The callback may sleep until the
-	 * device has answered even then. Required.
+	 * address space, which no process has. Cannot fail, and must not wait for any
+	 * allocation. The OOM reaper asks not to be blocked: the mirror then does not
+	 * wait for its lock, and this is only called if no other task holds it. The
+	 * callback may sleep until the device has answered even then. Required.
 	 */
 	void (*unmap)(struct hmm_devmem_mirror *m, unsigned long start,
 		      unsigned long end, bool keep_local);

@@ -182,7 +182,7 @@ int hmm_devmem_dma_init(struct hmm_devmem *devmem,
  *
  * Memory that was plugged in since the last time can be out of the device's reach.
  *
- * Context: Process context, may sleep.
+ * Context: Process context. Does not sleep: a page table can be locked.
  * Return: GFP flags; without %__GFP_HIGHMEM if there is memory that is out of reach.
  */
 gfp_t __hmm_devmem_dma_ram_gfp(struct hmm_devmem *devmem)
@@ -205,7 +205,7 @@ gfp_t __hmm_devmem_dma_ram_gfp(struct hmm_devmem *devmem)
  * @phys: Physical address of the memory.
  * @size: Its size, bytes.
  *
- * Context: Process context, may sleep.
+ * Context: Process context. Does not sleep: a page table can be locked.
  * Return: False if the memory is out of reach.
  */
 bool __hmm_devmem_dma_reaches(struct hmm_devmem *devmem, phys_addr_t phys,

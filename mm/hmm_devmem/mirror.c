@@ -304,8 +304,8 @@ static bool fault_reaches(const struct mirror_fault *fault, unsigned int i)
 
 /*
  * Is the page at @i one that the device must not have, although hmm_range_fault() reports
- * it? Its data may be lost. The kernel has no mapping of pages of memfd_secret(), and PCI memory of another device
- * has no DMA address like that of system memory.
+ * it? Its data may be lost. The kernel has no mapping of pages of memfd_secret(), and PCI
+ * memory of another device has no DMA address like that of system memory.
  */
 static bool fault_is_refused(const struct mirror_fault *fault, unsigned int i)
 {
@@ -671,10 +671,10 @@ static long mirror_fault(struct mirror_fault *fault)
  * With %HMM_DEVMEM_MIRROR_MIGRATE, pages move along if the device takes faults page by
  * page, upward or downward: see "DOC: Streams" in mm/hmm_devmem/stream.c. These are
  * pages of the same aligned 2 MiB that the process maps. If the page does not move,
- * pages of the same vma and the same aligned 64 KiB are mapped along: without %HMM_DEVMEM_MIRROR_MIGRATE
- * all that the process maps there, with it those that are on the device. If a PMD entry
- * of the CPU's page table maps a whole block, that moves as a whole, and the device gets
- * one entry for all of it.
+ * pages of the same vma and the same aligned 64 KiB are mapped along: without
+ * %HMM_DEVMEM_MIRROR_MIGRATE all that the process maps there, with it those that are on
+ * the device. If a PMD entry of the CPU's page table maps a whole block, that moves as a
+ * whole, and the device gets one entry for all of it, unless the device has lost pages.
  *
  * A page in private memory of another device, or one on this device that has to be
  * copied for a write, moves back to system memory first. A page that is mapped where it
