@@ -41,6 +41,7 @@
 #include <linux/bitmap.h>
 #include <linux/cleanup.h>
 #include <linux/export.h>
+#include <linux/jiffies.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
@@ -227,7 +228,7 @@ static void migration_settle(struct hmm_devmem_mirror_migration *migration)
 
 	scoped_guard(mutex, &m->lock)
 		migration->unsettled = false;
-	seq = mmu_interval_read_begin(&m->notifier);
+	seq = mmu_interval_read_begin_timeout(&m->notifier, HZ);
 	guard(mutex)(&m->lock);
 	if (mmu_interval_read_retry(&m->notifier, seq))
 		migration->unsettled = true;

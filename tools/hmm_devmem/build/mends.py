@@ -78,20 +78,59 @@ MENDS = (
 		}
 """,
          need="mm/hmm_devmem/migrate.c"),
-    # Threads whose invalidations overlap could make this wait for ever, even if it is killed
-    Mend("begin", "mm/mmu_notifier.c", "mmu_interval_read_begin",
-         """	if (is_invalidating)
-		wait_event(subscriptions->wq,
-			   READ_ONCE(subscriptions->invalidate_seq) != seq);
-""",
-         """	if (is_invalidating &&
-	    wait_event_killable_timeout(subscriptions->wq,
-					READ_ONCE(subscriptions->invalidate_seq) != seq,
-					HZ) <= 0)
-		/* It goes on: have mmu_interval_read_retry() return true. */
+    # Threads whose invalidations overlap can make mmu_interval_read_begin() wait for ever
+    Mend("begin", "mm/mmu_notifier.c", "mn_itree_release",
+         "static void mn_itree_release(",
+         """/**
+ * mmu_interval_read_begin_timeout - Begin to read, or give up
+ * @interval_sub: The interval
+ * @timeout: How long to wait for invalidations to end, jiffies; 0 for no limit
+ *
+ * As mmu_interval_read_begin(), but stops waiting after @timeout, and when the task is
+ * being killed. mmu_interval_read_retry() is true then for what this has returned.
+ *
+ * Return: A sequence number for mmu_interval_read_retry().
+ */
+unsigned long mmu_interval_read_begin_timeout(struct mmu_interval_notifier *interval_sub,
+					      unsigned long timeout)
+{
+	struct mmu_notifier_subscriptions *subs = interval_sub->mm->notifier_subscriptions;
+	unsigned long seq;
+	bool busy;
+
+	spin_lock(&subs->lock);
+	seq = READ_ONCE(interval_sub->invalidate_seq);
+	busy = seq == subs->invalidate_seq;
+	spin_unlock(&subs->lock);
+	if (busy && wait_event_killable_timeout(subs->wq,
+						READ_ONCE(subs->invalidate_seq) != seq,
+						timeout ?: MAX_SCHEDULE_TIMEOUT) <= 0)
+		/* The number of an interval only grows. */
 		seq--;
+	return seq;
+}
+EXPORT_SYMBOL_GPL(mmu_interval_read_begin_timeout);
+
+static void mn_itree_release(""",
+         need="mm/hmm_devmem/invalidate.c"),
+    Mend("begin", "include/linux/mmu_notifier.h", "mmu_interval_read_retry",
+         "	return interval_sub->invalidate_seq != seq;\n}\n",
+         """	return interval_sub->invalidate_seq != seq;
+}
+
+unsigned long mmu_interval_read_begin_timeout(struct mmu_interval_notifier *interval_sub,
+					      unsigned long timeout);
 """,
          need="mm/hmm_devmem/invalidate.c"),
+    Mend("begin", "mm/hmm.c", "hmm_range_fault_unlocked_timeout",
+         "			mmu_interval_read_begin(range->notifier);\n",
+         """			mmu_interval_read_begin_timeout(range->notifier, timeout);
+		if (fatal_signal_pending(current))
+			return -EINTR;
+""",
+         need="mm/hmm_devmem/invalidate.c",
+         # Linux 7.2 does not have the function
+         sound=("mm/hmm.c", r"\A(?!(?s:.*)hmm_range_fault_unlocked_timeout)")),
     # Walkers that do not lock take an entry that is clear for a moment for a hole
     Mend("hole", "mm/huge_memory.c", "set_pmd_migration_entry",
          "		pmdval = pmdp_huge_get_and_clear(vma->vm_mm, address, pvmw->pmd);\n",

@@ -31,7 +31,7 @@ static inline int hmm_range_fault_unlocked_timeout(struct hmm_range *range,
 	int ret;
 
 	do {
-		range->notifier_seq = mmu_interval_read_begin(range->notifier);
+		range->notifier_seq = mmu_interval_read_begin_timeout(range->notifier, timeout);
 		ret = mmap_read_lock_killable(mm);
 		if (ret)
 			return ret;
