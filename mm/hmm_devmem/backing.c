@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Who owns which block of device memory.
+ * The owner of each block of device memory: the driver, or the library.
  */
 
 /**
@@ -8,9 +8,8 @@
  *
  * With %HMM_DEVMEM_SHARED the device's memory belongs to a memory manager of the driver,
  * such as TTM, and the library has no more of it than it needs. The manager lends *blocks*
- * (2 MiB on x86). Each block is owned by the driver, or by the library; while it is being
- * got, or is on its way back, it is the library's as well, but no other task can
- * withdraw it. ::
+ * (2 MiB on x86). Each block is owned by the driver, or by the library. While a block is
+ * being got or given back, the library owns it, but no other task can withdraw it. ::
  *
  *   driver --get_blocks()--> being got --struct pages--> library
  *     ^                          |                        |  ^
@@ -18,9 +17,9 @@
  *     |                          v                        v  |
  *     +------put_block()---------+----------------------leaving
  *
- * Which block a get_blocks() that is running will give is known only when it has
- * returned. Until then nobody can tell a block that it will give from the driver's
- * others, so a withdrawal of one that the library does not have fails with -EBUSY.
+ * While get_blocks() runs, the library does not know which blocks the driver will lend. So
+ * until it has returned, a withdrawal of any block that the library does not have fails
+ * with -EBUSY.
  *
  * A block goes back only if none of its pages is in use, or was ever retired: the pool
  * decides both under its lock. &hmm_devmem_backing.lock is held while put_block() is

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Blocks on loan: who owns which block of device memory.
+ * Blocks on loan: the owner of each block of device memory.
  */
 #ifndef _MM_HMM_DEVMEM_BACKING_H
 #define _MM_HMM_DEVMEM_BACKING_H
@@ -14,14 +14,14 @@
 #include "devmem.h"
 
 /**
- * struct hmm_devmem_backing - who owns the blocks of a devmem with %HMM_DEVMEM_SHARED
- * @lock: Protects the rest but counters that are
- *	changed atomically; held around &hmm_devmem_ops.put_block. It can
- *	be taken in memory reclaim.
+ * struct hmm_devmem_backing - the owners of the blocks of a devmem with %HMM_DEVMEM_SHARED
+ * @lock: Protects all fields except the atomic counters. Held around
+ *	&hmm_devmem_ops.put_block. It can be taken in memory reclaim.
  * @nr_blocks: Number of blocks of the device.
- * @nr_reserve: The library has driver's buffers evicted until it has so many blocks.
+ * @nr_reserve: While the library has fewer blocks than this, get_blocks() may evict
+ *	buffers of the driver.
  * @nr_lent: Number of blocks that the library has. A hint without the lock.
- * @nr_leaving: How many of those are on their way back to the driver. Changed atomically.
+ * @nr_leaving: How many of those are being given back to the driver. Changed atomically.
  * @nr_getting: Number of calls of &hmm_devmem_ops.get_blocks whose blocks cannot be told
  *	yet from those of the driver. Changed atomically.
  * @complained: The driver has given a block that it cannot give.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Which pages are taken: bitmaps of blocks, and how to get from a page to its block and
- * segment, and back. Included last, see below.
+ * segment, and back. Included last, because it poisons identifiers: see its end.
  */
 #ifndef _MM_HMM_DEVMEM_BLOCK_H
 #define _MM_HMM_DEVMEM_BLOCK_H

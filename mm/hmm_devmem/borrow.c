@@ -64,7 +64,10 @@ static int lend(struct hmm_devmem *devmem, unsigned long pfn)
 	return ret;
 }
 
-/* Use a block that the driver has given; if that fails it is given back, or refused. */
+/*
+ * Make a block usable that the driver has given. If that fails, give it back, or refuse it
+ * if the driver must not give it.
+ */
 static int use_block(struct hmm_devmem *devmem, u64 offset)
 {
 	u32 block;

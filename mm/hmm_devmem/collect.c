@@ -209,7 +209,7 @@ VISIBLE_IF_KUNIT void hmm_devmem_collect_pfns(unsigned long *pfns, unsigned int 
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_collect_pfns);
 
 /*
- * Leave pages where they are that hold no data of a process: a CPU fault has brought
+ * Skip device pages that hold no data of a process: a CPU fault has brought
  * the data back and not yet dropped the last reference, or the page was allocated
  * and not used yet. Core collects these pages, too, but they are not charged to a memory
  * cgroup, and core cannot handle a system page that replaces one without a charge.

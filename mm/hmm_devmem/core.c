@@ -64,7 +64,7 @@
  *
  * &hmm_devmem_hold.lock (a mutex) protects what the policy of eviction knows.
  *
- * &hmm_devmem_backing.lock (a mutex) protects who owns which block (%HMM_DEVMEM_SHARED).
+ * &hmm_devmem_backing.lock (a mutex) protects the owner of each block (%HMM_DEVMEM_SHARED).
  * &hmm_devmem_ops.put_block is called with it held, so the lock of the driver's memory
  * manager is taken inside. hmm_devmem_withdraw() and hmm_devmem_shrink() can be called in
  * memory reclaim. So no memory is allocated under these locks in a way that waits for
@@ -130,9 +130,9 @@
  *   table that were invalidated meanwhile: see &hmm_devmem_ops.map. A mirror does
  *   both for the driver.
  * - With %HMM_DEVMEM_SHARED, the driver owns the blocks that the library does not have. It
- *   must not use others, and lends none that it uses. What was not put when cleanup is
- *   called has a retired page, or pages in use by a zombie. Private memory of a zombie
- *   is not accessed any more; the driver must not use coherent memory of one.
+ *   must not use others, and lends none that it uses. Blocks that have not been put when
+ *   cleanup is called contain a retired page, or pages of a zombie. Private memory of a
+ *   zombie is not accessed any more; the driver must not use coherent memory of one.
  * - With %HMM_DEVMEM_RUNTIME_PM, removal comes before pm_runtime_disable().
  * - A driver that removes its devmem itself does so before it is detached from
  *   the device, which removes what is left. The pointer is valid until the driver is

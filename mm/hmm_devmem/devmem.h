@@ -50,7 +50,8 @@ struct task_struct;
  * @pub: What drivers see of it.
  * @intake: A rwsem, see DOC: Locking: held for reading while pages are migrated to the
  *	device.
- * @handout: The same: held for reading while free pages become folios.
+ * @handout: A rwsem as well: hmm_devmem_alloc_folio() holds it for reading while it turns
+ *	free pages into folios.
  * @handles: References to this structure. Needs no lock.
  * @kref: References to the range. Needs no lock.
  * @remover: The task that removes the devmem, or did. Changed once, by cmpxchg().
@@ -82,7 +83,7 @@ struct task_struct;
  * @flags: HMM_DEVMEM_*. %HMM_DEVMEM_SHARED comes with %HMM_DEVMEM_LAZY. Set by the add.
  * @fail_next: For tests: a bit for each &enum hmm_devmem_fail; the first of these steps
  *	that is tried fails. Changed by cmpxchg().
- * @backing: Who owns which block; NULL without %HMM_DEVMEM_SHARED. Set by the add. Has a
+ * @backing: The owner of each block; NULL without %HMM_DEVMEM_SHARED. Set by the add. Has a
  *	lock of its own.
  * @hold: The policy of eviction; NULL without %HMM_DEVMEM_RECLAIM. Set by the add. Has a
  *	lock of its own.

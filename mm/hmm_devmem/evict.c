@@ -76,7 +76,7 @@
 #define HMM_DEVMEM_EVICT_PLACES		8
 
 /**
- * struct evict_effort - what an eviction has done in vain so far
+ * struct evict_effort - failed attempts of an eviction so far
  * @refused: Copies in a row that failed with -EIO, and brought no page back.
  * @wasted: Nanoseconds spent on pages that did not come back; of a copy that failed
  *	for a part of its pages, that part of its time. Includes the time to find out
@@ -573,7 +573,7 @@ static unsigned long evict_pass(struct hmm_devmem *devmem,
 	return left->busy;
 }
 
-/* The first page in use of the block in which the page is that @nth in use precede. */
+/* Find the block of the page that @nth pages in use precede: its first page in use. */
 static unsigned long find_in_use(struct hmm_devmem *devmem, unsigned long nth)
 {
 	unsigned long pfn = devmem->pfn_first;

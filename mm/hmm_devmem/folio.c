@@ -17,7 +17,7 @@
 #include "segment.h"
 #include "stats.h"
 
-/* How often struct pages are created for one allocation, if other tasks take them. */
+/* How often an allocation creates struct pages if other tasks use up the new ones. */
 #define HMM_DEVMEM_GROW_TRIES		8
 
 /* Inline: a call would make the allocation of a page cost half as much again. */

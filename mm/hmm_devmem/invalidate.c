@@ -11,9 +11,10 @@
  * table. A migration cannot do that, because it invalidates what it moves. So it notes the
  * invalidations of each window, from before core collects the window's pages until they
  * are mapped.
- * Invalidations that the migration itself causes do not count. All others do, but only
- * for the pages that they are about: these are left out, and the device takes a fault
- * for them later. For example, MADV_DONTNEED does not wait for a migration: the page
+ *
+ * Invalidations that the migration itself causes do not count. Every other invalidation
+ * keeps the pages in its range from being mapped, and the device takes a fault for these
+ * later. For example, MADV_DONTNEED does not wait for a migration: the page
  * that it has zapped is free when the migration ends.
  *
  * An invalidation is the migration's own if the task that migrates raises it. Its event
@@ -22,9 +23,9 @@
  * is right because the pages that are going to be mapped are locked by the migration,
  * source and destination, from before core has collected them until after they are
  * mapped. The task does not change the process's mappings meanwhile: it holds the mmap
- * lock. What else it may do is to reclaim or to compact memory, when it allocates. That
- * finds the mappings of a page by rmap, for which the page has to be locked first, so it
- * never unmaps a page of the migration. And own invalidations remove entries of the
+ * lock. When it allocates memory, the task may also reclaim or compact memory. Reclaim and
+ * compaction find the mappings of a page by rmap, for which they lock the page first, so
+ * they never unmap a page of the migration. And own invalidations remove entries of the
  * device's page table like all others: only they are not noted. Pages that
  * the task evicts to make room are not those of an open window, because a migration has
  * none open then.

@@ -497,7 +497,7 @@ static int __get_more(struct range_walk *walk, enum range_pause why)
 	return ret == -ENOMEM ? hmm_devmem_get_reserve(devmem, walk->missing) : ret;
 }
 
-/* As __get_more(), with a reference on &hmm_devmem.ref, which a paused walk does not hold. */
+/* Take the reference on &hmm_devmem.ref that range_pause() dropped, and get more. */
 static int get_more(struct range_walk *walk, enum range_pause why)
 {
 	int ret;

@@ -17,8 +17,9 @@
  *
  * A device fault that moves pages brings those along that the device seems to need soon:
  * see "DOC: Streams" in stream.c. A GPU runs many threads, so a mirror remembers four
- * times as many streams as a CPU. What is brought along, and what of it was used, is
- * counted. It is known to be used if the next fault is right behind it.
+ * times as many streams as a CPU. The mirror counts the pages that it brings along, and how
+ * many of these the device used: all pages of a window, if the next device fault is on the
+ * page behind it.
  *
  * A *migration* cannot begin again, because it invalidates what it moves: see
  * "DOC: Invalidations" in invalidate.c.
@@ -516,7 +517,7 @@ static void fault_count_used(struct mirror_fault *fault)
 	}
 }
 
-/* What a device that goes through memory as before will access soon. */
+/* The window that the device accesses next if it continues its stream. */
 static struct hmm_devmem_window fault_expect(const struct mirror_fault *fault,
 					     struct hmm_devmem_streams *streams,
 					     struct hmm_devmem_window bounds)
@@ -545,7 +546,7 @@ static void fault_choose(struct mirror_fault *fault)
 	struct hmm_devmem_streams *set;
 	unsigned int i;
 
-	/* Once for each fault: a stream takes the same page a second time amiss. */
+	/* Once for each fault: to look up the same page a second time would end its stream. */
 	if (fault->along)
 		return;
 	fault_count_used(fault);
@@ -588,7 +589,7 @@ static long fault_migrate(struct mirror_fault *fault)
 	long ret;
 
 	fault->may_migrate = false;
-	/* What is not there, such as a page of zeros, is provided by itself. */
+	/* A page that is not present, such as a page of zeros, is provided alone. */
 	if (fault->pfns[fault_index(fault)] & HMM_PFN_VALID) {
 		fault_choose(fault);
 		window = fault->window;

@@ -39,7 +39,7 @@ static unsigned long shadow_nr(const void *entry)
 	return xa_to_value(entry) & 1 ? HMM_DEVMEM_BLOCK_NR : 1;
 }
 
-/* Has the shadow an entry for @index, alone or in a block? Then set @to to its target. */
+/* Look up the entry for @index, alone or in a block, and set @to to its target. */
 static bool shadow_find(struct xarray *shadow, unsigned long index, unsigned long *to)
 {
 	const unsigned long base = ALIGN_DOWN(index, HMM_DEVMEM_BLOCK_NR);

@@ -83,7 +83,7 @@ static void forget_mlock(struct folio *folio)
 static void forget_flags(struct folio *folio)
 {
 	folio->flags.f &= ~FLAGS_OF_USER;
-	/* But for the lowest byte, which is the order: that is still needed. */
+	/* Keep the lowest byte: it is the order, which is still needed. */
 	if (folio_test_large(folio))
 		folio_page(folio, 1)->flags.f &= ~(PAGE_FLAGS_SECOND & ~0xffUL);
 }

@@ -340,7 +340,7 @@ static noinline int alloc_locked(struct hmm_devmem_pool *pool,
 	return ret;
 }
 
-/* What is missing may be in the caches of other CPUs. */
+/* Empty the per-CPU caches and try again: free pages can be in those of other CPUs. */
 static noinline int alloc_after_drain(struct hmm_devmem_pool *pool,
 				      unsigned int order, unsigned long *pfn)
 {
@@ -442,8 +442,8 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_pool_alloc_bulk);
  * hmm_devmem_pool_free() - Free pages
  * @pool: The pool.
  * @pfn: The first page.
- * @order: 2^@order pages, not more than were allocated in one piece; a larger
- *	piece may be freed in parts.
+ * @order: 2^@order pages; at most the order of the allocation, which may be freed in
+ *	parts.
  *
  * Context: Any context. Does not allocate and cannot fail.
  */

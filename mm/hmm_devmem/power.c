@@ -169,7 +169,7 @@ void hmm_devmem_power_put(struct hmm_devmem *devmem)
 }
 
 /**
- * hmm_devmem_power_release() - Stop to keep the device on, since it is being removed
+ * hmm_devmem_power_release() - Drop what keeps the device on, since it is being removed
  * @devmem: The device memory; its last callback has returned.
  *
  * No worker uses @devmem after this.

@@ -14,7 +14,7 @@
  *
  * Time is the number of blocks that were brought in. A block with new data enters a
  * short FIFO, and is *held* when it leaves it. A held block has the time of its last
- * use. Data that is needed, and was used last a time D ago, displaces the coldest held
+ * use. Data that is needed, and whose last use was D blocks ago, displaces the coldest held
  * block if that has not been used for longer than D, and is held at once. If not, it
  * takes the place of the oldest block in the FIFO. For data that was not on the
  * device before, D is a quarter of the number of blocks: so blocks that are not used any

@@ -713,7 +713,7 @@ static void segment_make_zombie(struct hmm_devmem_segment *segment,
 	zombie_report(segment, busy);
 }
 
-/* Let the zombie end when the last of its pages is free, which can be now. */
+/* Let the zombie end when its last page is freed; at once if all pages are free. */
 static void zombie_let_go(struct hmm_devmem_segment *segment)
 {
 	/* From here on hmm_devmem_segment_page_freed() is called for each page. */

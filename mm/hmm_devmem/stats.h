@@ -10,7 +10,7 @@
 
 #include "devmem.h"
 
-/* The first ones are the counters of struct hmm_devmem_stats; see there. */
+/* Those up to the first comment below are described in struct hmm_devmem_stats. */
 enum hmm_devmem_event {
 	HMM_DEVMEM_ALLOCATED,
 	HMM_DEVMEM_FREED,

@@ -9,8 +9,8 @@
  *
  * A folio that a PMD maps comes back as a whole, whichever of its pages the CPU has
  * touched. If the CPU needs a single page of it, and the driver then moves all of it to
- * the device again, 1024 pages move for one. To split the folio is better then, but it
- * is for good: core does not make one folio of its pages again. If the CPU does work
+ * the device again, 1024 pages are copied for one access. To split the folio avoids that,
+ * but is permanent: core does not make one folio of its pages again. If the CPU does work
  * through all of the folio, that costs four times as much with small pages. Page tables do
  * not tell which of the two the CPU does, because a PMD has one accessed bit for all pages.
  *
@@ -23,8 +23,8 @@
  * the pages or fewer came back, the next 64 such folios are split, else none for a long
  * time.
  *
- * All this is remembered in hash tables of a fixed size, without locks. What is
- * lost there, or belongs to a process that has exited, or to an mm whose address another
+ * All this is remembered in hash tables of a fixed size, without locks. An entry that is
+ * overwritten, or that is of a process which has exited, or of an mm whose address another
  * process got, at worst makes a folio move as a whole, or splits one.
  */
 
@@ -55,7 +55,7 @@ static void turn_forget(struct hmm_devmem_turns *turns,
 		WRITE_ONCE(turn->times, 0);
 }
 
-/* Is the page at one end of its block? Then it may go on with a walk, or begin one. */
+/* Is the page the first or last one of its block? A walk may continue from or into it. */
 static bool turns_walk(struct hmm_devmem_turns *turns,
 		       const struct mm_struct *mm, unsigned long page,
 		       unsigned int order)

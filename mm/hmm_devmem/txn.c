@@ -16,7 +16,7 @@
  * error. *Copy* passes the pages to the driver, in runs as long as possible. *Status*:
  * pages that were not copied lose their destination, before core could see it. *Commit*:
  * core moves the folios that have a destination, and says which it has moved; their data
- * is there. The driver gets only these to *map*. *Finalize*: core restores the mappings,
+ * was copied before. The driver gets only these to *map*. *Finalize*: core restores the mappings,
  * to the destination or to the old place, and unlocks the pages. Once pages were collected
  * finalize always follows: there is no other way out of a transaction.
  *

@@ -4,7 +4,7 @@
  */
 
 /**
- * DOC: What is known of the use
+ * DOC: Reported accesses
  *
  * The library sees what is brought to the device and what leaves it, but no access of
  * the device to its own memory. A driver that knows of those, from its page faults or
@@ -87,7 +87,7 @@ void hmm_devmem_mark_used(struct hmm_devmem *devmem, unsigned long pfn,
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_mark_used);
 
-/* Of the block of @pfn, @nr pages have been filled. */
+/* Note that @nr pages of the block of @pfn have received data. */
 static void block_brought(struct hmm_devmem *devmem, unsigned long pfn,
 			  unsigned int nr, const struct hmm_devmem_hold_data *data)
 {

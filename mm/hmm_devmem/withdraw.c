@@ -14,7 +14,7 @@
 #include "pool.h"
 #include "reclaim.h"
 
-/* Give a block back, if need be after its pages have come home. */
+/* Give a block back, if need be after its pages have moved to system memory. */
 static int withdraw(struct hmm_devmem *devmem, u32 block)
 {
 	int ret;
@@ -54,7 +54,7 @@ static int withdraw(struct hmm_devmem *devmem, u32 block)
  * * %-EINVAL - @offset is not in device memory
  * * %-EOPNOTSUPP - @devmem does not have %HMM_DEVMEM_SHARED
  *
- * With -EBUSY, pages that have come home stay in system memory.
+ * With -EBUSY, pages that have moved to system memory stay there.
  */
 int hmm_devmem_withdraw(struct hmm_devmem *devmem, u64 offset)
 {
