@@ -282,8 +282,9 @@ static bool fault_is_lost(const struct mirror_fault *fault, unsigned int i)
 {
 	return fault_is_local(fault, i) &&
 	       (READ_ONCE(priv(fault->devmem)->dead) ||
-		hmm_devmem_pool_retired(priv(fault->devmem)->pool,
-					page_to_pfn(fault_page(fault, i))));
+		(hmm_devmem_managed(fault->devmem) &&
+		 hmm_devmem_pool_retired(priv(fault->devmem)->pool,
+					 page_to_pfn(fault_page(fault, i)))));
 }
 
 /* Can one entry of the device's page table map the block that the page at @i is in? */
@@ -292,7 +293,7 @@ static bool fault_maps_block(const struct mirror_fault *fault, unsigned int i)
 	if (!maps_block(fault->pfns[i]))
 		return false;
 	/* Any page of the block could be lost. */
-	return !fault_is_local(fault, i) ||
+	return !fault_is_local(fault, i) || !hmm_devmem_managed(fault->devmem) ||
 	       !hmm_devmem_pool_any_retired(priv(fault->devmem)->pool);
 }
 
