@@ -19,8 +19,8 @@
  * a folio does so under rcu_read_lock(), so removal, which waits for a grace period,
  * does not return before such a task has called the driver's release function. The parts
  * of a folio that core splits share its context. Once removal has begun to drop the
- * contexts, parts of folios that are split get none. Core splits with interrupts off, so a grace period of RCU
- * waits for splits that began before.
+ * contexts, parts of folios that are split get none. Core splits with interrupts off, so a
+ * grace period of RCU waits for splits that began before.
  *
  * The folio of a managed devmem is dirty from the moment it is allocated. No page
  * table of the CPU sees what the device writes, so the process's entry for the page
