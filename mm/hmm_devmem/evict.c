@@ -441,11 +441,14 @@ static unsigned long evict_and_count_once(struct hmm_devmem *devmem,
 	return nr;
 }
 
-/*
- * Make all CPUs drop the references in core's batches for mlock. That needs work on
- * each CPU, and waits for it.
+/**
+ * hmm_devmem_drain_batches() - Make all CPUs drop the references in core's batches for mlock
+ *
+ * That needs work on each CPU, and waits for it.
+ *
+ * Context: Process context, may sleep.
  */
-VISIBLE_IF_KUNIT void hmm_devmem_drain_batches(void)
+void hmm_devmem_drain_batches(void)
 {
 	KUNIT_STATIC_STUB_REDIRECT(hmm_devmem_drain_batches);
 	lru_add_drain_all();

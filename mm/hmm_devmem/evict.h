@@ -26,8 +26,8 @@ struct hmm_devmem_evict_clock {
 void hmm_devmem_evict_clock_pass(struct hmm_devmem_evict_clock *clock,
 				 u64 start, u64 now, bool progress);
 u64 hmm_devmem_evict_ns(void);
-void hmm_devmem_drain_batches(void);
 #endif
+void hmm_devmem_drain_batches(void);
 unsigned long hmm_devmem_evict_all(struct hmm_devmem *devmem, bool killable,
 				   struct hmm_devmem_left *left);
 void hmm_devmem_evict_block(struct hmm_devmem *devmem, unsigned long pfn);
