@@ -145,6 +145,8 @@ EXPORT_SYMBOL_GPL(hmm_devmem_mirror_migrate);
  * @faults: How often the CPU's fault handler was called.
  * @to_ram: The CPU's fault handler has to bring the page back from private memory.
  * @guarded: userfaultfd is told of accesses to the mapping: no page of it moves.
+ * @first: Index in @pfns of the first page that is of the same mapping, inclusive.
+ * @end: The same of the last one, exclusive.
  * @result: What to return.
  * @range: The last walk of the CPU's page table.
  * @pfns: What that walk has found.
@@ -160,6 +162,8 @@ struct mirror_fault {
 	unsigned int faults;
 	bool to_ram;
 	bool guarded;
+	unsigned int first;
+	unsigned int end;
 	long result;
 	struct hmm_range range;
 	unsigned long pfns[HMM_DEVMEM_MIRROR_FAULT_NR];
@@ -202,28 +206,44 @@ static void *fault_owner(const struct mirror_fault *fault)
 	return fault->devmem && !fault->guarded ? fault->devmem->owner : NULL;
 }
 
+/* The index of a page in &mirror_fault.pfns. */
+static unsigned int fault_index_of(const struct mirror_fault *fault, unsigned long addr)
+{
+	return (addr - fault->range.start) >> PAGE_SHIFT;
+}
+
+/* That of the page that the fault is about. */
+static unsigned int fault_index(const struct mirror_fault *fault)
+{
+	return fault_index_of(fault, fault->addr);
+}
+
 /*
  * Look at the mapping of the address, since hmm_range_fault() does not look at all that
- * matters. What is mapped along is of the same mapping.
+ * matters. This comes after the walk: a page is protected against reads, or a shadow stack
+ * mapped there, either before this, or with an invalidation that makes the fault begin again.
  *
  * A shadow stack is only for the CPU's calls and returns. In a mapping for which
  * userfaultfd is told of each access, device pages look as if there were no protection:
  * have them brought back to system memory, and leave all pages there.
  */
-static int fault_look_at_mapping(struct mirror_fault *fault, unsigned long *start,
-				 unsigned long *end)
+static int fault_look_at_mapping(struct mirror_fault *fault)
 {
+	const struct hmm_range *range = &fault->range;
 	struct mm_struct *mm = fault->m->notifier.mm;
-	struct vm_area_struct *vma;
+	const struct vm_area_struct *vma;
 	int ret = 0;
 
+	fault->first = fault_index(fault);
+	fault->end = fault->first + 1;
+	fault->guarded = false;
 	if (mmap_read_lock_killable(mm))
 		return -EINTR;
 	vma = vma_lookup(mm, fault->addr);
-	fault->guarded = vma && vma->vm_flags & VM_UFFD_RWP;
 	if (vma) {
-		*start = max(*start, vma->vm_start);
-		*end = min(*end, vma->vm_end);
+		fault->guarded = vma->vm_flags & VM_UFFD_RWP;
+		fault->first = fault_index_of(fault, max(range->start, vma->vm_start));
+		fault->end = fault_index_of(fault, min(range->end, vma->vm_end));
 		if (vma->vm_flags & VM_SHADOW_STACK)
 			ret = -EFAULT;
 	}
@@ -235,18 +255,11 @@ static int fault_look_at_mapping(struct mirror_fault *fault, unsigned long *star
 static int fault_look(struct mirror_fault *fault)
 {
 	const unsigned long size = HMM_DEVMEM_MIRROR_FAULT_NR << PAGE_SHIFT;
-	unsigned long start = ALIGN_DOWN(fault->addr, size);
-	unsigned long end = start + size;
+	const unsigned long start = ALIGN_DOWN(fault->addr, size);
 	int ret;
 
-	ret = fault_look_at_mapping(fault, &start, &end);
-	return ret ?: fault_walk(fault, start, end, 0, fault_owner(fault));
-}
-
-/* The page's index in &mirror_fault.pfns. */
-static unsigned int fault_index(const struct mirror_fault *fault)
-{
-	return (fault->addr - fault->range.start) >> PAGE_SHIFT;
+	ret = fault_walk(fault, start, start + size, 0, fault_owner(fault));
+	return ret ?: fault_look_at_mapping(fault);
 }
 
 /* Does one entry of the CPU's page table map a whole block here? */
@@ -311,14 +324,14 @@ static bool fault_reaches(const struct mirror_fault *fault, unsigned int i)
  */
 static bool fault_is_refused(const struct mirror_fault *fault, unsigned int i)
 {
-	const struct page *page = fault_page(fault, i);
+	struct page *page = fault_page(fault, i);
 	struct address_space *mapping;
 
 	if (fault_is_lost(fault, i) || is_pci_p2pdma_page(page))
 		return true;
 	if (likely(!secretmem_active()))
 		return false;
-	mapping = folio_mapping(page_folio((struct page *)page));
+	mapping = folio_mapping(page_folio(page));
 	return mapping && secretmem_mapping(mapping);
 }
 
@@ -356,7 +369,7 @@ static struct hmm_devmem_map_entry fault_entry(const struct mirror_fault *fault,
 	};
 }
 
-/* The entry that the fault is about, and those of its neighbours. */
+/* The entry that the fault is about, and those of its neighbours in the same mapping. */
 static unsigned int fault_entries(const struct mirror_fault *fault,
 				  struct hmm_devmem_map_entry *entries,
 				  unsigned int asked)
@@ -367,7 +380,7 @@ static unsigned int fault_entries(const struct mirror_fault *fault,
 		entries[nr++] = fault_entry(fault, asked);
 		return nr;
 	}
-	for (i = 0; i < HMM_DEVMEM_MIRROR_FAULT_NR; i++)
+	for (i = fault->first; i < fault->end; i++)
 		if (fault_can_map(fault, i, asked))
 			entries[nr++] = fault_entry(fault, i);
 	return nr;
@@ -425,13 +438,17 @@ static enum fault_step fault_finish(struct mirror_fault *fault)
 	if (mmu_interval_read_retry(&m->notifier, fault->range.notifier_seq) ||
 	    m->devmem != fault->devmem)
 		return STEP_AGAIN;
+	/* The walk did not know yet what the mapping is. */
+	if (fault->range.dev_private_owner != fault_owner(fault))
+		return STEP_AGAIN;
 	valid = fault->pfns[asked] & HMM_PFN_VALID;
 	if (valid && fault_is_refused(fault, asked)) {
 		fault->result = -EFAULT;
 		return STEP_DONE;
 	}
-	if (fault->may_migrate && !fault->guarded && !(valid && fault_is_local(fault, asked)))
-		return fault_wants_copy(fault, asked) ? STEP_FAULT : STEP_MIGRATE;
+	if (fault->may_migrate && !fault->guarded &&
+	    !(valid && fault_is_local(fault, asked)) && !fault_wants_copy(fault, asked))
+		return STEP_MIGRATE;
 	if (!fault_can_map(fault, asked, asked)) {
 		/*
 		 * hmm_range_fault() takes no fault for private memory of the owner

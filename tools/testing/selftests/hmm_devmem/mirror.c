@@ -381,6 +381,7 @@ TEST_F(devmem, page_of_a_peer)
 {
 	const unsigned long npages = 32;
 	char *ptr = area_filled(npages, false, 1);
+	struct child sharer;
 	char data[PAGE];
 	int peer;
 
@@ -401,6 +402,15 @@ TEST_F(devmem, page_of_a_peer)
 		EXPECT_EQ(0, device_fault(self->fd, ptr,
 					  HMM_DEVMEM_TEST_FAULT_MIGRATE, npages));
 		EXPECT_EQ(npages, mapped_local(self->fd, ptr, npages));
+		/* A write, while a child shares the page */
+		EXPECT_LE(0, to_ram(self->fd, ptr, npages));
+		EXPECT_EQ(npages, all_moved(peer, ptr, npages));
+		sharer_start(&sharer, ptr, 1, npages);
+		EXPECT_EQ(0, device_fault(self->fd, ptr,
+					  HMM_DEVMEM_TEST_FAULT_WRITE |
+					  HMM_DEVMEM_TEST_FAULT_MIGRATE, npages));
+		EXPECT_EQ(npages, mapped_local(self->fd, ptr, npages));
+		EXPECT_EQ(0, child_end(&sharer));
 	}
 	EXPECT_EQ(0, wrong(ptr, 1, npages));
 	areas_unmap();
@@ -533,15 +543,16 @@ static long fault_is_told(struct uffd *uffd, int fd, char *ptr, unsigned long fl
 	struct faulter faulter = { .fd = fd, .ptr = ptr, .flags = flags };
 	struct pollfd told = { .fd = uffd->fd, .events = POLLIN };
 	struct uffd_msg msg;
+	bool is_told;
 
 	if (uffd_protect_reads(uffd, ptr, true) ||
-	    pthread_create(&faulter.thread, NULL, faulter_main, &faulter) ||
-	    poll(&told, 1, -1) != 1 || read(uffd->fd, &msg, sizeof(msg)) != sizeof(msg) ||
-	    msg.arg.pagefault.address != (uintptr_t)ptr || mapped(fd, ptr, 1) ||
-	    uffd_protect_reads(uffd, ptr, false))
+	    pthread_create(&faulter.thread, NULL, faulter_main, &faulter))
 		return -1;
+	is_told = poll(&told, 1, -1) == 1 && read(uffd->fd, &msg, sizeof(msg)) == sizeof(msg) &&
+		  msg.arg.pagefault.address == (uintptr_t)ptr && !mapped(fd, ptr, 1);
+	is_told &= !uffd_protect_reads(uffd, ptr, false);
 	pthread_join(faulter.thread, NULL);
-	return faulter.ret;
+	return is_told ? faulter.ret : -1;
 }
 
 /*
