@@ -12,7 +12,6 @@
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
-#include <linux/overflow.h>
 #include <linux/pagemap.h>
 #include <linux/rmap.h>
 #include <linux/sched/mm.h>
@@ -498,22 +497,14 @@ static const struct thd_cmd *find_cmd(unsigned int nr)
 	return NULL;
 }
 
-static bool range_is_valid(const struct hmm_devmem_test_cmd *cmd)
-{
-	u64 size, end;
-
-	return PAGE_ALIGNED(cmd->addr) && cmd->npages &&
-	       !check_mul_overflow(cmd->npages, (u64)PAGE_SIZE, &size) &&
-	       !check_add_overflow(cmd->addr, size, &end) && end <= ULONG_MAX;
-}
-
 static int run_cmd(struct thd_mirror *mirror, const struct thd_cmd *op,
 		   struct hmm_devmem_test_cmd *cmd)
 {
 	struct mm_struct *mm = mirror->m.notifier.mm;
 	int ret;
 
-	if (!range_is_valid(cmd))
+	if (!PAGE_ALIGNED(cmd->addr) || !cmd->npages ||
+	    !thd_range_is_valid(cmd->addr, cmd->npages))
 		return -EINVAL;
 	if (op->after_exit)
 		return op->run(mirror, cmd);

@@ -7,7 +7,6 @@
 #include <linux/errno.h>
 #include <linux/hmm_devmem.h>
 #include <linux/mm.h>
-#include <linux/overflow.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
@@ -134,15 +133,6 @@ static int replay_access(struct thd_replay *replay,
 	return device_access(replay, access->first, access->nr);
 }
 
-static bool range_is_valid(const struct hmm_devmem_test_replay *arg)
-{
-	u64 size, end;
-
-	return PAGE_ALIGNED(arg->addr) &&
-	       !check_mul_overflow(arg->npages, (u64)PAGE_SIZE, &size) &&
-	       !check_add_overflow(arg->addr, size, &end) && end <= ULONG_MAX;
-}
-
 static int replay_all(struct thd_replay *replay)
 {
 	const struct hmm_devmem_test_access __user *next =
@@ -183,7 +173,8 @@ int thd_replay(struct thd_mirror *mirror, void __user *arg)
 	if (copy_from_user(&replay.arg, arg, sizeof(replay.arg)))
 		return -EFAULT;
 	if (mirror->m.notifier.mm != current->mm || mirror->tdev->classic ||
-	    !range_is_valid(&replay.arg) ||
+	    !PAGE_ALIGNED(replay.arg.addr) ||
+	    !thd_range_is_valid(replay.arg.addr, replay.arg.npages) ||
 	    replay.arg.flags & ~HMM_DEVMEM_TEST_REPLAY_HINTS)
 		return -EINVAL;
 	replay.arg.faults = 0;

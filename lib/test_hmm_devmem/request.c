@@ -6,7 +6,6 @@
 #include <linux/atomic.h>
 #include <linux/err.h>
 #include <linux/mm.h>
-#include <linux/overflow.h>
 #include <linux/uaccess.h>
 
 #include "test_hmm_devmem.h"
@@ -33,14 +32,6 @@ void thd_request_note(const struct hmm_devmem_copy *copy)
 
 	if (request)
 		atomic_long_inc(&request->callbacks);
-}
-
-static bool range_is_valid(const struct hmm_devmem_test_migrate *arg)
-{
-	u64 size, end;
-
-	return !check_mul_overflow(arg->npages, (u64)PAGE_SIZE, &size) &&
-	       !check_add_overflow(arg->addr, size, &end) && end <= ULONG_MAX;
 }
 
 static long migrate(struct thd_mirror *mirror, struct hmm_devmem_test_migrate *arg)
@@ -91,7 +82,7 @@ int thd_request_ioctl(struct thd_mirror *mirror, void __user *uarg)
 
 	if (copy_from_user(&arg, uarg, sizeof(arg)))
 		return -EFAULT;
-	if (!range_is_valid(&arg))
+	if (!thd_range_is_valid(arg.addr, arg.npages))
 		return -EINVAL;
 	ret = migrate(mirror, &arg);
 	if (ret < 0)

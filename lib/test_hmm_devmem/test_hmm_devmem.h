@@ -14,6 +14,8 @@
 #include <linux/hmm_devmem_mirror.h>
 #include <linux/ioport.h>
 #include <linux/jiffies.h>
+#include <linux/limits.h>
+#include <linux/overflow.h>
 #include <linux/rwsem.h>
 #include <linux/types.h>
 #include <linux/xarray.h>
@@ -196,6 +198,15 @@ struct hmm_devmem *thd_enter(struct thd_device *tdev);
 static inline void thd_leave(struct thd_device *tdev)
 {
 	up_read(&tdev->plug_lock);
+}
+
+/* Are so many pages from @addr on addresses that exist? */
+static inline bool thd_range_is_valid(u64 addr, u64 npages)
+{
+	u64 size, end;
+
+	return !check_mul_overflow(npages, (u64)PAGE_SIZE, &size) &&
+	       !check_add_overflow(addr, size, &end) && end <= ULONG_MAX;
 }
 
 /* power.c */

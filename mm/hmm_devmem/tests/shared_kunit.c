@@ -22,12 +22,6 @@
 #include "../segment.h"
 #include "shared_test.h"
 
-static long to_device(struct hmm_devmem *devmem, unsigned long addr, unsigned long nr_blocks)
-{
-	return hmm_devmem_migrate_to_device(devmem, current->mm, addr,
-					    addr + nr_blocks * BLOCK_SIZE_BYTES, NULL);
-}
-
 static u64 offset_of(struct folio *folio)
 {
 	return ALIGN_DOWN(hmm_devmem_page_offset(&folio->page), BLOCK_SIZE_BYTES);

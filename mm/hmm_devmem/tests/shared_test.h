@@ -196,4 +196,12 @@ static inline void remove_shared(struct kunit *test, struct hmm_devmem *devmem)
 	remove_shared_but(test, devmem, 0);
 }
 
+/* Move whole blocks of the test's process to the device. */
+static inline long to_device(struct hmm_devmem *devmem, unsigned long addr,
+			     unsigned long nr_blocks)
+{
+	return hmm_devmem_migrate_to_device(devmem, current->mm, addr,
+					    addr + nr_blocks * BLOCK_SIZE_BYTES, NULL);
+}
+
 #endif /* _HMM_DEVMEM_SHARED_TEST_H */
