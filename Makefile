@@ -23,7 +23,7 @@ check: deps	## what a change must pass: lint, KUnit, selftests, stress, fuzz, up
 	@$(TOOLS)/suites/check
 
 check-tools: deps ## what a change of the tools must pass: that they do their work, and can be red
-	@$(TOOLS)/build/deps lint docs
+	@$(TOOLS)/build/deps lint docs bench
 	@$(TOOLS)/suites/check --tools
 
 check-debug: deps ## all suites on a kernel with all checks on: hours
@@ -33,7 +33,7 @@ check-kcsan: deps ## KUnit and the selftests on a kernel that looks for data rac
 	@$(TOOLS)/suites/check --kcsan
 
 check-ci: deps	## what .ci/run runs: check, check-tools and a part of check-debug
-	@$(TOOLS)/build/deps lint docs
+	@$(TOOLS)/build/deps lint docs bench
 	@$(TOOLS)/suites/check --ci
 
 deps:		## install the Debian packages that are missing
