@@ -86,25 +86,6 @@ static inline long to_device(int fd, const void *addr, unsigned long npages)
 			    npages);
 }
 
-/*
- * The same for a test that is not about how pages get to the device, but needs all of them
- * there. A thread of the kernel that compacts memory, makes huge pages or balances nodes
- * can have a reference to a page for a moment; such a page does not move. That this asks
- * again is printed.
- */
-static inline long all_moved(int fd, const void *addr, unsigned long npages)
-{
-	long ret = to_device(fd, addr, npages);
-	int tries;
-
-	for (tries = 0; ret >= 0 && ret < (long)npages && tries < 100; tries++) {
-		printf("# %ld of %lu pages are on the device, asking again\n", ret, npages);
-		sched_yield();
-		ret = to_device(fd, addr, npages);
-	}
-	return ret;
-}
-
 static inline long to_ram(int fd, const void *addr, unsigned long npages)
 {
 	return device_pages(fd, HMM_DEVMEM_TEST_TO_RAM, addr, NULL, npages);
@@ -270,6 +251,27 @@ static inline long resident(int fd, const void *addr, unsigned long npages)
 		for (i = 0, ret = 0; i < npages; i++)
 			ret += state_is_local(states[i]);
 	free(states);
+	return ret;
+}
+
+/*
+ * The same for a test that is not about how pages get to the device, but needs all of them
+ * there. A thread of the kernel that compacts memory, makes huge pages or balances nodes
+ * can have a reference to a page for a moment; such a page does not move. That this asks
+ * again is printed. The classic device says how many pages it has moved, so count them.
+ */
+static inline long all_moved(int fd, const void *addr, unsigned long npages)
+{
+	long ret = to_device(fd, addr, npages);
+	int tries;
+
+	for (tries = 0; ret >= 0 && ret < (long)npages && tries < 100; tries++) {
+		printf("# %ld of %lu pages are on the device, asking again\n", ret, npages);
+		sched_yield();
+		ret = to_device(fd, addr, npages);
+		if (ret >= 0)
+			ret = resident(fd, addr, npages);
+	}
 	return ret;
 }
 
