@@ -140,10 +140,9 @@ static struct anon_vma *get_mapping(struct page *page, bool *block)
 }
 
 /*
- * When core ends a migration it looks for the mappings of each page that it has
- * collected, but it holds nothing that keeps the last process from exiting before, and
- * its anon_vma from being freed. So hold a reference on each anon_vma. Pages without
- * one are not collected at all.
+ * Hold the anon_vma of each page, by which the places of their copies are chosen, and what
+ * was evicted is recognised when it comes again. Leave out pages without one: no process
+ * has data on them.
  */
 static void hold_mappings(struct hmm_devmem_txn *txn)
 {
@@ -167,39 +166,6 @@ static void hold_mappings(struct hmm_devmem_txn *txn)
 	txn->nr = nr;
 }
 
-/*
- * Between hold_mappings() and the time when core locked the folio, the page can have been
- * freed and allocated for another mapping, so that it has another anon_vma now; or the
- * large folio, whose first page got the only reference, was split. So hold the anon_vma
- * that the folio has now that it is locked.
- */
-static void hold_new_mapping(struct anon_vma **mapping, struct folio *folio)
-{
-	struct anon_vma *anon_vma;
-
-	scoped_guard(rcu) {
-		anon_vma = folio_anon_vma(folio);
-		if (likely(anon_vma == *mapping) || !anon_vma ||
-		    !atomic_inc_not_zero(&anon_vma->refcount))
-			return;
-	}
-	swap(*mapping, anon_vma);
-	if (anon_vma)
-		put_anon_vma(anon_vma);
-}
-
-static void hold_new_mappings(struct hmm_devmem_txn *txn)
-{
-	unsigned int i;
-
-	for (i = 0; i < txn->nr; i++) {
-		struct page *page = migrate_pfn_to_page(txn->src[i]);
-
-		if (page)
-			hold_new_mapping(&txn->mappings[i], page_folio(page));
-	}
-}
-
 /* Tests replace this, to change which pages are in use before core locks them. */
 VISIBLE_IF_KUNIT void hmm_devmem_collect_pfns(unsigned long *pfns, unsigned int nr)
 {
@@ -209,10 +175,9 @@ VISIBLE_IF_KUNIT void hmm_devmem_collect_pfns(unsigned long *pfns, unsigned int 
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_collect_pfns);
 
 /*
- * Skip device pages that hold no data of a process: a CPU fault has brought
- * the data back and not yet dropped the last reference, or the page was allocated
- * and not used yet. Core collects these pages, too, but they are not charged to a memory
- * cgroup, and core cannot handle a system page that replaces one without a charge.
+ * Skip device pages that hold no data of a process because they were allocated and not used
+ * yet. Core collects these pages, too, but they are not charged to a memory cgroup, and core
+ * cannot handle a system page that replaces one without a charge.
  */
 static void spare_orphans(struct hmm_devmem_txn *txn)
 {
@@ -244,7 +209,6 @@ void hmm_devmem_txn_collect_pfns(struct hmm_devmem_txn *txn)
 		return;
 	memset(txn->dst, 0, txn->nr * sizeof(*txn->dst));
 	hmm_devmem_collect_pfns(txn->src, txn->nr);
-	hold_new_mappings(txn);
 	spare_orphans(txn);
 }
 

@@ -374,7 +374,7 @@ static int note_references(struct hmm_devmem *devmem, struct hmm_devmem_copy *co
 	return 0;
 }
 
-/* Eviction holds each page's anon_vma: the process of any of them can exit. */
+/* Core holds each page's anon_vma: the process of any of them can exit. */
 static void eviction_holds_mappings_of_pages_that_came_meanwhile(struct kunit *test)
 {
 	static const struct hmm_devmem_ops ops = {
@@ -396,10 +396,71 @@ static void eviction_holds_mappings_of_pages_that_came_meanwhile(struct kunit *t
 						  HMM_DEVMEM_BLOCK_NR, NULL));
 	kunit_deactivate_static_stub(test, hmm_devmem_collect_pfns);
 	KUNIT_EXPECT_EQ(test, others.moved, NR_OTHERS);
-	/* One reference was there before, for the first page of the large folio. */
-	KUNIT_EXPECT_EQ(test, others.during, others.before + NR_OTHERS - 1);
+	KUNIT_EXPECT_EQ(test, others.during, others.before + NR_OTHERS);
 	KUNIT_EXPECT_EQ(test, pages_used(devmem), 0);
 	vm_munmap(others.addr, 2 * BLOCK_SIZE_BYTES);
+	hmm_devmem_remove(devmem);
+}
+
+/*
+ * The references to the anon_vma that a migration by pfn of two pages adds while it lasts.
+ * @ram: Where the pages move to, or NULL if they stay.
+ */
+static int references_of_migration(struct kunit *test, unsigned long pfn, struct folio **ram)
+{
+	unsigned long src[2] = { pfn, pfn + 1 }, dst[2] = { };
+	int before, during, i;
+
+	before = mapping_references(pfn);
+	migrate_device_pfns(src, 2);
+	during = mapping_references(pfn);
+	for (i = 0; i < 2 && ram; i++) {
+		ram[i] = folio_alloc(GFP_HIGHUSER_MOVABLE, 0);
+		KUNIT_ASSERT_NOT_NULL(test, ram[i]);
+		folio_lock(ram[i]);
+		folio_zero_range(ram[i], 0, PAGE_SIZE);
+		dst[i] = migrate_pfn(folio_pfn(ram[i]));
+	}
+	migrate_device_pages(src, dst, 2);
+	migrate_device_finalize(src, dst, 2);
+	return during - before;
+}
+
+/*
+ * A driver that evicts by itself needs this of core: the last process that maps a page can
+ * exit while the page is copied.
+ */
+static void core_holds_mappings_in_a_migration_by_pfn(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add(test, &copying_ops, BLOCK_SIZE_BYTES);
+	const unsigned long addr = map_blocks(test, 1), pfn = devmem->pfn_first;
+	unsigned long src[2] = { pfn };
+	struct folio *ram[2];
+	int before;
+
+	KUNIT_ASSERT_EQ(test, 2, hmm_devmem_migrate_to_device(devmem, current->mm, addr,
+							      addr + 2 * PAGE_SIZE, NULL));
+	before = mapping_references(pfn);
+	KUNIT_EXPECT_EQ(test, 2, references_of_migration(test, pfn, NULL));
+	KUNIT_EXPECT_EQ(test, before, mapping_references(pfn));
+
+	/* Core lets a page that is in use go at once, or later if it has one reference. */
+	folio_ref_add(pfn_folio(pfn), 2);
+	KUNIT_EXPECT_EQ(test, 1, references_of_migration(test, pfn, NULL));
+	KUNIT_EXPECT_EQ(test, before, mapping_references(pfn));
+	folio_put_refs(pfn_folio(pfn), 2);
+	folio_get(pfn_folio(pfn + 1));
+	KUNIT_EXPECT_EQ(test, 2, references_of_migration(test, pfn, ram));
+	KUNIT_EXPECT_EQ(test, 1, folio_mapcount(ram[0]));
+	KUNIT_EXPECT_EQ(test, before, mapping_references(pfn + 1));
+
+	/* Its process has unmapped it: its anon_vma can be gone. */
+	vm_munmap(addr, BLOCK_SIZE_BYTES);
+	src[0] = pfn + 1;
+	migrate_device_pfns(src, 1);
+	KUNIT_EXPECT_EQ(test, 0, src[0]);
+	folio_put(pfn_folio(pfn + 1));
+	KUNIT_EXPECT_EQ(test, pages_used(devmem), 0);
 	hmm_devmem_remove(devmem);
 }
 
@@ -414,6 +475,7 @@ static struct kunit_case move_cases[] = {
 	KUNIT_CASE(remove_waits_for_alloc_folio),
 	KUNIT_CASE(alloc_folio_does_not_wait_for_remove),
 	KUNIT_CASE(eviction_holds_mappings_of_pages_that_came_meanwhile),
+	KUNIT_CASE(core_holds_mappings_in_a_migration_by_pfn),
 	{ }
 };
 

@@ -17,7 +17,7 @@ class Mend(NamedTuple):
     function: str
     # The shortest text that is only at this place
     old: str
-    # A text that the file does not have before
+    # A text that the function, and what is just before and after it, does not have before
     new: str
     # The file of the library that needs the fix
     need: str
@@ -131,6 +131,83 @@ unsigned long mmu_interval_read_begin_timeout(struct mmu_interval_notifier *inte
          need="mm/hmm_devmem/invalidate.c",
          # Linux 7.2 does not have the function
          sound=("mm/hmm.c", r"\A(?!(?s:.*)hmm_range_fault_unlocked_timeout)")),
+    # A migration by pfn has no mmap lock: the last process can exit, and its anon_vma be freed
+    Mend("anon-vma", "mm/migrate_device.c", "migrate_device_unmap",
+         "static unsigned long migrate_device_unmap(",
+         """/*
+ * A migration by pfn holds no mmap lock, so it keeps a reference to the anon_vma of each
+ * device folio that it has locked, in the folio's private field. Returns false if the folio
+ * is mapped no more: its anon_vma can be gone.
+ */
+static bool migrate_device_hold_anon_vma(struct folio *folio)
+{
+	if (!folio_test_anon(folio))
+		return true;
+	folio->private = folio_get_anon_vma(folio);
+	return folio->private;
+}
+
+static void migrate_device_drop_anon_vma(struct folio *folio)
+{
+	struct anon_vma *anon_vma = folio->private;
+
+	if (!folio_is_zone_device(folio) || !anon_vma)
+		return;
+	folio->private = NULL;
+	put_anon_vma(anon_vma);
+}
+
+static unsigned long migrate_device_unmap(""",
+         need="mm/hmm_devmem/collect.c"),
+    Mend("anon-vma", "mm/migrate_device.c", "migrate_device_unmap",
+         "		remove_migration_ptes(folio, folio, 0);\n",
+         """		remove_migration_ptes(folio, folio, 0);
+		migrate_device_drop_anon_vma(folio);
+""",
+         need="mm/hmm_devmem/collect.c"),
+    Mend("anon-vma", "mm/migrate_device.c", "__migrate_device_pages",
+         "			if (r)\n				src_pfns[i+j] &= ~MIGRATE_PFN_MIGRATE;\n"
+         "			else\n				folio_migrate_flags(newfolio, folio);\n",
+         """			if (r) {
+				src_pfns[i+j] &= ~MIGRATE_PFN_MIGRATE;
+			} else {
+				void *private = folio->private;
+
+				folio_migrate_flags(newfolio, folio);
+				if (folio_is_zone_device(folio))
+					folio->private = private;
+			}
+""",
+         need="mm/hmm_devmem/collect.c"),
+    Mend("anon-vma", "mm/migrate_device.c", "__migrate_device_finalize",
+         "		remove_migration_ptes(src, dst, 0);\n",
+         """		remove_migration_ptes(src, dst, 0);
+		migrate_device_drop_anon_vma(src);
+""",
+         need="mm/hmm_devmem/collect.c"),
+    Mend("anon-vma", "mm/migrate_device.c", "migrate_device_pfn_lock",
+         "	return migrate_pfn(pfn) | MIGRATE_PFN_MIGRATE;\n",
+         """	if (!migrate_device_hold_anon_vma(folio)) {
+		folio_unlock(folio);
+		folio_put(folio);
+		return 0;
+	}
+
+	return migrate_pfn(pfn) | MIGRATE_PFN_MIGRATE;
+""",
+         need="mm/hmm_devmem/collect.c"),
+    Mend("anon-vma", "mm/migrate_device.c", "migrate_device_range",
+         "				folio_unlock(folio);\n",
+         """				migrate_device_drop_anon_vma(folio);
+				folio_unlock(folio);
+""",
+         need="mm/hmm_devmem/collect.c"),
+    Mend("anon-vma", "mm/migrate_device.c", "migrate_device_pfns",
+         "				folio_unlock(folio);\n",
+         """				migrate_device_drop_anon_vma(folio);
+				folio_unlock(folio);
+""",
+         need="mm/hmm_devmem/collect.c"),
     # Walkers that do not lock take an entry that is clear for a moment for a hole
     Mend("hole", "mm/huge_memory.c", "set_pmd_migration_entry",
          "		pmdval = pmdp_huge_get_and_clear(vma->vm_mm, address, pvmw->pmd);\n",
