@@ -190,13 +190,20 @@ bool hmm_devmem_poison_page(struct hmm_devmem *devmem, unsigned long pfn)
 	return ret;
 }
 
-/* Unmap a page. Returns whether it was mapped; @stays is set if it still is. */
+/*
+ * Unmap a page. Returns whether it was mapped; @stays is set if it still is. Does not wait
+ * for the lock of a folio that was never mapped: the driver that has allocated it can keep
+ * the lock.
+ */
 static bool unmap_if_mapped(struct page *page, bool *stays)
 {
-	struct folio *folio = lock_folio_of(page);
+	struct folio *folio;
 	bool mapped;
 
 	*stays = false;
+	if (!folio_test_anon(page_folio(page)))
+		return false;
+	folio = lock_folio_of(page);
 	if (!folio)
 		return false;
 	mapped = folio_mapped(folio);

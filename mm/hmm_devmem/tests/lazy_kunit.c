@@ -532,15 +532,6 @@ static void expect_no_folio(struct kunit *test, struct hmm_devmem *devmem)
 	KUNIT_EXPECT_EQ(test, refcount_read(&ctx.refs), 1);
 }
 
-/* Does core find struct pages there? */
-static bool has_pagemap(unsigned long pfn)
-{
-	struct dev_pagemap *pagemap = get_dev_pagemap(pfn);
-
-	put_dev_pagemap(pagemap);
-	return pagemap;
-}
-
 static void alloc_when_memremap_fails_returns_null(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add_lazy(test, TEST_SIZE);

@@ -318,6 +318,48 @@ static void remove_with_movable_page_in_use_leaves_zombie(struct kunit *test)
 	wait_for_regions(test, fixture->nr_regions);
 }
 
+struct removal {
+	struct work_struct work;
+	struct hmm_devmem *devmem;
+	struct completion done;
+};
+
+static void remove_in_work(struct work_struct *work)
+{
+	struct removal *removal = container_of(work, struct removal, work);
+
+	hmm_devmem_remove(removal->devmem);
+	complete(&removal->done);
+}
+
+/* Memory that the CPU can address is unmapped, but this folio was never mapped. */
+static void remove_waits_for_no_folio_that_its_driver_keeps_locked(struct kunit *test)
+{
+	const struct hmm_devmem_desc desc = {
+		.ops = &copying_ops,
+		.type = MEMORY_DEVICE_COHERENT,
+		.res = get_region(test, TEST_SIZE),
+		.nid = NUMA_NO_NODE,
+	};
+	struct removal removal = { };
+	struct folio *folio;
+	unsigned long pfn;
+
+	removal.devmem = hmm_devmem_add_desc(test_device(test), &desc);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, removal.devmem);
+	folio = alloc(test, removal.devmem, 0, NULL);
+	pfn = folio_pfn(folio);
+	KUNIT_EXPECT_TRUE(test, folio_test_locked(folio));
+	init_completion(&removal.done);
+	INIT_WORK_ONSTACK(&removal.work, remove_in_work);
+	queue_work(system_dfl_wq, &removal.work);
+	KUNIT_EXPECT_TRUE(test, wait_for_completion_timeout(&removal.done, HANG_LIMIT));
+	release(folio);
+	flush_work(&removal.work);
+	destroy_work_on_stack(&removal.work);
+	KUNIT_EXPECT_TRUE(test, soon(!has_pagemap(pfn)));
+}
+
 static void remove_with_large_folio_in_use_leaves_zombie(struct kunit *test)
 {
 	const struct fixture *fixture = test->priv;
@@ -666,6 +708,7 @@ static struct kunit_case remove_cases[] = {
 	KUNIT_CASE_SLOW(remove_with_page_in_use_leaves_zombie),
 	KUNIT_CASE_SLOW(remove_waits_for_release_of_context),
 	KUNIT_CASE_SLOW(remove_with_movable_page_in_use_leaves_zombie),
+	KUNIT_CASE_SLOW(remove_waits_for_no_folio_that_its_driver_keeps_locked),
 	KUNIT_CASE_SLOW(remove_with_large_folio_in_use_leaves_zombie),
 	KUNIT_CASE_SLOW(remove_classic_with_page_in_use_leaves_zombie),
 	KUNIT_CASE_SLOW(zombie_is_looked_at_when_a_page_is_freed),

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Waiting for what must happen, however slow the machine is.
+ * Waiting for what must happen, however slow the machine is; often that struct pages go.
  */
 #ifndef _HMM_DEVMEM_WAIT_TEST_H
 #define _HMM_DEVMEM_WAIT_TEST_H
 
 #include <linux/delay.h>
 #include <linux/jiffies.h>
+#include <linux/memremap.h>
 
 /* For how long to wait for what must happen: a wait that takes longer never ends. */
 #define HANG_LIMIT	(900 * HZ)
@@ -21,5 +22,14 @@
 		msleep(20);						\
 	__is;								\
 })
+
+/* Does core find struct pages there? */
+static inline bool has_pagemap(unsigned long pfn)
+{
+	struct dev_pagemap *pagemap = get_dev_pagemap(pfn);
+
+	put_dev_pagemap(pagemap);
+	return pagemap;
+}
 
 #endif /* _HMM_DEVMEM_WAIT_TEST_H */
