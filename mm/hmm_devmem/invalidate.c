@@ -220,7 +220,8 @@ void hmm_devmem_mirror_end(struct hmm_devmem_mirror_migration *migration)
 
 /*
  * Wait until all invalidations that have begun until now have ended. If others begin before
- * these end, that moment may not come: then stop waiting after a second.
+ * these end, that moment may not come: then stop waiting after a second. What begins after
+ * that moment is noted, or is about other memory.
  */
 static void migration_settle(struct hmm_devmem_mirror_migration *migration)
 {
@@ -230,9 +231,11 @@ static void migration_settle(struct hmm_devmem_mirror_migration *migration)
 	scoped_guard(mutex, &m->lock)
 		migration->unsettled = false;
 	seq = mmu_interval_read_begin_timeout(&m->notifier, HZ);
+	/* An even number says that the moment has not come. */
+	if (seq & 1)
+		return;
 	guard(mutex)(&m->lock);
-	if (mmu_interval_read_retry(&m->notifier, seq))
-		migration->unsettled = true;
+	migration->unsettled = true;
 }
 
 /*

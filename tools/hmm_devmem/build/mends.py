@@ -89,7 +89,8 @@ MENDS = (
  * As mmu_interval_read_begin(), but stops waiting after @timeout, and when the task is
  * being killed. mmu_interval_read_retry() is true then for what this has returned.
  *
- * Return: A sequence number for mmu_interval_read_retry().
+ * Return: A sequence number for mmu_interval_read_retry(). It is odd if all invalidations
+ * that the interval was told of before have ended, and even if this has stopped waiting.
  */
 unsigned long mmu_interval_read_begin_timeout(struct mmu_interval_notifier *interval_sub,
 					      unsigned long timeout)
@@ -105,7 +106,7 @@ unsigned long mmu_interval_read_begin_timeout(struct mmu_interval_notifier *inte
 	if (busy && wait_event_killable_timeout(subs->wq,
 						READ_ONCE(subs->invalidate_seq) != seq,
 						timeout ?: MAX_SCHEDULE_TIMEOUT) <= 0)
-		/* The number of an interval only grows. */
+		/* That of an interval is always odd, so an even one never matches. */
 		seq--;
 	return seq;
 }

@@ -623,6 +623,32 @@ static void *invalidator_main(void *arg)
 }
 
 /*
+ * Verifies that what moves is mapped although a thread invalidates other memory all the
+ * time, so that the next invalidation begins as soon as one ends. A few tries may fail: the
+ * kernel can move a page by itself.
+ */
+TEST_F(devmem, invalidations_in_a_row_elsewhere)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 1);
+	struct invalidators one = { };
+	int i, all_mapped = 0;
+
+	if (variant->coherent || variant->thp)
+		return;
+	one.ptr = area_filled(INVALIDATED, false, 2);
+	ASSERT_EQ(0, pthread_create(one.threads, NULL, invalidator_main, &one));
+	for (i = 0; i < 2 * TRIES; i++) {
+		EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		all_mapped += mapped_local(self->fd, ptr, self->npages) == self->npages;
+		EXPECT_LE(0, to_ram(self->fd, ptr, self->npages));
+	}
+	__atomic_store_n(&one.stop, true, __ATOMIC_RELAXED);
+	pthread_join(one.threads[0], NULL);
+	EXPECT_LE(2 * TRIES - 2, all_mapped);
+	EXPECT_EQ(0, wrong(ptr, 1, self->npages));
+}
+
+/*
  * Verifies that faults and migrations end although the process invalidates other memory
  * all the time. They may fail.
  */
