@@ -103,6 +103,9 @@ unsigned long mmu_interval_read_begin_timeout(struct mmu_interval_notifier *inte
 	seq = READ_ONCE(interval_sub->invalidate_seq);
 	busy = seq == subs->invalidate_seq;
 	spin_unlock(&subs->lock);
+
+	lock_map_acquire(&__mmu_notifier_invalidate_range_start_map);
+	lock_map_release(&__mmu_notifier_invalidate_range_start_map);
 	if (busy && wait_event_killable_timeout(subs->wq,
 						READ_ONCE(subs->invalidate_seq) != seq,
 						timeout ?: MAX_SCHEDULE_TIMEOUT) <= 0)
