@@ -105,7 +105,8 @@ struct hmm_devmem_mirror_ops {
  *	process. A driver that makes entries by itself, for example after
  *	make_device_exclusive(), does so under @lock, and only if
  *	mmu_interval_read_retry() says that nothing was invalidated since
- *	mmu_interval_read_begin().
+ *	mmu_interval_read_begin_timeout(). Without a timeout, a process can make that
+ *	wait last for ever.
  * @ops: The driver's operations.
  * @context: Context for folios that migrate to the device; or NULL, which is what
  *	hmm_devmem_mirror_init() sets. The driver may set it before the first fault or

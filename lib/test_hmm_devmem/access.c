@@ -337,13 +337,17 @@ static int exclusive_enter(struct thd_mirror *mirror, unsigned long addr,
 
 static int exclusive_try(struct thd_mirror *mirror, unsigned long addr)
 {
-	struct mm_struct *mm = mirror->m.notifier.mm;
+	struct mmu_interval_notifier *notifier = &mirror->m.notifier;
+	struct mm_struct *mm = notifier->mm;
 	struct folio *folio;
 	struct page *page;
 	unsigned long seq;
 	int ret;
 
-	seq = mmu_interval_read_begin(&mirror->m.notifier);
+	seq = mmu_interval_read_begin_timeout(notifier,
+					      msecs_to_jiffies(HMM_RANGE_DEFAULT_TIMEOUT));
+	if (mmu_interval_check_retry(notifier, seq))
+		return -EBUSY;
 	ret = mmap_read_lock_killable(mm);
 	if (ret)
 		return ret;

@@ -421,7 +421,9 @@ EXPORT_SYMBOL_GPL(hmm_devmem_mirror_init);
  * is running or will be called. The process may have exited long ago.
  *
  * Context: Process context, may sleep. Waits for invalidations to end, so the caller
- * holds no lock that MMU notifiers take, nor the mmap lock.
+ * holds no lock that MMU notifiers take, nor the mmap lock. A process whose threads
+ * invalidate memory all the time makes this wait until they stop or the process is killed;
+ * a signal to the caller does not end it.
  */
 void hmm_devmem_mirror_fini(struct hmm_devmem_mirror *m)
 {

@@ -649,12 +649,14 @@ TEST_F(devmem, invalidations_in_a_row_elsewhere)
 }
 
 /*
- * Verifies that faults and migrations end although the process invalidates other memory
- * all the time. They may fail.
+ * Verifies that faults, migrations, exclusive access and the removal of the device memory
+ * end although the process invalidates other memory all the time. Faults and exclusive
+ * access may fail.
  */
 TEST_F(devmem, invalidations_without_end)
 {
-	char *ptr = area_filled(self->npages, variant->thp, 1);
+	char *ptr = area_filled(self->npages, variant->thp, 1), data[PAGE];
+	struct hmm_devmem_test_cmd cmd;
 	struct invalidators all = { };
 	long ret;
 	int i;
@@ -669,11 +671,15 @@ TEST_F(devmem, invalidations_without_end)
 	ret = device_fault(self->fd, ptr, HMM_DEVMEM_TEST_FAULT_MIGRATE, 1);
 	EXPECT_TRUE(!ret || ret == -EBUSY);
 	EXPECT_LE(0, to_device(self->fd, ptr, self->npages));
+	ret = device_cmd(self->fd, HMM_DEVMEM_TEST_EXCLUSIVE, ptr, data, 1, &cmd);
+	EXPECT_TRUE(!ret || ret == -EBUSY);
+	EXPECT_EQ(0, device_unplug(self->ctl));
 	__atomic_store_n(&all.stop, true, __ATOMIC_RELAXED);
 	for (i = 0; i < INVALIDATORS; i++)
 		pthread_join(all.threads[i], NULL);
 	EXPECT_EQ(0, device_fault(self->fd, ptr, 0, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 1, self->npages));
+	EXPECT_EQ(0, plug_soon(self->ctl));
 }
 
 TEST_HARNESS_MAIN
