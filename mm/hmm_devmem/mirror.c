@@ -219,6 +219,21 @@ static unsigned int fault_index(const struct mirror_fault *fault)
 }
 
 /*
+ * May the device access the mapping as it does? Find out before anything moves. With
+ * HMM_DEVMEM_MIRROR_PRESENT nothing moves, and what is not mapped is not for the device.
+ */
+static int fault_check_access(const struct mirror_fault *fault, vm_flags_t vm_flags)
+{
+	if (vm_flags & VM_SHADOW_STACK)
+		return -EFAULT;
+	if (fault->flags & HMM_DEVMEM_MIRROR_PRESENT)
+		return 0;
+	if (!(vm_flags & VM_READ))
+		return -EFAULT;
+	return fault->flags & HMM_DEVMEM_MIRROR_WRITE && !(vm_flags & VM_WRITE) ? -EPERM : 0;
+}
+
+/*
  * Look at the mapping of the address, since hmm_range_fault() does not look at all that
  * matters. This comes after the walk: a page is protected against reads, or a shadow stack
  * mapped there, either before this, or with an invalidation that makes the fault begin again.
@@ -244,8 +259,7 @@ static int fault_look_at_mapping(struct mirror_fault *fault)
 		fault->guarded = vma->vm_flags & VM_UFFD_RWP;
 		fault->first = fault_index_of(fault, max(range->start, vma->vm_start));
 		fault->end = fault_index_of(fault, min(range->end, vma->vm_end));
-		if (vma->vm_flags & VM_SHADOW_STACK)
-			ret = -EFAULT;
+		ret = fault_check_access(fault, vma->vm_flags);
 	}
 	mmap_read_unlock(mm);
 	return ret;
@@ -720,7 +734,8 @@ static long mirror_fault(struct mirror_fault *fault)
  * * %-EINTR - the caller is being killed
  * * others - from &hmm_devmem_mirror_ops.map, about the page of @addr
  *
- * After an errno, neighbours of the page may have been mapped or moved.
+ * After an errno, the page may have moved, and neighbours of it may have been mapped or
+ * moved. An access that the mapping does not allow moves nothing.
  */
 long hmm_devmem_mirror_fault(struct hmm_devmem_mirror *m, unsigned long addr,
 			     unsigned int flags)

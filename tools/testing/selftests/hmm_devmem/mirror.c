@@ -376,6 +376,22 @@ TEST_F(devmem, fault_without_memory)
 	EXPECT_EQ(0, device_fault(self->fd, ptr + 2 * PAGE, 0, 1));
 }
 
+/* Verifies that a fault which must fail moves nothing to the device. */
+TEST_F(devmem, fault_without_permission)
+{
+	char *ptr = area_filled(1, false, 1), *hole = area_map(1, false);
+
+	ASSERT_EQ(0, mprotect(ptr, PAGE, PROT_NONE));
+	ASSERT_EQ(0, mprotect(hole, PAGE, PROT_READ));
+	EXPECT_EQ(-EFAULT, device_fault(self->fd, ptr, HMM_DEVMEM_TEST_FAULT_MIGRATE, 1));
+	EXPECT_EQ(-EPERM, device_fault(self->fd, hole,
+				       HMM_DEVMEM_TEST_FAULT_WRITE |
+				       HMM_DEVMEM_TEST_FAULT_MIGRATE, 1));
+	EXPECT_EQ(0, device_used(self->ctl));
+	ASSERT_EQ(0, mprotect(ptr, PAGE, PROT_READ));
+	EXPECT_EQ(0, wrong(ptr, 1, 1));
+}
+
 /*
  * Let the device take faults for a range until it has entries for all pages; with migration,
  * on the device. To bring a page of a peer back, or one that is shared, can remove entries
