@@ -57,13 +57,14 @@ struct hmm_devmem_mirror_ops {
 
 	/**
 	 * @map: Make @nr entries, in ascending order of addresses. The pages are in
-	 * system memory or on &hmm_devmem_mirror.devmem (hmm_devmem_from_page()),
-	 * never in private memory of another device. The device may use an entry at
-	 * once, and until @unmap is called for its address; it must not write to
-	 * pages that are not &hmm_devmem_map_entry.writable. There can be an entry
-	 * at the same user address already, which is to be replaced: it can differ in
-	 * order and in permission, but is for the same pages. The callback takes no
-	 * references to pages. Required.
+	 * system memory, on &hmm_devmem_mirror.devmem (hmm_devmem_from_page()), or in
+	 * coherent memory of another device, never in private memory of one. The
+	 * device may use an entry at once, and until @unmap is called for its
+	 * address; it must not write to pages that are not
+	 * &hmm_devmem_map_entry.writable. There can be an entry at the same user
+	 * address already, which is to be replaced: it can differ in order and in
+	 * permission, but is for the same pages. The callback takes no references to
+	 * pages. Required.
 	 *
 	 * Return: 0, or an errno if not all entries were made, typically %-ENOMEM;
 	 * those that were made stay. A device fault then calls this again for the
