@@ -10,6 +10,7 @@
 #include <linux/jiffies.h>
 #include <linux/mmap_lock.h>
 #include <linux/mmu_notifier.h>
+#include <linux/sched/signal.h>
 
 /**
  * hmm_range_fault_unlocked_timeout() - Walk a range, again as long as it is invalidated
@@ -32,6 +33,8 @@ static inline int hmm_range_fault_unlocked_timeout(struct hmm_range *range,
 
 	do {
 		range->notifier_seq = mmu_interval_read_begin_timeout(range->notifier, timeout);
+		if (fatal_signal_pending(current))
+			return -EINTR;
 		ret = mmap_read_lock_killable(mm);
 		if (ret)
 			return ret;
