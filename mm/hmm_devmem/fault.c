@@ -357,6 +357,9 @@ vm_fault_t hmm_devmem_default_fault(struct hmm_devmem *devmem,
 	addr = PAGE_ALIGN_DOWN(addr);
 	if (page_is_lost(devmem, addr, page, large))
 		return VM_FAULT_HWPOISON;
+	/* Nothing comes back: wait neither for the page nor for memory. */
+	if (READ_ONCE(priv(devmem)->dead))
+		return VM_FAULT_SIGBUS;
 
 	/*
 	 * Split the folio first: core would split it when it collects, and go on as if

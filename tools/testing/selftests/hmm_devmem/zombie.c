@@ -131,6 +131,27 @@ TEST_F(devmem, dead_device)
 	}
 }
 
+/*
+ * Verifies that a page of a dead device is lost at once, whether or not there is
+ * memory for it: no process must be killed to make room for what cannot come back.
+ */
+TEST_F(devmem, dead_device_needs_no_memory)
+{
+	char *ptr = area_filled(self->npages, variant->thp, 15);
+
+	/* The CPU reads coherent memory without a fault */
+	if (variant->coherent)
+		return;
+	self->replug = true;
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
+	ASSERT_EQ(0, device_mark_dead(self->ctl));
+	ASSERT_TRUE(fail_attr("fail_ram", 100, -1));
+	ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));
+	alarm(20);
+	expect_lost(_metadata, ptr, self->npages);
+	alarm(0);
+}
+
 static bool on_any_device(unsigned char state, unsigned char unused)
 {
 	return state_is_device(state);
