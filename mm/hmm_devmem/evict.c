@@ -11,7 +11,8 @@
  * address, so it reaches pages of processes that have exited and left children,
  * and of ranges that were moved. Core cannot move a large folio to small ones
  * without a vma; where there is no large folio of system memory, the device
- * folio is split first.
+ * folio is split first. So is one of which the process has dropped pages, with
+ * MADV_DONTNEED for instance: these are freed then, and take no system memory.
  *
  * Pages of mlocked memory that are unmapped stay in use a while: core collects
  * references to them for each CPU, and drops them by the batch. Before eviction
@@ -150,18 +151,31 @@ static void effort_note(struct evict_effort *effort, unsigned long wanted,
 	effort->wasted_here += ns;
 }
 
-/* Split the large folio of @pfn; the caller has no reference to it. */
-static bool split_large_folio(unsigned long pfn)
+/*
+ * Has the process dropped pages of a large folio? Core frees these when it splits the
+ * folio, but only of system memory it remembers folios that are worth it.
+ */
+static bool is_partly_mapped(const struct folio *folio)
+{
+	return folio_mapcount(folio) < folio_nr_pages(folio) && !folio_entire_mapcount(folio);
+}
+
+/*
+ * Split the large folio of @pfn, to which the caller has no reference; unless @always is
+ * set, only if a part of it is not mapped. Returns whether it was split.
+ */
+static bool split_large_folio(unsigned long pfn, bool always)
 {
 	struct page *page = pfn_to_page(pfn);
 	struct folio *folio = page_folio(page);
 	int ret = -EAGAIN;
 
-	if (!folio_try_get(folio))
+	if (!PageCompound(page) || !folio_try_get(folio))
 		return false;
 	if (folio == page_folio(page) && folio_trylock(folio)) {
 		/* A folio that a driver has allocated and not mapped is not anon. */
-		if (folio_test_large(folio) && folio_test_anon(folio))
+		if (folio_test_large(folio) && folio_test_anon(folio) &&
+		    (always || is_partly_mapped(folio)))
 			ret = split_folio(folio);
 		folio_unlock(folio);
 	}
@@ -309,7 +323,7 @@ static bool evict_window(struct evict_walk *walk)
 	const unsigned long first = txn->src[0];
 	bool has_memory;
 
-	if (must_split_first(txn, walk->max) && split_large_folio(first))
+	if (split_large_folio(first, must_split_first(txn, walk->max)))
 		return false;
 	has_memory = evict_start(txn);
 	/* Two are in flight now; the device works on the second meanwhile. */
@@ -321,7 +335,7 @@ static bool evict_window(struct evict_walk *walk)
 		return true;
 	}
 	evict_finish(txn, walk->effort, walk->left);
-	return has_memory || !split_large_folio(first);
+	return has_memory || !split_large_folio(first, true);
 }
 
 /*

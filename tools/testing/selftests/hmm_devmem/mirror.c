@@ -648,14 +648,16 @@ TEST_F(devmem, invalidations_in_a_row_elsewhere)
 	char *ptr = area_filled(self->npages, variant->thp, 1);
 	struct invalidators one = { };
 	int i, all_mapped = 0;
+	long moved;
 
 	if (variant->coherent || variant->thp)
 		return;
 	one.ptr = area_filled(INVALIDATED, false, 2);
 	ASSERT_EQ(0, pthread_create(one.threads, NULL, invalidator_main, &one));
 	for (i = 0; i < 2 * TRIES; i++) {
-		EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
-		all_mapped += mapped_local(self->fd, ptr, self->npages) == self->npages;
+		moved = to_device(self->fd, ptr, self->npages);
+		EXPECT_LE(0, moved);
+		all_mapped += mapped_local(self->fd, ptr, self->npages) == moved;
 		EXPECT_LE(0, to_ram(self->fd, ptr, self->npages));
 	}
 	__atomic_store_n(&one.stop, true, __ATOMIC_RELAXED);

@@ -12,6 +12,7 @@
 #include "fixture.h"
 #include "system.h"
 
+#include <linux/kernel-page-flags.h>
 #include <pthread.h>
 
 /* Times the zapper must hit a migration; with the bug, each lost 2 MiB of memory. */
@@ -399,6 +400,59 @@ TEST_F(devmem, eviction_from_inside_of_a_large_folio)
 	EXPECT_EQ(0, device_evict(self->fd, first, size - first));
 	EXPECT_EQ(home == nr ? first : 0, device_used(self->ctl));
 	EXPECT_EQ(0, misnumbered(ptr, size));
+}
+
+/* Pages of the range that are a part of a large folio, in RAM. */
+static long pages_of_large_folios(const char *ptr, unsigned long npages)
+{
+	int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	const __u64 pfn_mask = _BITULL(55) - 1;
+	__u64 entry, flags;
+	unsigned long i;
+	long count = 0;
+
+	for (i = 0; i < npages; i++) {
+		entry = pagemap_entry(ptr + i * PAGE);
+		if (!(entry & PAGEMAP_PRESENT))
+			continue;
+		if (pread(fd, &flags, sizeof(flags),
+			  (entry & pfn_mask) * sizeof(flags)) != sizeof(flags))
+			abort();
+		count += flags >> KPF_THP & 1;
+	}
+	close(fd);
+	return count;
+}
+
+/* Bring all pages home without a CPU fault, in one of three ways. */
+static int all_home(struct _test_data_devmem *self, int way)
+{
+	if (way == 0)
+		return device_evict_all(self->fd);
+	if (way == 1)
+		return device_suspend(self->ctl) ?: device_resume(self->ctl);
+	return device_unplug(self->ctl) ?: device_plug(self->ctl);
+}
+
+/*
+ * Verifies that of a large folio only the pages come home that the process still has.
+ * The memory of the others would be in use for nothing until it drops the last one.
+ */
+TEST_F(devmem, dropped_part_of_a_large_folio_is_freed)
+{
+	char *ptr = area_map(HUGE_PAGES, variant->thp);
+	int way;
+
+	for (way = 0; way < 3; way++) {
+		fill(ptr, 9 + way, HUGE_PAGES);
+		ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, ptr, HUGE_PAGES));
+		ASSERT_EQ(0, madvise(ptr + PAGE, HUGE - PAGE, MADV_DONTNEED));
+		EXPECT_EQ(0, all_home(self, way));
+		EXPECT_EQ(1, pagemap_count(ptr, HUGE_PAGES, PAGEMAP_PRESENT));
+		EXPECT_EQ(0, pages_of_large_folios(ptr, 1));
+		EXPECT_EQ(0, wrong(ptr, 9 + way, 1));
+		madvise(ptr, HUGE, MADV_DONTNEED);
+	}
 }
 
 #define FAIL_PAGE_ALLOC	"/sys/kernel/debug/fail_page_alloc/"

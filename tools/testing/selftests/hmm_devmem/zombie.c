@@ -147,9 +147,7 @@ TEST_F(devmem, dead_device_needs_no_memory)
 	ASSERT_EQ(0, device_mark_dead(self->ctl));
 	ASSERT_TRUE(fail_attr("fail_ram", 100, -1));
 	ASSERT_TRUE(fail_attr("fail_ram_large", 100, -1));
-	alarm(20);
 	expect_lost(_metadata, ptr, self->npages);
-	alarm(0);
 }
 
 static bool on_any_device(unsigned char state, unsigned char unused)
