@@ -84,7 +84,7 @@ static bool alloc_large_device_folio(struct hmm_devmem_txn *txn)
 	hmm_devmem_init_folio(devmem, pfn, HMM_DEVMEM_BLOCK_ORDER,
 			      txn->copy.context);
 	memset(txn->dst, 0, txn->nr * sizeof(txn->dst[0]));
-	txn->dst[0] = migrate_pfn(pfn) | MIGRATE_PFN_COMPOUND;
+	txn_set_dst(txn, 0, pfn, HMM_DEVMEM_BLOCK_ORDER);
 	return true;
 }
 
@@ -214,9 +214,7 @@ static __always_inline bool alloc_ram_entry(struct hmm_devmem_txn *txn,
 	if (!folio)
 		return false;
 	__folio_set_locked(folio);
-	txn->dst[i] = migrate_pfn(folio_pfn(folio));
-	if (order)
-		txn->dst[i] |= MIGRATE_PFN_COMPOUND;
+	txn_set_dst(txn, i, folio_pfn(folio), order);
 	return true;
 }
 

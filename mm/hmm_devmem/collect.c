@@ -238,7 +238,7 @@ unsigned long hmm_devmem_txn_nr_collected(const struct hmm_devmem_txn *txn)
 {
 	unsigned int i, nr = 0;
 
-	if (txn->src[0] & MIGRATE_PFN_COMPOUND)
+	if (txn_is_compound(txn))
 		return txn->src[0] & MIGRATE_PFN_MIGRATE ? HMM_DEVMEM_BLOCK_NR : 0;
 	for (i = 0; i < txn->nr; i++)
 		nr += !!(txn->src[i] & MIGRATE_PFN_MIGRATE);

@@ -337,7 +337,7 @@ VISIBLE_IF_KUNIT void hmm_devmem_dma_join_runs(struct hmm_devmem_txn *txn, size_
 					       unsigned long boundary)
 {
 	const unsigned long *mpfns = txn->to ? txn->src : txn->dst;
-	const bool large = txn->dst[0] & MIGRATE_PFN_COMPOUND;
+	const bool large = txn_dst_is_large(txn);
 	struct hmm_devmem_run *run = NULL;
 	unsigned int i = 0, end = 0, r, nr = 0;
 

@@ -323,11 +323,6 @@ static void txn_build_large_runs(struct hmm_devmem_txn *txn)
 	}
 }
 
-static bool txn_dst_is_large(const struct hmm_devmem_txn *txn)
-{
-	return txn->dst[0] & MIGRATE_PFN_COMPOUND;
-}
-
 /*
  * Make pages stay whose run could not be copied; of a large folio, all pages stay if
  * one run could not be copied. Returns how many pages stay for this reason.

@@ -114,6 +114,27 @@ static inline bool txn_is_compound(const struct hmm_devmem_txn *txn)
 	return txn->src[0] & MIGRATE_PFN_COMPOUND;
 }
 
+/* Has the window one destination, a large folio? */
+static inline bool txn_dst_is_large(const struct hmm_devmem_txn *txn)
+{
+	return txn->dst[0] & MIGRATE_PFN_COMPOUND;
+}
+
+/* Make the folio that @pfn begins, of @order, the destination of entry @i. */
+static inline void txn_set_dst(struct hmm_devmem_txn *txn, unsigned int i,
+			       unsigned long pfn, unsigned int order)
+{
+	txn->dst[i] = migrate_pfn(pfn) | (order ? MIGRATE_PFN_COMPOUND : 0);
+}
+
+/* The pfn of the destination of page @i, which has one. */
+static inline unsigned long txn_dst_pfn(const struct hmm_devmem_txn *txn,
+					unsigned int i)
+{
+	return txn_dst_is_large(txn) ? (txn->dst[0] >> MIGRATE_PFN_SHIFT) + i :
+				       txn->dst[i] >> MIGRATE_PFN_SHIFT;
+}
+
 static inline bool txn_is_large_hole(const struct hmm_devmem_txn *txn)
 {
 	return txn_is_compound(txn) && !migrate_pfn_to_page(txn->src[0]);

@@ -101,20 +101,14 @@ static void block_brought(struct hmm_devmem *devmem, unsigned long pfn,
 		hmm_devmem_hold_mark(priv(devmem)->hold, block);
 }
 
-static unsigned long dst_pfn(const struct hmm_devmem_txn *txn, unsigned int i)
-{
-	return txn->dst[0] & MIGRATE_PFN_COMPOUND ?
-	       (txn->dst[0] >> MIGRATE_PFN_SHIFT) + i : txn->dst[i] >> MIGRATE_PFN_SHIFT;
-}
-
 /* How many pages from the @i-th on have moved to one block. */
 static unsigned int nr_to_block(const struct hmm_devmem_txn *txn, unsigned int i)
 {
-	const unsigned long block = dst_pfn(txn, i) >> HMM_DEVMEM_BLOCK_ORDER;
+	const unsigned long block = txn_dst_pfn(txn, i) >> HMM_DEVMEM_BLOCK_ORDER;
 	unsigned int nr = 1;
 
 	while (i + nr < txn->nr && hmm_devmem_txn_moved(txn, i + nr) &&
-	       dst_pfn(txn, i + nr) >> HMM_DEVMEM_BLOCK_ORDER == block)
+	       txn_dst_pfn(txn, i + nr) >> HMM_DEVMEM_BLOCK_ORDER == block)
 		nr++;
 	return nr;
 }
@@ -138,7 +132,7 @@ void hmm_devmem_use_brought(const struct hmm_devmem_txn *txn)
 			continue;
 		nr = nr_to_block(txn, i);
 		data = hmm_devmem_use_data(txn->vma, txn->start + i * PAGE_SIZE);
-		block_brought(txn->devmem, dst_pfn(txn, i), nr, &data);
+		block_brought(txn->devmem, txn_dst_pfn(txn, i), nr, &data);
 	}
 }
 

@@ -217,7 +217,8 @@ static void large_folio_is_one_run_again(struct kunit *test)
 	for (i = 0; i < 4; i++)
 		fixture->runs[i].ram = pfn_to_page(0x1000 + i);
 	memset(fixture->dst + 1, 0, sizeof(fixture->dst) - sizeof(fixture->dst[0]));
-	fixture->dst[0] |= MIGRATE_PFN_COMPOUND;
+	txn_set_dst(&fixture->txn, 0, fixture->dst[0] >> MIGRATE_PFN_SHIFT,
+		    HMM_DEVMEM_BLOCK_ORDER);
 	hmm_devmem_dma_join_runs(&fixture->txn, SZ_1M, NO_BOUNDARY);
 	expect_runs(test, "4");
 	KUNIT_EXPECT_PTR_EQ(test, pfn_to_page(0x1003),
