@@ -83,8 +83,10 @@
  * protect the free pages that one CPU keeps, and the blocks of the pool. They are safe in
  * any context, see Pool.
  *
- * ``names_lock`` (a mutex, private to debugfs.c) makes names of folders unique. It is
- * taken alone.
+ * ``names_lock`` (a mutex, private to debugfs.c) makes names of folders unique, and
+ * ``mirrors_lock`` (a spinlock, private to mirror_debug.c) protects the list of the
+ * mirrors that are checked. Both are taken alone: no other lock of the library is held
+ * then, or taken inside.
  *
  * CPU faults take no other lock of the library than those of the pool and, in MMU
  * notifiers, those of mirrors. Core holds the mmap lock for reading and the lock of the
@@ -107,8 +109,10 @@
  *                     hmm_devmem_pool.blocks_lock
  *   hmm_devmem_priv.power_lock
  *     hmm_devmem_pcp.lock
+ *   names_lock, mirrors_lock
  *
- * lockdep.c takes them in this order at boot, and a check compares it with the list.
+ * lockdep.c takes them in this order at boot, and a check compares it with the list. The
+ * check also finds a lock of the library that is not in the list.
  */
 
 /**

@@ -16,7 +16,8 @@
 #include "mirror.h"
 
 static LIST_HEAD(mirrors);
-static DEFINE_SPINLOCK(mirrors_lock); /* protects changes of the list */
+/* Protects changes of the list; see DOC: Locking. */
+static DEFINE_SPINLOCK(mirrors_lock);
 
 /*
  * A shadow entry leads from a user pfn (a user address divided by the page size) to the
