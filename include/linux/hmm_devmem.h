@@ -9,12 +9,10 @@
 #define _LINUX_HMM_DEVMEM_H
 
 #include <linux/bits.h>
-#include <linux/completion.h>
 #include <linux/err.h>
 #include <linux/memremap.h>
 #include <linux/mm_types.h>
 #include <linux/mmu_notifier.h>
-#include <linux/percpu-refcount.h>
 #include <linux/refcount.h>
 #include <linux/types.h>
 
@@ -499,11 +497,6 @@ struct hmm_devmem_stats {
  * @owner: For &hmm_range.dev_private_owner and &migrate_vma.pgmap_owner.
  * @driver_data: For use by the driver, which also locks it where it has to. The
  *	library sets it once, in the add, and does not access it afterwards.
- * @ref: Held around every callback into the driver but kill and cleanup.
- *	hmm_devmem_remove() waits for it to fall to zero before it calls
- *	&hmm_devmem_ops.cleanup. Used by the library only; needs no lock.
- * @completion: Completed when @ref has fallen to zero. Used by the library only; has a
- *	lock of its own.
  * @to_device: Only its address is used, as &mmu_notifier_range.owner of invalidations by a
  *	migration to this devmem, see hmm_devmem_is_migration_to(). It has no value.
  *
@@ -513,9 +506,9 @@ struct hmm_devmem_stats {
  * with a removed devmem returns -ENODEV, or does nothing if it returns no errno, and
  * accesses nothing that belongs to the driver.
  *
- * All fields but @driver_data, @ref and @completion are set by the add and do not change
- * until removal, so reading them needs no lock. All fields but @driver_data are read-only
- * for drivers. Drivers must not use @device and @resource after removal.
+ * All fields but @driver_data are set by the add and do not change until removal, so
+ * reading them needs no lock. They are read-only for drivers. Drivers must not use @device
+ * and @resource after removal.
  */
 struct hmm_devmem {
 	struct device *device;
@@ -526,8 +519,6 @@ struct hmm_devmem {
 	enum memory_type type;
 	void *owner;
 	void *driver_data;
-	struct percpu_ref ref;
-	struct completion completion;
 	char to_device;
 };
 

@@ -30,7 +30,7 @@
  * One cmpxchg of hmm_devmem_priv.remover decides which task removes a devmem; all others
  * wait for a completion. No lock is held.
  *
- * &hmm_devmem.ref is held around every callback into the driver but kill and
+ * hmm_devmem_priv.ref is held around every callback into the driver but kill and
  * cleanup, and put_block during a removal. It is killed after eviction, so that CPU
  * faults bring pages back while eviction is going on; then removal waits until no
  * callback is running.
@@ -40,7 +40,7 @@
  * allocated, so that every migration has come to its end before eviction, and
  * release it at once. A process can keep its mmap lock for ever, in a fault that a
  * FUSE server or userfaultfd is to serve; so a migration takes that lock first, and
- * releases it together with the intake and the reference on &hmm_devmem.ref whenever
+ * releases it together with the intake and the reference on hmm_devmem_priv.ref whenever
  * it pauses.
  *
  * hmm_devmem_priv.handout (a per-CPU rwsem) is held for reading by
@@ -298,9 +298,9 @@ static void teardown_devmem(struct hmm_devmem *devmem)
 	hmm_devmem_wait_for_intake(devmem);
 	hmm_devmem_evict_all(devmem, false, &left);
 
-	percpu_ref_kill(&devmem->ref);
+	percpu_ref_kill(&priv(devmem)->ref);
 	hmm_devmem_wait_for_handout(devmem);
-	wait_for_completion(&devmem->completion);
+	wait_for_completion(&priv(devmem)->idle);
 	hmm_devmem_power_release(devmem);
 	hmm_devmem_unmap_lost(devmem);
 	/* No callback is running or will run: the pages have no driver any more. */

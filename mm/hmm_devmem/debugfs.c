@@ -146,7 +146,7 @@ static void show_blocks(struct seq_file *file, struct hmm_devmem *devmem)
 /*
  * debugfs would let removal wait until read() has returned, which can take for ever: the
  * process's buffer may be memory that userfaultfd is to provide. So the files are
- * "unsafe", and removal only waits, for &hmm_devmem.ref, while the text is written into
+ * "unsafe", and removal only waits, for hmm_devmem_priv.ref, while the text is written into
  * the buffer of seq_file.
  */
 static int show_live(struct seq_file *file,

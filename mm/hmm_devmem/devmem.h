@@ -54,6 +54,10 @@ struct task_struct;
  *	free pages into folios.
  * @handles: References to this structure. Needs no lock.
  * @kref: References to the range. Needs no lock.
+ * @ref: Held around every callback into the driver but kill and cleanup.
+ *	hmm_devmem_remove() waits for it to fall to zero before it calls
+ *	&hmm_devmem_ops.cleanup. Needs no lock.
+ * @idle: Completed when @ref has fallen to zero. Has a lock of its own.
  * @remover: The task that removes the devmem, or did. Changed once, by cmpxchg().
  * @removed: Completed when that task has finished. Has a lock of its own.
  * @segments_lock: A rwsem, see DOC: Locking: protects @segments, @ending and
@@ -113,6 +117,8 @@ struct hmm_devmem_priv {
 	struct percpu_rw_semaphore handout;
 	struct kref handles;
 	struct kref kref;
+	struct percpu_ref ref;
+	struct completion idle;
 	struct task_struct *remover;
 	struct completion removed;
 	struct rw_semaphore segments_lock;
@@ -199,7 +205,7 @@ static inline bool hmm_devmem_managed(const struct hmm_devmem *devmem)
  */
 static inline bool hmm_devmem_ref_tryget(struct hmm_devmem *devmem)
 {
-	return percpu_ref_tryget(&devmem->ref);
+	return percpu_ref_tryget(&priv(devmem)->ref);
 }
 
 /*
@@ -208,12 +214,12 @@ static inline bool hmm_devmem_ref_tryget(struct hmm_devmem *devmem)
  */
 static inline bool hmm_devmem_ref_tryget_live(struct hmm_devmem *devmem)
 {
-	return percpu_ref_tryget_live(&devmem->ref);
+	return percpu_ref_tryget_live(&priv(devmem)->ref);
 }
 
 static inline void hmm_devmem_ref_put(struct hmm_devmem *devmem)
 {
-	percpu_ref_put(&devmem->ref);
+	percpu_ref_put(&priv(devmem)->ref);
 }
 
 /*

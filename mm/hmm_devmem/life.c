@@ -6,7 +6,7 @@
 /**
  * DOC: Lifetime
  *
- * There are three reference counts. &hmm_devmem.ref keeps the driver: removal waits
+ * There are three reference counts. hmm_devmem_priv.ref keeps the driver: removal waits
  * for it before it calls cleanup. hmm_devmem_priv.kref keeps the physical range, and the
  * state of its pages: the driver has a reference until removal, and so has each
  * segment. hmm_devmem_priv.handles keeps the memory of the struct hmm_devmem itself: the
@@ -57,7 +57,7 @@ static void free_devmem(struct kref *kref)
 	free_percpu(priv(devmem)->stats);
 	percpu_free_rwsem(&priv(devmem)->handout);
 	percpu_free_rwsem(&priv(devmem)->intake);
-	percpu_ref_exit(&devmem->ref);
+	percpu_ref_exit(&priv(devmem)->ref);
 	kfree(priv(devmem));
 }
 
@@ -117,7 +117,7 @@ void hmm_devmem_release(struct kref *kref)
 
 static void devmem_ref_release(struct percpu_ref *ref)
 {
-	complete(&container_of(ref, struct hmm_devmem, ref)->completion);
+	complete(&container_of(ref, struct hmm_devmem_priv, ref)->idle);
 }
 
 /**
@@ -141,7 +141,7 @@ struct hmm_devmem *hmm_devmem_create(struct device *device,
 	devmem = &priv->pub;
 	kref_init(&priv->handles);
 	kref_init(&priv->kref);
-	init_completion(&devmem->completion);
+	init_completion(&priv->idle);
 	init_completion(&priv->removed);
 	devmem->device = device;
 	devmem->ops = desc->ops;
@@ -155,7 +155,7 @@ struct hmm_devmem *hmm_devmem_create(struct device *device,
 	mutex_init(&priv->suspend_lock);
 	hmm_devmem_power_init(devmem);
 
-	if (percpu_ref_init(&devmem->ref, devmem_ref_release, 0, GFP_KERNEL))
+	if (percpu_ref_init(&priv->ref, devmem_ref_release, 0, GFP_KERNEL))
 		goto err_free;
 	if (percpu_init_rwsem(&priv->intake))
 		goto err_exit_ref;
@@ -171,7 +171,7 @@ err_free_handout:
 err_free_intake:
 	percpu_free_rwsem(&priv->intake);
 err_exit_ref:
-	percpu_ref_exit(&devmem->ref);
+	percpu_ref_exit(&priv->ref);
 err_free:
 	kfree(priv);
 	return NULL;

@@ -148,7 +148,7 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
  * @left: Why pages of the windows that were tried to the end are not on the device.
  * @no_bitmap: There was no memory for @own.
  * @locked: The mmap lock is held.
- * @entered: &hmm_devmem.ref is held, and in a migration to the device the intake as well.
+ * @entered: hmm_devmem_priv.ref is held, and in a migration to the device the intake as well.
  */
 struct range_walk {
 	struct hmm_devmem *from;
@@ -497,7 +497,7 @@ static int __get_more(struct range_walk *walk, enum range_pause why)
 	return ret == -ENOMEM ? hmm_devmem_get_reserve(devmem, walk->missing) : ret;
 }
 
-/* Take the reference on &hmm_devmem.ref that range_pause() dropped, and get more. */
+/* Take the reference on hmm_devmem_priv.ref that range_pause() dropped, and get more. */
 static int get_more(struct range_walk *walk, enum range_pause why)
 {
 	int ret;
@@ -514,8 +514,8 @@ static int range_refused(const struct range_walk *walk)
 {
 	struct hmm_devmem *devmem = walk->devmem;
 
-	/* When removal waits for &hmm_devmem.ref, its eviction is over. */
-	if (READ_ONCE(priv(devmem)->dead) || percpu_ref_is_dying(&devmem->ref))
+	/* When removal waits for hmm_devmem_priv.ref, its eviction is over. */
+	if (READ_ONCE(priv(devmem)->dead) || percpu_ref_is_dying(&priv(devmem)->ref))
 		return -ENODEV;
 	return walk->to ?
 	       hmm_devmem_pool_refused(priv(devmem)->pool) : 0;

@@ -363,8 +363,8 @@ static void add_fills_in_fields(struct kunit *test)
 			PFN_PHYS(devmem->pfn_first));
 	KUNIT_EXPECT_GE(test, devmem->resource->end,
 			PFN_PHYS(devmem->pfn_last) - 1);
-	KUNIT_EXPECT_FALSE(test, completion_done(&devmem->completion));
-	KUNIT_EXPECT_FALSE(test, percpu_ref_is_dying(&devmem->ref));
+	KUNIT_EXPECT_FALSE(test, completion_done(&priv(devmem)->idle));
+	KUNIT_EXPECT_FALSE(test, percpu_ref_is_dying(&priv(devmem)->ref));
 }
 
 static void add_calls_nothing(struct kunit *test)

@@ -387,7 +387,7 @@ static void remove_during_split_drops_contexts_of_parts(struct kunit *test)
 	while (work_pending(&priv(devmem)->dead_work))
 		msleep(20);
 	queue_work(system_dfl_wq, &splitter->work);
-	while (!percpu_ref_is_zero(&devmem->ref))
+	while (!percpu_ref_is_zero(&priv(devmem)->ref))
 		msleep(20);
 
 	kunit_activate_static_stub(test, hmm_devmem_head_context, head_context_slowly);
@@ -835,7 +835,7 @@ static int walker_copy(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
 		return -EIO;
 	complete(&walker.copying);
 	if (!walker.nr_copies++)
-		while (!percpu_ref_is_dying(&devmem->ref))
+		while (!percpu_ref_is_dying(&priv(devmem)->ref))
 			msleep(20);
 	return -EIO;
 }
