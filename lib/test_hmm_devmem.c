@@ -32,6 +32,7 @@
 #include <linux/device/class.h>
 #include <linux/dma-mapping.h>
 #include <linux/err.h>
+#include <linux/hmm_devmem_fail.h>
 #include <linux/kdev_t.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -43,7 +44,6 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#include "../mm/hmm_devmem/fail.h"
 #include "test_hmm_devmem/classic.h"
 #include "test_hmm_devmem/hw.h"
 #include "test_hmm_devmem/test_hmm_devmem.h"

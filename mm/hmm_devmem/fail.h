@@ -7,32 +7,13 @@
 
 #include <linux/compiler.h>
 #include <linux/fault-inject.h>
+#include <linux/hmm_devmem_fail.h>
 #include <linux/sched.h>
 #include <linux/types.h>
 
 #include "devmem.h"
 
 struct dentry;
-
-/**
- * enum hmm_devmem_fail - steps that can be made to fail
- * @HMM_DEVMEM_FAIL_DEVICE: to allocate device pages for a window
- * @HMM_DEVMEM_FAIL_DEVICE_LARGE: to allocate a large device folio
- * @HMM_DEVMEM_FAIL_RAM: to allocate a page of system memory
- * @HMM_DEVMEM_FAIL_RAM_LARGE: to allocate a large folio of system memory
- * @HMM_DEVMEM_FAIL_DMA: to map a run for DMA
- * @HMM_DEVMEM_FAIL_BLOCKS: to get blocks from the driver
- * @HMM_DEVMEM_NR_FAIL: number of those
- */
-enum hmm_devmem_fail {
-	HMM_DEVMEM_FAIL_DEVICE,
-	HMM_DEVMEM_FAIL_DEVICE_LARGE,
-	HMM_DEVMEM_FAIL_RAM,
-	HMM_DEVMEM_FAIL_RAM_LARGE,
-	HMM_DEVMEM_FAIL_DMA,
-	HMM_DEVMEM_FAIL_BLOCKS,
-	HMM_DEVMEM_NR_FAIL,
-};
 
 #ifdef CONFIG_FAULT_INJECTION
 extern struct fault_attr hmm_devmem_fail_attrs[HMM_DEVMEM_NR_FAIL];
@@ -51,18 +32,12 @@ static inline bool hmm_devmem_should_fail(struct hmm_devmem *devmem,
 	return __hmm_devmem_should_fail(devmem, step);
 }
 
-void hmm_devmem_fail_next(struct hmm_devmem *devmem, unsigned long steps);
 void hmm_devmem_fail_debugfs_init(struct dentry *root);
 #else
 static inline bool hmm_devmem_should_fail(struct hmm_devmem *devmem,
 					  enum hmm_devmem_fail step)
 {
 	return false;
-}
-
-static inline void hmm_devmem_fail_next(struct hmm_devmem *devmem,
-					unsigned long steps)
-{
 }
 
 static inline void hmm_devmem_fail_debugfs_init(struct dentry *root)
