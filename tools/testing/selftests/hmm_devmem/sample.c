@@ -526,7 +526,7 @@ TEST_F(sample, access_after_fork)
 
 	ASSERT_EQ(self->npages, move_to_device(self->fd, ptr, self->npages));
 	ASSERT_EQ(0, pipe(ends));
-	pid = fork();
+	pid = child_fork();
 	if (!pid) {
 		close(ends[1]);
 		if (read(ends[0], &c, 1))

@@ -195,9 +195,7 @@ TEST_F(devmem, child_has_windows_of_its_own)
 	for (page = 0; page < HUGE_PAGES / 4; page++)
 		EXPECT_EQ(0, check_page(ptr, 8, page));
 	EXPECT_EQ(page, SINCE(fault_pages));
-	pid = fork();
-	if (!pid)
-		_exit(check_page(ptr, 8, page));
+	pid = child_start(check_page(ptr, 8, page));
 	EXPECT_EQ(0, child_status(pid));
 	EXPECT_EQ(page + 1, SINCE(fault_pages));
 	EXPECT_EQ(0, check_pages(ptr, 8, 0, self->npages));
