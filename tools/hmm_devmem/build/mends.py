@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The fixes of core that graft makes, where a fault of core breaks the library. Each name
+"""The core fixes, which graft makes, where a fault of core breaks the library. Each name
 is that of a patch of the series ('fix NAME'), which gives the reason. A patch can change
 several places."""
 
@@ -27,7 +27,7 @@ class Mend(NamedTuple):
 
 
 class Older(NamedTuple):
-    """Names of an older kernel. If FILE has TEXT, the mends are made with those."""
+    """Names of an older kernel. If FILE has TEXT, the core fixes are made with those."""
 
     file: str
     text: str

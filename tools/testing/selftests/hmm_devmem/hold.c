@@ -71,7 +71,7 @@ TEST_F(devmem, hot_set_of_device_faults_stays)
 	use_hot_set(_metadata, self, variant, true);
 }
 
-/* Verifies that pages that nobody asks for any more are evicted. */
+/* Verifies that pages that the process does not use any more are evicted. */
 TEST_F(devmem, forgotten_set_goes)
 {
 	const unsigned long set = DEVICE * 6 / 10 / HUGE_PAGES * HUGE_PAGES;

@@ -218,7 +218,7 @@ TEST_F(devmem, zap_in_a_fault)
 
 /**
  * struct watcher - a thread that looks for holes in the page table
- * @zapper: The memory; nobody zaps it.
+ * @zapper: The memory; the test does not zap it.
  * @holes: How often the page table had no entry for it.
  */
 struct watcher {

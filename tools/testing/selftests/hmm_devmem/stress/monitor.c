@@ -209,7 +209,7 @@ static long watch(struct turn *turn, __u64 features, __u64 mode,
 	sem_post(&monitor->go);
 	for (i = 0; i < ACCESSES; i++)
 		access_part(turn);
-	/* What nobody has asked for is still missing */
+	/* Pages that no thread has accessed are still missing */
 	ok &= owner_check(&turn->thread->owner, turn->own.first, turn->own.npages);
 	__atomic_store_n(&monitor->stop, 1, __ATOMIC_SEQ_CST);
 	sem_wait(&monitor->done);
