@@ -377,7 +377,7 @@ unsigned int hmm_devmem_pool_not_free(struct hmm_devmem_pool *pool,
 }
 
 /**
- * hmm_devmem_pool_block_taken() - Number of pages of a block that are not free
+ * hmm_devmem_pool_block_taken() - Number of pages of a block that are taken
  * @pool: The pool.
  * @pfn: A page of the block.
  *

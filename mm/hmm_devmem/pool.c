@@ -8,9 +8,9 @@
  *
  * Device memory is cut into *blocks*: naturally aligned pieces of the size that
  * core migrates whole (2 MiB on x86). A block has one bit for each of its pages
- * and is in one of four states: never used, empty (but used before), partial or
- * full. Blocks that were never used follow each other in their segment, which is on a
- * list of segments with such blocks. There is one list of empty blocks, and partial
+ * and is in one of four states: fresh (no page was ever taken), empty, partial or
+ * full. Fresh blocks follow each other in their segment, which is on a list of
+ * segments with such blocks. There is one list of empty blocks, and partial
  * blocks are on one of several lists, by the size of the largest *piece*, a naturally
  * aligned range of 2^n pages, that can be free in them. So single pages and whole blocks
  * are found in constant time.
@@ -652,7 +652,7 @@ void hmm_devmem_pool_get_stats(struct hmm_devmem_pool *pool,
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_pool_get_stats);
 
 /**
- * hmm_devmem_pool_used() - Number of pages that are allocated
+ * hmm_devmem_pool_used() - Number of pages in use
  * @pool: The pool.
  *
  * Context: Any context.
@@ -668,7 +668,7 @@ unsigned long hmm_devmem_pool_used(struct hmm_devmem_pool *pool)
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_pool_used);
 
 /**
- * hmm_devmem_pool_any_used() - Is any page allocated?
+ * hmm_devmem_pool_any_used() - Is any page in use?
  * @pool: The pool. Its caches are emptied.
  *
  * Does not use hmm_devmem_pool_used(), which can return too few: a page that it
@@ -687,12 +687,12 @@ bool hmm_devmem_pool_any_used(struct hmm_devmem_pool *pool)
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_pool_any_used);
 
 /**
- * hmm_devmem_pool_segment_used() - Number of pages of a segment that are not free
+ * hmm_devmem_pool_segment_used() - Number of pages of a segment that are used or cached
  * @pool: The pool.
  * @idx: Which segment.
  *
  * Context: Any context. The segment is not depopulated meanwhile.
- * Return: Number of pages, with those in per-CPU caches; 0 if the segment is not populated.
+ * Return: Number of pages; 0 if the segment is not populated.
  */
 unsigned long hmm_devmem_pool_segment_used(struct hmm_devmem_pool *pool,
 					   unsigned int idx)
@@ -713,7 +713,7 @@ unsigned long hmm_devmem_pool_segment_used(struct hmm_devmem_pool *pool,
  * @idx: Which segment.
  *
  * Context: Any context.
- * Return: True if the segment is populated and all of its blocks are still to be used. Not
+ * Return: True if the segment is populated and all of its blocks are fresh. Not
  *	known of blocks on loan, which the driver lends only when they are needed: false.
  */
 bool hmm_devmem_pool_segment_is_new(struct hmm_devmem_pool *pool, unsigned int idx)

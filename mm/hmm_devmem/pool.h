@@ -19,10 +19,10 @@ struct hmm_devmem_pool_segment;
 
 /**
  * struct hmm_devmem_supply - the blocks that have free pages
- * @free: Blocks that have been used before and have free pages, by
+ * @free: Blocks that are not fresh and have free pages, by
  *	&hmm_devmem_block.order. Those of @block_order are whole, the others partial.
  * @orders: Bit n is set if there are blocks on list n of @free.
- * @fresh: Segments that have blocks never used.
+ * @fresh: Segments that have fresh blocks.
  * @nr_searched: How often a block was searched in vain for a large enough piece. For
  *	tests.
  *
@@ -56,7 +56,7 @@ struct hmm_devmem_supply {
  * @nr_away: Pages of populated segments that are in blocks of the driver's.
  * @nr_away_disabled: How many of those were retired.
  * @nr_withheld: Blocks that are withheld: see hmm_devmem_pool_withhold().
- * @nr_idle: Populated segments without a page that is allocated or in a cache.
+ * @nr_idle: Populated segments without a page that is used or cached.
  * @nr_retired: Pages that were retired, in use or not, with or without struct page.
  * @nr_drained: How often the per-CPU caches of all CPUs, or of those that had filled
  *	theirs, were emptied. For tests.
@@ -101,7 +101,7 @@ struct hmm_devmem_pool {
 /**
  * struct hmm_devmem_pool_stats - what a pool has, in pages
  * @total: Pages in populated segments, but not those in blocks of the driver's.
- * @used: Pages that are allocated.
+ * @used: Pages in use.
  * @cached: Free pages in per-CPU caches.
  * @free: Other free pages.
  * @retired: Pages that will not be handed out again, in populated segments or not.

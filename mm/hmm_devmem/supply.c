@@ -76,7 +76,7 @@ void hmm_devmem_supply_remove_segment(struct hmm_devmem_pool *pool,
 }
 
 /**
- * hmm_devmem_supply_add_block() - Put a block that was never used on the lists
+ * hmm_devmem_supply_add_block() - Put a fresh block on the lists
  * @pool: The pool, locked.
  * @segment: The segment of the block.
  * @block: The block. If it is the driver's, it is on no list.

@@ -18,8 +18,8 @@
 /**
  * struct hmm_devmem_block - one block of device pages
  * @node: on the list &hmm_devmem_supply.free of @order; on no list when no page is
- *	free, and while the block has never been used.
- * @pfn: First pfn, once it has been used.
+ *	free, and while the block is fresh.
+ * @pfn: First pfn, once the block is not fresh any more.
  * @nr_taken: Bits set in the block's part of &hmm_devmem_pool_segment.taken.
  * @nr_disabled: How many of those will never be cleared: pages that were retired and
  *	are not in use any more, and pages that the device does not have (the range
@@ -41,19 +41,19 @@ struct hmm_devmem_block {
 
 /**
  * struct hmm_devmem_pool_segment - blocks of one segment
- * @node: on &hmm_devmem_supply.fresh while there are blocks never used.
+ * @node: on &hmm_devmem_supply.fresh while there are fresh blocks.
  * @base: First pfn of the first block, a multiple of the block size.
  * @nr_blocks: Number of @blocks.
- * @next_fresh: Blocks from here on were never used, but for those that have a
+ * @next_fresh: Blocks from here on are fresh, but for those that have a
  *	disabled page.
  * @nr_taken: Sum of &hmm_devmem_block.nr_taken.
  * @nr_disabled: Sum of &hmm_devmem_block.nr_disabled.
  * @nr_absent: How many of @nr_disabled are pages that the device does not have.
  * @nr_lent: How many blocks the driver has lent, if they are its own.
- * @taken: One bit for each page that is allocated, cached or disabled.
+ * @taken: One bit for each page that is used, cached or disabled.
  * @retired: One bit for each page that is never to be handed out again, and for
  *	each that the device does not have.
- * @live: Debug only: one bit for each page that is allocated.
+ * @live: Debug only: one bit for each page that is used.
  * @blocks: The blocks.
  *
  * All fields but @base and @nr_blocks: protected by &hmm_devmem_pool.blocks_lock.
