@@ -26,6 +26,14 @@
  *   retired pages, and pages that complete a block but that the device does not have.
  *   With %HMM_DEVMEM_SHARED only blocks that the driver has lent.
  *
+ * Beside these directories there is one file:
+ *
+ * evict_wait_s
+ *   How many seconds removal and suspend wait for pages in use after the last page has come
+ *   back, and spend on a device that does not copy: 1, unless another number is written,
+ *   3600 at most. They wait ten times as long in all. Where a task that has a reference to a
+ *   page may wait for a CPU for longer than a second, tests write a larger number.
+ *
  * Removal waits for no reader: to read a file that was opened before gives -ENODEV.
  */
 
@@ -42,6 +50,7 @@
 
 #include "debugfs.h"
 #include "devmem.h"
+#include "evict.h"
 #include "fail.h"
 #include "pool.h"
 #include "segment.h"
@@ -253,5 +262,6 @@ void hmm_devmem_debugfs_remove(struct hmm_devmem *devmem)
 void __init hmm_devmem_debugfs_init(void)
 {
 	hmm_devmem_root = debugfs_create_dir("hmm_devmem", NULL);
+	debugfs_create_u32("evict_wait_s", 0600, hmm_devmem_root, &hmm_devmem_evict_wait_s);
 	hmm_devmem_fail_debugfs_init(hmm_devmem_root);
 }

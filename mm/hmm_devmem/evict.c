@@ -53,20 +53,21 @@
 
 /*
  * Pages that a CPU fault or the kernel works with can move a moment later: removal and
- * suspend go on trying, with a pause in between, for so long after the last page came
- * back, and for so long in all. The time in which pages come back does not count.
+ * suspend go on trying, with a pause in between, for so many seconds after the last page
+ * came back, and for so many times as long in all. The time in which pages come back does
+ * not count. Written through debugfs: see debugfs.c.
  */
-#define HMM_DEVMEM_EVICT_WAIT_NS	NSEC_PER_SEC
-#define HMM_DEVMEM_EVICT_WAIT_MAX_NS	(10 * NSEC_PER_SEC)
+u32 hmm_devmem_evict_wait_s = 1;
+#define HMM_DEVMEM_EVICT_WAIT_MOST_S	3600
+#define HMM_DEVMEM_EVICT_WAITS		10
 #define HMM_DEVMEM_EVICT_PAUSE_MS	20
 
 /*
  * Eviction gives up on a device that refuses to copy, or is too slow: after so many
- * copies in a row that failed with -EIO and brought no page back, or when so much time was
- * spent on pages that did not come back.
+ * copies in a row that failed with -EIO and brought no page back, or when as much time as
+ * it waits for a page was spent on pages that did not come back.
  */
 #define HMM_DEVMEM_EVICT_REFUSALS	16
-#define HMM_DEVMEM_EVICT_WASTE_NS	NSEC_PER_SEC
 
 /*
  * The pages that the device does not copy can all be in one part of its memory. So
@@ -111,10 +112,16 @@ VISIBLE_IF_KUNIT u64 hmm_devmem_evict_ns(void)
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_evict_ns);
 
+static u64 evict_wait_ns(void)
+{
+	return min(READ_ONCE(hmm_devmem_evict_wait_s), HMM_DEVMEM_EVICT_WAIT_MOST_S) *
+	       (u64)NSEC_PER_SEC;
+}
+
 static bool effort_is_over(const struct evict_effort *effort)
 {
 	return effort->refused >= HMM_DEVMEM_EVICT_REFUSALS ||
-	       effort->wasted >= HMM_DEVMEM_EVICT_WASTE_NS ||
+	       effort->wasted >= evict_wait_ns() ||
 	       (effort->killable && fatal_signal_pending(current));
 }
 
@@ -126,7 +133,7 @@ static bool place_is_over(const struct evict_effort *effort)
 		(effort->refused_here >=
 		 HMM_DEVMEM_EVICT_REFUSALS / HMM_DEVMEM_EVICT_PLACES ||
 		 effort->wasted_here >=
-		 HMM_DEVMEM_EVICT_WASTE_NS / HMM_DEVMEM_EVICT_PLACES));
+		 evict_wait_ns() / HMM_DEVMEM_EVICT_PLACES));
 }
 
 /*
@@ -635,7 +642,7 @@ hmm_devmem_evict_clock_pass(struct hmm_devmem_evict_clock *clock,
 {
 	if (progress) {
 		clock->last += now - start;
-		clock->deadline = now + HMM_DEVMEM_EVICT_WAIT_NS;
+		clock->deadline = now + evict_wait_ns();
 	}
 	clock->deadline = min(clock->deadline, clock->last);
 }
@@ -674,7 +681,7 @@ unsigned long hmm_devmem_evict_all(struct hmm_devmem *devmem, bool killable,
 {
 	struct evict_effort effort = { .killable = killable, .moves_on = true };
 	struct hmm_devmem_evict_clock clock = {
-		.last = hmm_devmem_evict_ns() + HMM_DEVMEM_EVICT_WAIT_MAX_NS,
+		.last = hmm_devmem_evict_ns() + HMM_DEVMEM_EVICT_WAITS * evict_wait_ns(),
 	};
 	unsigned long nr, before = ULONG_MAX;
 	u64 start, now;

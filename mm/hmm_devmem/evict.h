@@ -27,6 +27,7 @@ void hmm_devmem_evict_clock_pass(struct hmm_devmem_evict_clock *clock,
 				 u64 start, u64 now, bool progress);
 u64 hmm_devmem_evict_ns(void);
 #endif
+extern u32 hmm_devmem_evict_wait_s;
 void hmm_devmem_drain_batches(void);
 unsigned long hmm_devmem_evict_all(struct hmm_devmem *devmem, bool killable,
 				   struct hmm_devmem_left *left);
