@@ -79,6 +79,7 @@ FIXTURE_SETUP(devmem)
 	device_resume(self->ctl);
 	device_inject(self->ctl, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
 	device_fail_next(self->ctl, 0);
+	ASSERT_TRUE(removal_waits(false));
 	self->fd = device_open(variant->nr);
 	ASSERT_GE(self->fd, 0);
 	/* Two and a half huge pages: the last half is always small pages */
@@ -95,6 +96,7 @@ FIXTURE_TEARDOWN(devmem)
 	device_inject(self->ctl, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
 	device_fail_next(self->ctl, 0);
 	fail_attrs_clear();
+	EXPECT_TRUE(removal_waits(false));
 	if (self->window_kb)
 		EXPECT_TRUE(file_write_number(WINDOW_KB, self->window_kb));
 	areas_unmap();

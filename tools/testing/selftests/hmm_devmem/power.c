@@ -332,16 +332,13 @@ static int users_stop(struct users *users)
 TEST_F(devmem, suspend_under_fire)
 {
 	struct users users;
-	int i, ret;
+	int i;
 
+	ASSERT_TRUE(removal_waits(true));
 	users_start(&users, variant->nr, variant->thp, 0);
 	for (i = 0; i < 25 || !SINCE(evicted); i++) {
 		sleep_ms(i % 20);
-		/* -EBUSY: a process that uses a page was not scheduled for a second */
-		do {
-			ret = device_suspend(self->ctl);
-		} while (ret == -EBUSY);
-		ASSERT_EQ(0, ret);
+		ASSERT_EQ(0, device_suspend(self->ctl));
 		EXPECT_EQ(0, device_used(self->ctl));
 		sleep_ms(i % 3);
 		EXPECT_EQ(0, device_used(self->ctl));
@@ -369,6 +366,7 @@ TEST_F(devmem, unplug_suspended)
 	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 
 	/* Suspend and removal at the same time, in any order */
+	ASSERT_TRUE(removal_waits(true));
 	pid = child_fork();
 	if (!pid) {
 		for (i = 0; i < 30; i++) {
@@ -562,6 +560,7 @@ TEST_F(devmem, runtime_pm_under_fire)
 	EXPECT_LT(0, SINCE(to_device));
 	ASSERT_TRUE(off_soon(variant->nr));
 
+	ASSERT_TRUE(removal_waits(true));
 	/* Remove the device while it is about to be switched on or off */
 	users_start(&users, variant->nr, variant->thp, 80);
 	for (i = 0; i < 10; i++) {

@@ -334,6 +334,7 @@ TEST_F(devmem, unplug_all_kinds_under_fire)
 		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, stop);
 	self->replug = true;
+	ASSERT_TRUE(removal_waits(true));
 	for (i = 0; i < NR; i++)
 		pids[i] = child_start(user(variant->nr, variant->thp, 1000 * i, stop));
 	for (i = 0; i < ROUNDS; i++) {

@@ -208,6 +208,7 @@ static void unplug_under_fire(struct __test_metadata *_metadata, int fd, int ctl
 	struct worker workers[WORKERS];
 	int i;
 
+	ASSERT_TRUE(removal_waits(true));
 	workers_start(workers, move_if_there, fd, thp);
 	for (i = 1; i <= 20; i++) {
 		if (i % 5 == 1)
@@ -221,6 +222,7 @@ static void unplug_under_fire(struct __test_metadata *_metadata, int fd, int ctl
 	}
 	EXPECT_EQ(0, workers_stop(workers));
 	EXPECT_LT(0, workers_moved(workers));
+	EXPECT_TRUE(removal_waits(false));
 }
 
 /* Verifies that a device can be unplugged while threads use it. */

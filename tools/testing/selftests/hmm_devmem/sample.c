@@ -40,6 +40,7 @@ FIXTURE_SETUP(sample)
 	ASSERT_LE(0, host_open())
 		TH_LOG("no $CHANNEL: run tools/hmm_devmem/suites/sample");
 	restore();
+	ASSERT_TRUE(removal_waits(false));
 	self->fd = node_open();
 	ASSERT_LE(0, self->fd);
 	/* Two huge pages and some small ones, less than half of the device */
@@ -230,6 +231,7 @@ TEST_F(sample, unbind_under_fire)
 	struct worker workers[WORKERS];
 	int i;
 
+	ASSERT_TRUE(removal_waits(true));
 	workers_start(workers, move_if_there, -1, variant->thp);
 	for (i = 0; i < 5; i++) {
 		ASSERT_TRUE(workers_have_moved(workers));
@@ -246,6 +248,7 @@ TEST_F(sample, unplug_under_fire)
 	struct worker workers[WORKERS];
 	int i;
 
+	ASSERT_TRUE(removal_waits(true));
 	workers_start(workers, move_if_there, -1, variant->thp);
 	for (i = 0; i < 3; i++) {
 		ASSERT_TRUE(workers_have_moved(workers));

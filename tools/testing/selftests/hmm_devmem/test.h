@@ -717,6 +717,21 @@ static inline bool fail_attr(const char *name, int probability, int times)
 	return file_write(path, text);
 }
 
+/*
+ * For how many seconds removal and suspend wait for pages in use: 1, unless a test says otherwise. On a
+ * busy machine a task can have a reference to a page, and not run, for longer than that.
+ */
+#define EVICT_WAIT_S	"/sys/kernel/debug/hmm_devmem/evict_wait_s"
+
+/*
+ * Let them wait for as long as it takes, or (@long_enough is false) no longer than they
+ * usually do: pages that are still in use at removal then are lost.
+ */
+static inline bool removal_waits(bool long_enough)
+{
+	return file_write_number(EVICT_WAIT_S, long_enough ? HANG_MS / 1000 : 1);
+}
+
 static inline void fail_attrs_clear(void)
 {
 	static const char * const names[] = {

@@ -469,6 +469,7 @@ TEST_F(devmem, allocation_races_with_unplug)
 	int i, refused;
 
 	self->replug = true;
+	ASSERT_TRUE(removal_waits(true));
 	mover.ptr = area_filled(self->npages, variant->thp, 10);
 	ASSERT_EQ(0, pthread_create(&mover.thread, NULL, mover_run, &mover));
 	for (i = 0; i < 20; i++) {

@@ -730,7 +730,7 @@ static bool begin(void)
 		if (nodes[i] < 0)
 			return false;
 	}
-	return world_begin() && use_all_memory();
+	return removal_waits(true) && world_begin() && use_all_memory();
 }
 
 /* Plug the devices in the usual way again. */
@@ -738,6 +738,7 @@ static void end(void)
 {
 	int i;
 
+	removal_waits(false);
 	for (i = 0; i < NODES; i++) {
 		device_unplug(nodes[i]);
 		device_plug(nodes[i]);
