@@ -12,4 +12,8 @@
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT	3600
 
+/* Also for tests of upstream's that have a limit of their own */
+#undef TEST_F_TIMEOUT
+#define TEST_F_TIMEOUT(fixture, test, timeout)	TEST_F(fixture, test)
+
 #endif /* _SELFTESTS_HMM_DEVMEM_HARNESS_H */
