@@ -8,9 +8,6 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
-/* Much longer than the 20 ms after which an unused test device is switched off. */
-#define ON_MS		400
-
 /* Verifies that all pages are in system memory, and no CPU fault moves them there. */
 static void expect_at_home(struct __test_metadata *_metadata,
 			   struct _test_data_devmem *self, char *ptr,
@@ -455,6 +452,26 @@ static bool off_soon(int nr)
 }
 
 /*
+ * Wait until runtime PM has switched off another device, whose last page was freed after
+ * those of this one were moved or evicted: so long that it would have switched off this
+ * one, too, if it had no pages.
+ */
+static bool other_is_off_soon(int peer)
+{
+	const int fd = device_open(peer);
+	char *ptr = area_filled(1, false, 18);
+	bool off;
+
+	off = !device_unplug(fd) &&
+	      !device_plug_as(fd, 0, HMM_DEVMEM_TEST_RUNTIME_PM, 0) &&
+	      all_moved(fd, ptr, 1) == 1 && !device_evict_all(fd) && off_soon(peer);
+	off = !device_unplug(fd) && !device_plug(fd) && off;
+	munmap(ptr, PAGE);
+	close(fd);
+	return off;
+}
+
+/*
  * Verifies that runtime PM leaves a device on that has pages of a process, and
  * leaves the pages there; that it switches the device off when it has no pages, and
  * on when pages move there; and that no copy is started while the device is off (bug
@@ -468,8 +485,7 @@ TEST_F(devmem, runtime_pm)
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_RUNTIME_PM, 0));
 	for (i = 1; i <= 3; i++) {
 		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
-		/* Many times longer than an unused device stays on */
-		sleep_ms(ON_MS);
+		ASSERT_TRUE(other_is_off_soon(variant->peer));
 		EXPECT_FALSE(is_off(variant->nr));
 		EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
 		/* Not for the first round: a device is on when it is plugged */
@@ -506,7 +522,7 @@ TEST_F(devmem, runtime_pm_unplug)
 		if (i) {
 			ASSERT_EQ(self->npages,
 				  all_moved(self->fd, ptr, self->npages));
-			sleep_ms(ON_MS);
+			ASSERT_TRUE(other_is_off_soon(variant->peer));
 		}
 		ASSERT_EQ(0, device_unplug(self->ctl));
 		EXPECT_EQ(i, SINCE(resumes));
@@ -527,7 +543,7 @@ TEST_F(devmem, runtime_pm_fails)
 	ASSERT_EQ(0, device_inject(self->fd, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
 				   ALWAYS));
 	EXPECT_EQ(100, device_evict_all(self->fd));
-	sleep_ms(ON_MS);
+	ASSERT_TRUE(other_is_off_soon(variant->peer));
 	EXPECT_FALSE(is_off(variant->nr));
 	EXPECT_EQ(100, all_moved(self->fd, other, 100));
 	EXPECT_EQ(100, resident(self->fd, ptr, 100));
