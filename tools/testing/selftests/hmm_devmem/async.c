@@ -17,9 +17,11 @@ TEST_F(devmem, async_two_in_flight)
 {
 	char *data = area_map(MANY, false);
 	char *ptr = area_filled(MANY, variant->thp, 1);
+	const long end = now_ms() + HANG_MS;
 
 	/* Repeated, since khugepaged can prevent it when it takes the mmap lock. */
 	do {
+		ASSERT_GT(end, now_ms());
 		ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, DELAY_US));
 		ASSERT_EQ(MANY, all_moved(self->fd, ptr, MANY));
 		EXPECT_GE(2, device_stats(self->ctl).in_flight);
@@ -40,11 +42,13 @@ TEST_F(devmem, async_two_in_flight)
 TEST_F(devmem, async_home_two_in_flight)
 {
 	const unsigned long window = window_pages();
+	const long end = now_ms() + HANG_MS;
 	unsigned long i;
 	char *ptr;
 	int way;
 
 	for (way = 0; way < 2; ) {
+		ASSERT_GT(end, now_ms());
 		ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, DELAY_US));
 		ptr = area_filled(MANY, variant->thp, 2);
 		for (i = 0; i < MANY; i += window)

@@ -154,8 +154,7 @@ TEST_F(devmem, unplug_while_reader_waits)
 				       UFFDIO_REGISTER_MODE_MISSING));
 		ASSERT_EQ(0, pthread_create(&reader.thread, NULL, read_into_buffer,
 					    &reader));
-		while (read(uffd.fd, &msg, sizeof(msg)) != sizeof(msg))
-			sleep_ms(10);
+		ASSERT_TRUE(soon(read(uffd.fd, &msg, sizeof(msg)) == sizeof(msg)));
 		ASSERT_EQ(0, device_unplug(self->ctl));
 		EXPECT_EQ(1, SINCE(cleanups));
 		ASSERT_EQ(0, uffd_start(&uffd));

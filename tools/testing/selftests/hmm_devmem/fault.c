@@ -418,11 +418,14 @@ TEST_F(devmem, waiting_for_a_page_is_not_spinning)
 	struct wait wait = { .fd = self->ctl };
 	enum wait_for what;
 	char *ptr;
+	long end;
 
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, COPY_US));
 	for (what = 0; what < NR_WAITS; what++) {
 		ptr = area_filled(HUGE_PAGES, variant->thp, 70);
+		end = now_ms() + HANG_MS;
 		do {
+			ASSERT_GT(end, now_ms());
 			if (what == WAIT_TO_DEVICE)
 				to_ram(self->fd, ptr, HUGE_PAGES);
 			else

@@ -240,9 +240,11 @@ TEST_F(devmem, on_their_way)
 	char *ptr = area_map(HUGE_PAGES, variant->thp);
 	bool cleared = false, evicted;
 	unsigned long i;
+	long end;
 
 	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, 500000));
-	while (!cleared) {
+	for (end = now_ms() + HANG_MS; !cleared; ) {
+		ASSERT_GT(end, now_ms());
 		fill(ptr, 1, HUGE_PAGES);
 		ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, ptr, HUGE_PAGES));
 		cleared = clear_soft_dirty_on_the_way(self->ctl, &evicted);
