@@ -10,7 +10,7 @@
 
 #define THP		"/sys/kernel/mm/transparent_hugepage/"
 /* Tries to have all pages mapped: the kernel can move a page at any time by itself. */
-#define TRIES		10
+#define TRIES		1000
 #define ROUNDS		4
 /* Pages of a range that is as large as possible. */
 #define LARGEST		((1UL << 51) - 1)

@@ -163,7 +163,7 @@ static pid_t victim_begin(void)
  * Processes that the OOM killer takes next, rather than this one. On a slow machine,
  * it can look for another process before the memory of the first is free.
  */
-#define DECOYS	4
+#define DECOYS	32
 
 static int decoy(pid_t parent)
 {

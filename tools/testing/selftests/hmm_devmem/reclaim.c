@@ -99,38 +99,43 @@ TEST_F(devmem, reclaim_beside_own_pages)
 }
 
 #define FIGHT_CALLS	300
+/* How long the library waits for a page, at least: 50 times, for a millisecond or more */
+#define FIGHT_WAIT_MS	50
 
 /*
- * One of two processes that fight for a page; returns the % of calls that failed. Each
- * call is for a new page: core does not migrate one that has just come back until the
- * process that evicted it has dropped its reference, which takes as long as that process
- * waits for a CPU.
+ * One of two processes that fight for a page, until it has had success so often; returns
+ * the % of calls that failed without having waited for the page. (The process that has it
+ * may not run for longer than the library waits.) Each call is for a new page: core does
+ * not migrate one that has just come back until the process that evicted it has dropped
+ * its reference.
  */
 static int fight(int nr, const struct gate *go)
 {
 	char *ptr = area_numbered(1, false);
-	int fd = device_open(nr), i, nothing = 0;
-	long ret;
+	int fd = device_open(nr), calls, moved = 0, nothing = 0;
+	long ret, start;
 
 	if (!gate_wait(go))
 		return 101;
-	for (i = 0; i < FIGHT_CALLS; i++) {
+	for (calls = 0; moved < FIGHT_CALLS; calls++) {
+		start = now_ms();
 		ret = to_device(fd, ptr, 1);
 		if (ret < 0)
 			return 102;
-		nothing += !ret;
+		moved += ret;
+		nothing += !ret && now_ms() - start < FIGHT_WAIT_MS;
 		if (read_word(ptr) != 1)
 			return 103;
 		if (madvise(ptr, PAGE, MADV_DONTNEED))
 			return 104;
 		write_word(ptr, 1);
 	}
-	return nothing * 100 / FIGHT_CALLS;
+	return nothing * 100 / calls;
 }
 
 /*
  * Verifies that a process that needs the only device page waits for it while it is
- * being migrated for the other process: nearly all calls have success. Each access
+ * being migrated for the other process: hardly any call fails at once. Each access
  * of the CPU moves the page back.
  */
 TEST_F(devmem, fight_for_one_page)
@@ -152,7 +157,7 @@ TEST_F(devmem, fight_for_one_page)
 	for (i = 0; i < NR; i++)
 		EXPECT_GT(20, child_status(pids[i]));
 	gate_close(&go);
-	EXPECT_LT(NR * FIGHT_CALLS * 8 / 10, SINCE(to_device));
+	EXPECT_LE(NR * FIGHT_CALLS, SINCE(to_device));
 }
 
 /* Verifies that without reclaim the rest stays in RAM, and no page is evicted. */

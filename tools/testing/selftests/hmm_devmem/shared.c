@@ -248,6 +248,7 @@ enum {
 	FIGHT_PAGES = 6 * HUGE_PAGES,
 	FIGHT_ROUNDS = 1000,
 	FIGHT_BUFFERS = 3,
+	FIGHTS = 100,
 };
 
 /* A process whose pages move to the device and back. Returns 0 if all bytes are right. */
@@ -329,21 +330,27 @@ TEST_F(devmem, buffers_and_pages_fight)
 	const unsigned int seed = any_seed();
 	enum { NR = 4 };
 	pid_t pids[NR];
-	int i;
+	int i, round;
 
 	if (variant->coherent)
 		return;
 	TH_LOG("seed %u", seed);
 	ASSERT_EQ(0, plug_shared(self, false, FIGHT_BLOCKS, HMM_DEVMEM_TEST_RECLAIM,
 				 FIGHT_RESERVE));
-	for (i = 0; i < NR; i++)
-		pids[i] = child_start(i % 2 ?
-				      fight_with_buffers(variant->nr, seed + i) :
-				      fight_with_pages(variant->nr, variant->thp, seed + i));
-	for (i = 0; i < NR; i++)
-		EXPECT_EQ(0, child_status(pids[i]));
+	/* Again if the processes did not run at the same time */
+	for (round = 0; round < FIGHTS && (!device_owners(self->ctl).evictions ||
+					   !SINCE(evicted)); round++) {
+		for (i = 0; i < NR; i++)
+			pids[i] = child_start(i % 2 ?
+				fight_with_buffers(variant->nr, seed + i + NR * round) :
+				fight_with_pages(variant->nr, variant->thp,
+						 seed + i + NR * round));
+		for (i = 0; i < NR; i++)
+			EXPECT_EQ(0, child_status(pids[i]));
+	}
 	EXPECT_EQ(0, device_owners(self->ctl).wrong_puts);
-	EXPECT_EQ(0, device_owners(self->ctl).buffers);
+	/* The kernel can close the file of a process that has exited a moment later */
+	EXPECT_TRUE(soon(!device_owners(self->ctl).buffers));
 	EXPECT_LT(0, device_owners(self->ctl).evictions);
 	EXPECT_LT(0, SINCE(evicted));
 	EXPECT_EQ(0, device_used_soon(self->ctl, 0));

@@ -118,6 +118,7 @@ static long lost_pages(long before)
 TEST_F(devmem, zap_on_the_way_to_the_device)
 {
 	const int rounds = variant->thp ? ROUNDS : SMALL_ROUNDS;
+	const long end = now_ms() + HANG_MS;
 	struct zapper zapper;
 	int round, hits = 0;
 	long before;
@@ -132,6 +133,7 @@ TEST_F(devmem, zap_on_the_way_to_the_device)
 	before = memory_unknown();
 	/* Whether the zapper is in time depends on the machine: try again. */
 	for (round = 0; hits < rounds; round++) {
+		ASSERT_GT(end, now_ms());
 		madvise(ptr, HUGE, MADV_DONTNEED);
 		fill(ptr, 1, HUGE_PAGES);
 		zapper_start(&zapper, ptr, zapped(round));
@@ -152,12 +154,14 @@ TEST_F(devmem, zap_while_a_part_is_collected)
 {
 	const unsigned long small = 16;
 	const int rounds = variant->thp ? 4 * ROUNDS : SMALL_ROUNDS;
+	const long end = now_ms() + HANG_MS;
 	char *ptr = area_map(HUGE_PAGES, variant->thp);
 	long before = memory_unknown();
 	struct zapper zapper;
 	int hits = 0;
 
 	while (hits < rounds) {
+		ASSERT_GT(end, now_ms());
 		fill(ptr, 7, HUGE_PAGES);
 		/* The zapper sees that these are collected, and core splits the others */
 		ASSERT_EQ(0, madvise(ptr, small * PAGE, MADV_DONTNEED));
@@ -492,14 +496,16 @@ TEST_F(devmem, large_folios_come_home_as_small_ones)
 {
 	const long large = variant->thp && !variant->coherent ?
 			   2 * HUGE_PAGES : 0;
-	char *ptr = area_map(self->npages, variant->thp);
+	char *ptr;
 	long sleep;
 	int way;
 
 	if (!large_folios(true))
 		SKIP(return, "no fault injection");
+	/* This wakes khugepaged: do it before there is memory for it */
 	sleep = khugepaged_sleeps(1000 * HANG_MS);
 	ASSERT_LT(0, sleep);
+	ptr = area_map(self->npages, variant->thp);
 	for (way = 0; way < 3; way++) {
 		fill(ptr, 50 + way, self->npages);
 		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
