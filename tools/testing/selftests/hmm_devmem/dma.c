@@ -120,7 +120,7 @@ TEST_F(devmem, dma_joins_scattered_pages)
 			fill_from(ptr + i * PAGE, 9, i, 1);
 	for (i = 0; i < self->npages; i += 2)
 		fill_from(ptr + i * PAGE, 9, i, 1);
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	there = SINCE(commands);
 	ASSERT_EQ(0, device_evict_all(self->fd));
 	back = SINCE(commands) - there;
@@ -485,7 +485,7 @@ TEST_F(devmem, dma_mask_stay)
 	ASSERT_EQ(mask_bits() < 64 ? self->npages : 0, out);
 	other = area_map(self->npages, variant->thp);
 	ASSERT_EQ(self->npages, all_moved(self->fd, other, self->npages));
-	EXPECT_EQ(self->npages - out, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages - out, moved_soon(self->fd, ptr, self->npages, self->npages - out));
 	EXPECT_EQ(self->npages - out, resident(self->fd, ptr, self->npages));
 	EXPECT_EQ(variant->coherent ? self->npages : out,
 		  resident(self->fd, other, self->npages));

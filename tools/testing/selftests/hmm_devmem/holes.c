@@ -37,7 +37,7 @@ TEST_F(devmem, zero_pages_keep_their_write_protection)
 	for (i = 0; i < self->npages; i++)
 		ASSERT_EQ(i + 1, read_word(ptr + i * PAGE));
 	/* It is no hole any more, and userfaultfd does not watch it any more */
-	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 }
 
 /* Verifies this for the classic driver, which migrates by itself. */
@@ -61,7 +61,7 @@ TEST(classic_zero_pages_keep_their_write_protection)
 	EXPECT_EQ(4, uffd.wp);
 	EXPECT_EQ(0, uffd_stop(&uffd));
 	/* They are no holes any more, and userfaultfd does not watch them any more */
-	EXPECT_EQ(4, to_device(fd, ptr, 4));
+	EXPECT_EQ(4, all_moved(fd, ptr, 4));
 	for (i = 0; i < 4; i++)
 		ASSERT_EQ(i + 1, read_word(ptr + i * PAGE));
 	areas_unmap();
@@ -98,23 +98,23 @@ TEST_F(devmem, no_access_fills_no_holes)
 
 	fill(ptr, 4, there);
 	ASSERT_EQ(0, mprotect(ptr, self->npages * PAGE, PROT_NONE));
-	EXPECT_EQ(there, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(there, moved_soon(self->fd, ptr, self->npages, there));
 	EXPECT_EQ(there, device_used(self->ctl));
 	EXPECT_EQ(0, to_device(self->fd, ptr + there * PAGE,
 			       self->npages - there));
-	EXPECT_EQ(there, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(there, moved_soon(self->fd, ptr, self->npages, there));
 	EXPECT_EQ(SIGSEGV, access_signal(ptr, false));
 	/* Evict, since TO_RAM of the test device refuses a range without access */
 	EXPECT_EQ(0, device_evict_all(self->fd));
 	EXPECT_EQ(SIGSEGV, access_signal(ptr, false));
 	EXPECT_EQ(0, device_used(self->ctl));
 
-	EXPECT_EQ(there, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(there, moved_soon(self->fd, ptr, self->npages, there));
 	ASSERT_EQ(0, mprotect(ptr, self->npages * PAGE, PROT_READ | PROT_WRITE));
 	EXPECT_EQ(0, wrong(ptr, 4, there));
 	EXPECT_EQ(0, not_zero(ptr + there * PAGE, self->npages - there));
 	/* With access, holes are filled */
-	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 }
 
 /*
@@ -127,7 +127,7 @@ TEST_F(devmem, no_access_for_the_device)
 	char *data = area_map(self->npages, false);
 
 	ASSERT_EQ(0, mprotect(ptr, self->npages * PAGE, PROT_NONE));
-	ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(-EFAULT, device_read(self->fd, ptr, data, 1));
 	EXPECT_EQ(-EFAULT, device_read(self->fd, ptr + HUGE, data, 1));
 	EXPECT_EQ(-EFAULT, device_write(self->fd, ptr, data, 1));
@@ -156,7 +156,7 @@ TEST_F(devmem, huge_hole_counts_all_pages)
 {
 	char *ptr = area_map(HUGE_PAGES, variant->thp);
 
-	ASSERT_EQ(HUGE_PAGES, to_device(self->fd, ptr, HUGE_PAGES));
+	ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, ptr, HUGE_PAGES));
 	EXPECT_EQ(HUGE_PAGES, resident(self->fd, ptr, HUGE_PAGES));
 	EXPECT_EQ(HUGE_PAGES, SINCE(to_device));
 	EXPECT_EQ(HUGE_PAGES, SINCE(allocated));
@@ -178,8 +178,8 @@ TEST_F(devmem, huge_hole_gets_the_pages_that_there_are)
 	SMALL_DEVICE();
 	size = self->before.size;
 	ptr = area_numbered(size - room, false);
-	ASSERT_EQ(size - room, to_device(self->fd, ptr, size - room));
-	ASSERT_EQ(room, to_device(self->fd, hole, HUGE_PAGES));
+	ASSERT_EQ(size - room, all_moved(self->fd, ptr, size - room));
+	ASSERT_EQ(room, moved_soon(self->fd, hole, HUGE_PAGES, room));
 	EXPECT_EQ(room, resident(self->fd, hole, HUGE_PAGES));
 	EXPECT_EQ(size, device_used(self->ctl));
 	EXPECT_EQ(0, not_zero(hole, HUGE_PAGES));
@@ -188,7 +188,7 @@ TEST_F(devmem, huge_hole_gets_the_pages_that_there_are)
 	for (i = 0; i < HUGE_PAGES - room; i++)
 		ASSERT_EQ(0, madvise(ptr + 7 * i * PAGE, PAGE, MADV_DONTNEED));
 	ASSERT_EQ(size - HUGE_PAGES, device_used(self->ctl));
-	ASSERT_EQ(HUGE_PAGES, to_device(self->fd, hole, HUGE_PAGES));
+	ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, hole, HUGE_PAGES));
 	EXPECT_EQ(size, device_used(self->ctl));
 	EXPECT_EQ(0, not_zero(hole, HUGE_PAGES));
 	EXPECT_EQ(0, misnumbered_from(ptr + 7 * HUGE, 7 * HUGE_PAGES,
@@ -215,7 +215,7 @@ TEST_F(devmem, hole_of_many_huge_pages_goes_whole)
 	/* Nothing else is mapped in the two GiB around that address */
 	ptr = (char *)(((uintptr_t)area + 2 * GIB - 1) & -GIB);
 	ptr -= npages / 2 * PAGE;
-	ASSERT_EQ(npages, to_device(self->fd, ptr, npages));
+	ASSERT_EQ(npages, all_moved(self->fd, ptr, npages));
 	EXPECT_EQ(npages, resident(self->fd, ptr, npages));
 	EXPECT_EQ(npages, device_used(self->ctl));
 	ASSERT_EQ(npages, device_read(self->fd, ptr, data, npages));

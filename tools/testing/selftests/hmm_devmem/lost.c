@@ -135,13 +135,13 @@ TEST_F(devmem, lost_page_and_all_else)
 	EXPECT_EQ(0, device_evict_all(self->fd));
 	EXPECT_EQ(SIGBUS, access_signal(page, false));
 	EXPECT_EQ(0, wrong_but(ptr, 2, self->npages, lost));
-	EXPECT_EQ(self->npages - 1, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages - 1, moved_soon(self->fd, ptr, self->npages, self->npages - 1));
 	EXPECT_EQ(self->npages - 1, to_ram(self->fd, ptr, self->npages));
-	EXPECT_EQ(self->npages - 1, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages - 1, moved_soon(self->fd, ptr, self->npages, self->npages - 1));
 	EXPECT_EQ(0, device_suspend(self->ctl));
 	EXPECT_EQ(0, wrong_but(ptr, 2, self->npages, lost));
 	EXPECT_EQ(0, device_resume(self->ctl));
-	EXPECT_EQ(self->npages - 1, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages - 1, moved_soon(self->fd, ptr, self->npages, self->npages - 1));
 	start = now_ms();
 	EXPECT_EQ(0, device_unplug(self->ctl));
 	TH_LOG("unplugged in %ld ms", now_ms() - start);
@@ -190,7 +190,7 @@ TEST_F(devmem, lost_pages_are_retired)
 	all = area_map(size, variant->thp);
 	for (i = 0; i < size; i++)
 		write_word(all + i * PAGE, i + 1);
-	EXPECT_EQ(size - nr, to_device(self->fd, all, size));
+	EXPECT_EQ(size - nr, moved_soon(self->fd, all, size, size - nr));
 	EXPECT_EQ(size - nr, device_used(self->ctl));
 	for (i = 0; i < size; i++) {
 		const long page = device_page(self, all + i * PAGE);

@@ -35,7 +35,7 @@ TEST_F(devmem, userfaultfd_missing)
 	ASSERT_EQ(0, uffd_open(&uffd, ptr, self->npages,
 			       UFFDIO_REGISTER_MODE_MISSING));
 	uffd.seed = 10;
-	ASSERT_EQ(there, to_device(self->fd, ptr, self->npages));
+	ASSERT_EQ(there, moved_soon(self->fd, ptr, self->npages, there));
 	EXPECT_EQ(there, resident(self->fd, ptr, self->npages));
 	EXPECT_EQ(there, device_used(self->ctl));
 	ASSERT_EQ(0, uffd_start(&uffd));

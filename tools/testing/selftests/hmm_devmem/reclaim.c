@@ -26,7 +26,7 @@ TEST_F(devmem, more_than_fits_stops)
 	npages = variant->coherent ? there + 8 * HUGE_PAGES : 3 * there;
 	ptr = area_numbered(npages, variant->thp);
 	for (i = 0; i < 2; i++) {
-		EXPECT_EQ(there, to_device(self->fd, ptr, npages));
+		EXPECT_EQ(there, moved_soon(self->fd, ptr, npages, there));
 		EXPECT_EQ(there, resident(self->fd, ptr, there));
 		EXPECT_EQ(there, SINCE(to_device));
 		EXPECT_EQ(0, SINCE(evicted));
@@ -64,7 +64,7 @@ TEST_F(devmem, more_than_fits_evicts_others_once)
 	ASSERT_TRUE(gate_meet(&ready));
 
 	ptr = area_numbered(there + 8 * HUGE_PAGES, variant->thp);
-	EXPECT_EQ(there, to_device(self->fd, ptr, there + 8 * HUGE_PAGES));
+	EXPECT_EQ(there, moved_soon(self->fd, ptr, there + 8 * HUGE_PAGES, there));
 	EXPECT_EQ(there, resident(self->fd, ptr, there));
 	EXPECT_EQ(there, SINCE(evicted));
 	ASSERT_TRUE(gate_open(&go, 1));
@@ -170,7 +170,7 @@ TEST_F(devmem, no_reclaim)
 	there = device_stats(self->ctl).size;
 	npages = there + 4 * HUGE_PAGES;
 	ptr = area_numbered(npages, variant->thp);
-	EXPECT_EQ(there, to_device(self->fd, ptr, npages));
+	EXPECT_EQ(there, moved_soon(self->fd, ptr, npages, there));
 	EXPECT_EQ(there, resident(self->fd, ptr, npages));
 	EXPECT_EQ(there, resident(self->fd, ptr, there));
 	EXPECT_EQ(0, SINCE(evicted));

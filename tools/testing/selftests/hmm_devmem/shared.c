@@ -146,7 +146,7 @@ TEST_F(devmem, pages_take_memory_from_buffers)
 	second = buffer_alloc(self->fd, 4);
 	ASSERT_LT(0, first);
 	ASSERT_LT(0, second);
-	EXPECT_EQ(4 * HUGE_PAGES, to_device(self->fd, ptr, npages));
+	EXPECT_EQ(4 * HUGE_PAGES, moved_soon(self->fd, ptr, npages, 4 * HUGE_PAGES));
 	EXPECT_EQ(4, device_owners(self->ctl).lent);
 	EXPECT_EQ(4, device_owners(self->ctl).buffers);
 	EXPECT_EQ(1, device_owners(self->ctl).evictions);

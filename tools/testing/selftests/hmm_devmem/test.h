@@ -255,24 +255,32 @@ static inline long resident(int fd, const void *addr, unsigned long npages)
 }
 
 /*
- * The same for a test that is not about how pages get to the device, but needs all of them
- * there. A thread of the kernel that compacts memory, makes huge pages or balances nodes
- * can have a reference to a page for a moment; such a page does not move. That this asks
- * again is printed. The classic device says how many pages it has moved, so count them.
+ * Move a range in a test that needs @expected pages of it on the device. A task of the
+ * kernel's, or one that does not run at the moment, can have a reference to a page; such a
+ * page does not move. That this asks again is printed. That one call moves all pages is what
+ * to_device of migrate.c is about. The classic device says how many pages it has moved, so
+ * count them.
  */
-static inline long all_moved(int fd, const void *addr, unsigned long npages)
+static inline long moved_soon(int fd, const void *addr, unsigned long npages,
+			      unsigned long expected)
 {
 	long ret = to_device(fd, addr, npages);
 	int tries;
 
-	for (tries = 0; ret >= 0 && ret < (long)npages && tries < 100; tries++) {
-		printf("# %ld of %lu pages are on the device, asking again\n", ret, npages);
+	for (tries = 0; ret >= 0 && ret < (long)expected && tries < 100; tries++) {
+		printf("# %ld of %lu pages are on the device, asking again\n", ret, expected);
 		sched_yield();
 		ret = to_device(fd, addr, npages);
 		if (ret >= 0)
 			ret = resident(fd, addr, npages);
 	}
 	return ret;
+}
+
+/* The same for all pages. */
+static inline long all_moved(int fd, const void *addr, unsigned long npages)
+{
+	return moved_soon(fd, addr, npages, npages);
 }
 
 /* Number of pages whose state in a snapshot @holds(state, @bit), or -1. */
@@ -718,8 +726,9 @@ static inline bool fail_attr(const char *name, int probability, int times)
 }
 
 /*
- * For how many seconds removal and suspend wait for pages in use: 1, unless a test says otherwise. On a
- * busy machine a task can have a reference to a page, and not run, for longer than that.
+ * For how many seconds removal and suspend wait for pages in use: 1, unless a test says
+ * otherwise. On a busy machine a task can have a reference to a page, and not run, for
+ * longer than that.
  */
 #define EVICT_WAIT_S	"/sys/kernel/debug/hmm_devmem/evict_wait_s"
 

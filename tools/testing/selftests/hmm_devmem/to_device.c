@@ -33,7 +33,7 @@ TEST_F(devmem, device_needs_no_fault_after_migration)
 
 		ptr = hole ? area_map(self->npages, variant->thp) :
 			     area_filled(self->npages, variant->thp, 1);
-		ASSERT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, device_cmd(self->fd, HMM_DEVMEM_TEST_WRITE, ptr,
 					data, self->npages, &cmd));
 		EXPECT_EQ(self->npages, cmd.cpages);
@@ -78,7 +78,7 @@ TEST_F(devmem, what_core_drops_is_not_on_the_device)
 	EXPECT_EQ(0, wrong(data, 10, self->npages));
 	EXPECT_EQ(self->npages, uffd.missing);
 	EXPECT_EQ(0, wrong(ptr, 10, self->npages));
-	EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 10, self->npages));
 	EXPECT_EQ(0, uffd_stop(&uffd));
 }
@@ -105,7 +105,7 @@ TEST_F(devmem, one_pinned_page_stays_alone)
 
 	ASSERT_EQ(0, pipe(pipefd));
 	ASSERT_EQ(0, pin(pipefd, ptr + 300 * PAGE));
-	ASSERT_EQ(npages - stay, to_device(self->fd, ptr, npages));
+	ASSERT_EQ(npages - stay, moved_soon(self->fd, ptr, npages, npages - stay));
 	EXPECT_EQ(npages - stay, resident(self->fd, ptr, npages));
 	EXPECT_EQ(npages - stay, device_used(self->ctl));
 	EXPECT_EQ(0, resident(self->fd, ptr + 300 * PAGE, 1));
@@ -138,9 +138,9 @@ TEST_F(devmem, reused_device_memory_is_zero)
 	size = self->before.size;
 	ptr = area_numbered(size, variant->thp);
 	fill(ptr + HUGE, 31, nr);
-	ASSERT_EQ(size, to_device(self->fd, ptr, size));
+	ASSERT_EQ(size, all_moved(self->fd, ptr, size));
 	ASSERT_EQ(0, madvise(ptr + HUGE, nr * PAGE, MADV_DONTNEED));
-	ASSERT_EQ(nr, to_device(self->fd, ptr + HUGE, nr));
+	ASSERT_EQ(nr, all_moved(self->fd, ptr + HUGE, nr));
 	ASSERT_EQ(size, device_used(self->ctl));
 	ASSERT_EQ(nr, device_read(self->fd, ptr + HUGE, data, nr));
 	EXPECT_EQ(0, not_zero(data, nr));

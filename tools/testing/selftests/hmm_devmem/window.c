@@ -50,7 +50,7 @@ static void there_and_back(struct __test_metadata *_metadata,
 		if (!whole)
 			ASSERT_TRUE(set_window_kb(self, SOME_KB));
 		self->before = device_stats(self->ctl);
-		EXPECT_EQ(self->npages, to_device(self->fd, ptr, self->npages));
+		EXPECT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		if (!whole)
 			EXPECT_LE(copies, SINCE(copies));
 		ASSERT_TRUE(set_window_kb(self, SOME_KB));
