@@ -234,20 +234,28 @@ static void empty_segments_are_given_back(struct kunit *test)
 static void segments_in_use_now_and_then_stay(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add_lazy(test, SEGMENT_SIZE);
+	const unsigned long end = jiffies + HANG_LIMIT;
 	struct hmm_devmem_segment *segment;
+	unsigned long expires, last;
+	unsigned int passes = 0;
 	struct folio *folio;
-	unsigned int i;
 
 	folio = hmm_devmem_alloc_folio(devmem, 0, NULL);
 	KUNIT_ASSERT_NOT_NULL(test, folio);
 	segment = READ_ONCE(priv(devmem)->segments[0]);
-	for (i = 0; i < 100 && folio; i++) {
+	last = READ_ONCE(priv(devmem)->shrink_work.timer.expires);
+	/* Until the worker has looked more often than it does before a segment goes */
+	while (passes < 5 && folio && time_before(jiffies, end)) {
 		msleep(100);
+		expires = READ_ONCE(priv(devmem)->shrink_work.timer.expires);
+		passes += expires != last;
+		last = expires;
 		free_folio(folio);
 		folio = hmm_devmem_alloc_folio(devmem, 0, NULL);
 		KUNIT_EXPECT_NOT_NULL(test, folio);
 		KUNIT_EXPECT_PTR_EQ(test, READ_ONCE(priv(devmem)->segments[0]), segment);
 	}
+	KUNIT_EXPECT_EQ(test, passes, 5);
 	if (folio)
 		free_folio(folio);
 	hmm_devmem_remove(devmem);

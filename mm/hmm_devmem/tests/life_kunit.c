@@ -139,7 +139,7 @@ struct remover {
 	bool too_early;
 };
 
-/* The kill callback takes so long that the other removers could return too early. */
+/* The kill callback ends when another remover waits, not one that returns too early. */
 static struct completion killing;
 static bool cleaned_up;
 
@@ -147,7 +147,7 @@ static void kill_slowly(struct hmm_devmem *devmem)
 {
 	note(devmem, 'k');
 	complete_all(&killing);
-	msleep(300);
+	soon(swait_active(&priv(devmem)->removed.wait));
 }
 
 static void cleanup_after_all(struct hmm_devmem *devmem)
@@ -246,8 +246,8 @@ static void remove_in_own_callback_returns_at_once(struct kunit *test)
 	struct hmm_devmem *devmem = add_and_get(test, &ops);
 	struct remover *remover = start_remover(test, devmem);
 
-	while (work_busy(&remover->work) && !swait_active(&priv(devmem)->removed.wait))
-		msleep(20);
+	KUNIT_EXPECT_TRUE(test, soon(!work_busy(&remover->work) ||
+				     swait_active(&priv(devmem)->removed.wait)));
 	KUNIT_EXPECT_FALSE(test, swait_active(&priv(devmem)->removed.wait));
 	if (swait_active(&priv(devmem)->removed.wait))
 		complete_all(&priv(devmem)->removed);
@@ -311,12 +311,14 @@ static void zombie_has_no_owner(struct kunit *test)
  * @ctx: the folio's context
  * @devmem: the devmem of the folio
  * @work: removes @devmem while the split is under way
+ * @task: the task that does so
  * @splits: set when the split is under way
  */
 struct splitter {
 	struct hmm_devmem_context ctx;
 	struct hmm_devmem *devmem;
 	struct work_struct work;
+	struct task_struct *task;
 	bool splits;
 };
 
@@ -327,7 +329,10 @@ static void splitter_release(struct hmm_devmem_context *ctx)
 
 static void splitter_remove(struct work_struct *work)
 {
-	hmm_devmem_remove(container_of(work, struct splitter, work)->devmem);
+	struct splitter *splitter = container_of(work, struct splitter, work);
+
+	WRITE_ONCE(splitter->task, current);
+	hmm_devmem_remove(splitter->devmem);
 }
 
 /*
@@ -340,18 +345,18 @@ static void removal_pauses(struct work_struct *work)
 	struct fixture *fixture = devmem_fixture(devmem);
 	struct splitter *splitter = fixture->priv;
 
-	while (!READ_ONCE(splitter->splits))
-		msleep(20);
+	soon(READ_ONCE(splitter->splits));
 }
 
 /* Delays the split between reading the context and taking a reference to it. */
 static struct hmm_devmem_context *head_context_slowly(const struct folio *head)
 {
 	struct hmm_devmem_context *ctx = head->page.zone_device_data;
+	struct splitter *splitter = container_of(ctx, struct splitter, ctx);
 
-	WRITE_ONCE(container_of(ctx, struct splitter, ctx)->splits, true);
-	/* Far longer than removal takes to look for contexts. */
-	mdelay(1000);
+	WRITE_ONCE(splitter->splits, true);
+	/* Removal looks for contexts meanwhile, if it does not wait for this. */
+	delay_until_asleep(READ_ONCE(splitter->task));
 	return ctx;
 }
 
@@ -384,11 +389,9 @@ static void remove_during_split_drops_contexts_of_parts(struct kunit *test)
 	hmm_devmem_mark_dead(devmem);
 	INIT_WORK(&priv(devmem)->dead_work, removal_pauses);
 	queue_work(system_dfl_wq, &priv(devmem)->dead_work);
-	while (work_pending(&priv(devmem)->dead_work))
-		msleep(20);
+	KUNIT_EXPECT_TRUE(test, soon(!work_pending(&priv(devmem)->dead_work)));
 	queue_work(system_dfl_wq, &splitter->work);
-	while (!percpu_ref_is_zero(&priv(devmem)->ref))
-		msleep(20);
+	KUNIT_EXPECT_TRUE(test, soon(percpu_ref_is_zero(&priv(devmem)->ref)));
 
 	kunit_activate_static_stub(test, hmm_devmem_head_context, head_context_slowly);
 	scoped_guard(rcu)
@@ -408,20 +411,20 @@ static void remove_during_split_drops_contexts_of_parts(struct kunit *test)
  * like a context while removal may read it. Returns whether removal has done so.
  */
 static bool split_once(struct hmm_devmem_segment *segment, struct folio *head,
-		       struct folio *tail, struct hmm_devmem_context *garbage)
+		       struct folio *tail, struct splitter *splitter)
 {
 	unsigned int i;
 
 	guard(rcu)();
-	tail->page.zone_device_data = garbage;
+	tail->page.zone_device_data = &splitter->ctx;
 	for (i = 0; i < 20 && !READ_ONCE(segment->contexts); i++)
 		mdelay(1);
 	if (!READ_ONCE(segment->contexts)) {
 		tail->page.zone_device_data = NULL;
 		return false;
 	}
-	/* Far longer than removal takes to drop contexts. */
-	mdelay(1000);
+	/* Removal drops contexts meanwhile, if it does not wait for this. */
+	delay_until_asleep(READ_ONCE(splitter->task));
 	head->pgmap->ops->folio_split(head, tail);
 	return true;
 }
@@ -431,15 +434,17 @@ static void remove_during_split_drops_nothing_of_cores(struct kunit *test)
 	struct splitter *splitter = create_splitter(test);
 	struct hmm_devmem *devmem = splitter->devmem;
 	struct hmm_devmem_segment *segment = priv(devmem)->segments[0];
+	const unsigned long end = jiffies + HANG_LIMIT;
 	struct folio *head, *tail;
 
 	head = alloc(test, devmem, 0, NULL);
 	tail = alloc(test, devmem, 0, NULL);
 	hmm_devmem_mark_dead(devmem);
 	queue_work(system_dfl_wq, &splitter->work);
-	while (!split_once(segment, head, tail, &splitter->ctx) &&
-	       work_busy(&splitter->work))
+	while (!split_once(segment, head, tail, splitter) &&
+	       work_busy(&splitter->work) && time_before(jiffies, end))
 		cond_resched();
+	KUNIT_EXPECT_TRUE(test, time_before(jiffies, end));
 	flush_work(&splitter->work);
 	expect_events(test, "kc");
 	KUNIT_EXPECT_EQ(test, refcount_read(&splitter->ctx.refs), 1);
@@ -524,8 +529,7 @@ static void add_to_range_on_its_way_out_returns_ebusy(struct kunit *test)
 	pagemap = get_dev_pagemap(devmem->pfn_first);
 	KUNIT_ASSERT_NOT_NULL(test, pagemap);
 	remover = start_remover(test, devmem);
-	while (!percpu_ref_is_dying(&pagemap->ref))
-		msleep(20);
+	KUNIT_EXPECT_TRUE(test, soon(percpu_ref_is_dying(&pagemap->ref)));
 
 	other = hmm_devmem_add_resource(&managed_ops, test_device(test), res);
 	KUNIT_EXPECT_PTR_EQ(test, other, ERR_PTR(-EBUSY));
@@ -567,8 +571,7 @@ static void add_to_range_of_others_on_their_way_out_returns_ebusy(struct kunit *
 	KUNIT_EXPECT_PTR_EQ(test, get_dev_pagemap(PHYS_PFN(res->start)),
 			    &others->pagemap);
 	queue_work(system_dfl_wq, &others->end);
-	while (!percpu_ref_is_dying(&others->pagemap.ref))
-		msleep(20);
+	KUNIT_EXPECT_TRUE(test, soon(percpu_ref_is_dying(&others->pagemap.ref)));
 
 	devmem = hmm_devmem_add_resource(&managed_ops, test_device(test), res);
 	KUNIT_EXPECT_PTR_EQ(test, devmem, ERR_PTR(-EBUSY));
@@ -644,8 +647,7 @@ static void peers_are_told_of_zombies(struct kunit *test)
 	mmu_notifier_unregister(&peer.notifier, current->mm);
 	vm_munmap(peer.start, BLOCK_SIZE_BYTES);
 	/* Wait, so that the next test does not count this range. */
-	while (count_regions() != fixture->nr_regions)
-		msleep(20);
+	KUNIT_EXPECT_TRUE(test, soon(count_regions() == fixture->nr_regions));
 }
 
 /* A folio that is mapped by PTEs, as after MADV_DONTNEED of a part of it. */
@@ -764,8 +766,7 @@ static int copy_until_removed(struct hmm_devmem *devmem, struct hmm_devmem_copy 
 	if (xchg(&suspend_copies, true))
 		return -EIO;
 	queue_work(system_dfl_wq, &suspend_remover.work);
-	while (READ_ONCE(priv(devmem)->pool->refused) != -ENODEV)
-		msleep(20);
+	soon(READ_ONCE(priv(devmem)->pool->refused) == -ENODEV);
 	return -EIO;
 }
 
@@ -835,8 +836,7 @@ static int walker_copy(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
 		return -EIO;
 	complete(&walker.copying);
 	if (!walker.nr_copies++)
-		while (!percpu_ref_is_dying(&priv(devmem)->ref))
-			msleep(20);
+		soon(percpu_ref_is_dying(&priv(devmem)->ref));
 	return -EIO;
 }
 

@@ -306,8 +306,13 @@ static void get_and_put_in_any_context_works(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, count_blocks(contexts->owners->pool), TEST_BLOCKS);
 }
 
+/* How often the caches are drained at least, and pages allocated */
+#define TEST_DRAINS	1000
+#define TEST_ALLOCS	200000
+
 struct drainer {
 	struct hmm_devmem_pool *pool;
+	unsigned int drains;
 	struct hrtimer timer;
 };
 
@@ -316,6 +321,7 @@ static enum hrtimer_restart drainer_timer(struct hrtimer *timer)
 	struct drainer *drainer = container_of(timer, struct drainer, timer);
 
 	hmm_devmem_pool_drain(drainer->pool);
+	WRITE_ONCE(drainer->drains, drainer->drains + 1);
 	hrtimer_forward_now(timer, us_to_ktime(20));
 	return HRTIMER_RESTART;
 }
@@ -323,6 +329,7 @@ static enum hrtimer_restart drainer_timer(struct hrtimer *timer)
 /* The library would let a device without pages in use be switched off. */
 static void page_in_use_is_seen_while_caches_are_drained(struct kunit *test)
 {
+	const unsigned long end = jiffies + HANG_LIMIT;
 	unsigned int i, unseen = 0, failed = 0;
 	struct drainer *drainer;
 	unsigned long pfn, held;
@@ -334,7 +341,8 @@ static void page_in_use_is_seen_while_caches_are_drained(struct kunit *test)
 	hrtimer_setup(&drainer->timer, drainer_timer, CLOCK_MONOTONIC,
 		      HRTIMER_MODE_REL);
 	hrtimer_start(&drainer->timer, us_to_ktime(20), HRTIMER_MODE_REL);
-	for (i = 0; i < 200000; i++) {
+	for (i = 0; (i < TEST_ALLOCS || READ_ONCE(drainer->drains) < TEST_DRAINS) &&
+	     time_before(jiffies, end); i++) {
 		failed += !!hmm_devmem_pool_alloc(drainer->pool, 0, &pfn);
 		hmm_devmem_pool_free(drainer->pool, pfn, 0);
 		unseen += !hmm_devmem_pool_any_used(drainer->pool);
@@ -343,6 +351,7 @@ static void page_in_use_is_seen_while_caches_are_drained(struct kunit *test)
 	hrtimer_cancel(&drainer->timer);
 	hmm_devmem_pool_free(drainer->pool, held, 0);
 
+	KUNIT_EXPECT_LE(test, TEST_DRAINS, drainer->drains);
 	KUNIT_EXPECT_EQ(test, failed, 0);
 	KUNIT_EXPECT_EQ(test, unseen, 0);
 	KUNIT_EXPECT_FALSE(test, hmm_devmem_pool_any_used(drainer->pool));

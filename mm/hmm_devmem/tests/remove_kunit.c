@@ -242,6 +242,7 @@ static void remove_with_page_in_use_leaves_zombie(struct kunit *test)
  * @ctx: the context
  * @devmem: the devmem of @folio
  * @folio: the only folio with the context
+ * @remover: the task that removes the devmem
  * @begun: completed when the release has begun
  * @work: frees @folio
  */
@@ -249,6 +250,7 @@ struct slow_context {
 	struct hmm_devmem_context ctx;
 	struct hmm_devmem *devmem;
 	struct folio *folio;
+	struct task_struct *remover;
 	struct completion begun;
 	struct work_struct work;
 };
@@ -258,8 +260,8 @@ static void release_slowly(struct hmm_devmem_context *ctx)
 	struct slow_context *slow = container_of(ctx, struct slow_context, ctx);
 
 	complete(&slow->begun);
-	/* Far longer than the removal of a dead device takes. */
-	mdelay(1000);
+	/* Removal of a dead device ends meanwhile, if it does not wait for this. */
+	delay_until_asleep(slow->remover);
 	note(slow->devmem, 'r');
 }
 
@@ -282,6 +284,7 @@ static void remove_waits_for_release_of_context(struct kunit *test)
 
 	KUNIT_ASSERT_NOT_NULL(test, slow);
 	slow->devmem = devmem;
+	slow->remover = current;
 	init_completion(&slow->begun);
 	INIT_WORK(&slow->work, free_slowly);
 	hmm_devmem_context_init(&slow->ctx, release_slowly);

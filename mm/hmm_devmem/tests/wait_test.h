@@ -8,6 +8,7 @@
 #include <linux/delay.h>
 #include <linux/jiffies.h>
 #include <linux/memremap.h>
+#include <linux/sched.h>
 
 /* For how long to wait for what must happen: a wait that takes longer never ends. */
 #define HANG_LIMIT	(900 * HZ)
@@ -30,6 +31,21 @@ static inline bool has_pagemap(unsigned long pfn)
 
 	put_dev_pagemap(pagemap);
 	return pagemap;
+}
+
+/*
+ * For code that must not sleep: wait for a second, and until @task has been asleep for half
+ * a second, so that it has done all that it can do by itself. Ten seconds at most, because
+ * the caller can be a reader that RCU must not wait for much longer.
+ */
+static inline void delay_until_asleep(struct task_struct *task)
+{
+	unsigned int i, asleep = 0;
+
+	for (i = 0; i < 500 && (i < 50 || asleep < 25); i++) {
+		mdelay(20);
+		asleep = task_is_running(task) ? 0 : asleep + 1;
+	}
 }
 
 #endif /* _HMM_DEVMEM_WAIT_TEST_H */
