@@ -7,6 +7,7 @@
 #include <linux/kernel.h>
 #include <linux/math64.h>
 #include <linux/minmax.h>
+#include <linux/percpu-refcount.h>
 
 #include "backing.h"
 #include "devmem.h"
@@ -98,7 +99,10 @@ static u32 next_victim(struct hmm_devmem *devmem, struct hmm_devmem_hold_walk *w
 	return block;
 }
 
-/* Evict blocks, one after the other. Each one is tried once at most. */
+/*
+ * Evict blocks, one after the other. Each one is tried once at most. Removal waits for this,
+ * and an eviction of each block can take a second, so end when removal has begun to wait.
+ */
 static u32 withdraw_coldest(struct hmm_devmem *devmem, u32 max)
 {
 	struct hmm_devmem_backing *backing = priv(devmem)->backing;
@@ -106,7 +110,8 @@ static u32 withdraw_coldest(struct hmm_devmem *devmem, u32 max)
 	struct hmm_devmem_hold_walk walk = { };
 	u32 nr = 0, block;
 
-	while (nr < max && tries-- && READ_ONCE(backing->nr_lent) > backing->nr_reserve) {
+	while (nr < max && tries-- && READ_ONCE(backing->nr_lent) > backing->nr_reserve &&
+	       !percpu_ref_is_dying(&priv(devmem)->ref)) {
 		block = next_victim(devmem, &walk);
 		if (block == HMM_DEVMEM_HOLD_NONE)
 			break;
@@ -124,7 +129,8 @@ static u32 withdraw_coldest(struct hmm_devmem *devmem, u32 max)
  * Gives back blocks without pages in use first. Then it brings pages of other blocks back
  * to system memory, as long as the library has more than &hmm_devmem_desc.reserve: with
  * %HMM_DEVMEM_RECLAIM those of the blocks that were not used for the longest time, see
- * hmm_devmem_mark_used(), otherwise by their offset. Tries each block once.
+ * hmm_devmem_mark_used(), otherwise by their offset. Tries each block once, until
+ * hmm_devmem_remove() waits for this to end.
  *
  * Context: As hmm_devmem_withdraw().
  * Return: How many bytes &hmm_devmem_ops.put_block has got from this call: more or less

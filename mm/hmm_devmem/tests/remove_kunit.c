@@ -8,10 +8,13 @@
 #include <kunit/resource.h>
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
+#include <linux/bitops.h>
 #include <linux/completion.h>
 #include <linux/delay.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
+#include <linux/mutex.h>
+#include <linux/percpu-refcount.h>
 #include <linux/time64.h>
 #include <linux/workqueue.h>
 
@@ -20,6 +23,7 @@
 #include "../pool.h"
 #include "../segment.h"
 #include "core_test.h"
+#include "shared_test.h"
 
 /* Removal */
 
@@ -695,6 +699,74 @@ static void eviction_drains_batches_twice_for_a_page_in_use(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
+/* Blocks that the library could give back */
+
+#define LENT_BLOCKS	4
+
+/**
+ * struct shrink - hmm_devmem_shrink() for which the device fails all copies
+ * @work: calls it
+ * @task: the task that does
+ * @devmem: the device memory
+ * @blocks: the blocks that the device was asked to copy from
+ * @copying: completed when the device is asked
+ */
+static struct shrink {
+	struct work_struct work;
+	struct task_struct *task;
+	struct hmm_devmem *devmem;
+	unsigned long blocks;
+	struct completion copying;
+} shrink;
+
+static void shrink_work(struct work_struct *work)
+{
+	WRITE_ONCE(shrink.task, current);
+	hmm_devmem_shrink(shrink.devmem, LENT_BLOCKS * BLOCK_SIZE_BYTES);
+}
+
+/* The first copy lasts until removal waits for hmm_devmem_shrink(). */
+static int shrink_copy(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
+{
+	if (current != READ_ONCE(shrink.task))
+		return -EIO;
+	__set_bit(hmm_devmem_page_offset(copy->runs[0].device) / BLOCK_SIZE_BYTES,
+		  &shrink.blocks);
+	complete(&shrink.copying);
+	soon(percpu_ref_is_dying(&priv(devmem)->ref));
+	return -EIO;
+}
+
+/* To try all blocks would take too long for removal to wait for it. */
+static void remove_ends_shrink(struct kunit *test)
+{
+	static const struct hmm_devmem_ops ops = {
+		.copy_to_device = no_work,
+		.copy_to_ram = shrink_copy,
+		.get_blocks = manager_get,
+		.put_block = manager_put,
+	};
+	struct fixture *fixture = test->priv;
+	struct manager manager = { };
+	unsigned long addr;
+
+	mutex_init(&manager.lock);
+	fixture->priv = &manager;
+	shrink = (struct shrink) { };
+	init_completion(&shrink.copying);
+	INIT_WORK(&shrink.work, shrink_work);
+	shrink.devmem = add_shared_ops(test, &ops, LENT_BLOCKS, 0, 0);
+	addr = map_on_device(test, shrink.devmem, LENT_BLOCKS);
+	KUNIT_EXPECT_EQ(test, nr_lent(test), LENT_BLOCKS);
+	queue_work(system_dfl_wq, &shrink.work);
+	wait_for_completion(&shrink.copying);
+	hmm_devmem_remove(shrink.devmem);
+	flush_work(&shrink.work);
+	KUNIT_EXPECT_EQ(test, hweight_long(shrink.blocks), 1);
+	vm_munmap(addr, LENT_BLOCKS * BLOCK_SIZE_BYTES);
+	wait_for_regions(test, fixture->nr_regions);
+}
+
 static struct kunit_case remove_cases[] = {
 	KUNIT_CASE(remove_calls_kill_then_cleanup),
 	KUNIT_CASE(remove_classic_calls_kill_then_cleanup),
@@ -726,6 +798,7 @@ static struct kunit_case remove_cases[] = {
 	KUNIT_CASE(eviction_waits_ten_seconds_in_all),
 	KUNIT_CASE(eviction_reaches_what_is_behind_bad_blocks),
 	KUNIT_CASE_SLOW(eviction_drains_batches_twice_for_a_page_in_use),
+	KUNIT_CASE_SLOW(remove_ends_shrink),
 	{ }
 };
 
