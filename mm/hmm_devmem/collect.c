@@ -22,7 +22,6 @@
 
 #include <kunit/static_stub.h>
 #include <kunit/visibility.h>
-#include <linux/cleanup.h>
 #include <linux/kstrtox.h>
 #include <linux/log2.h>
 #include <linux/memcontrol.h>
@@ -32,7 +31,6 @@
 #include <linux/mmdebug.h>
 #include <linux/moduleparam.h>
 #include <linux/pagemap.h>
-#include <linux/rcupdate.h>
 #include <linux/rmap.h>
 #include <linux/sizes.h>
 #include <linux/string.h>
@@ -191,6 +189,42 @@ static void spare_orphans(struct hmm_devmem_txn *txn)
 		if (page && !folio_memcg_charged(page_folio(page)))
 			txn->src[i] &= ~MIGRATE_PFN_MIGRATE;
 	}
+}
+
+/*
+ * Has the process dropped pages of a large folio? Core frees these when it splits the
+ * folio, but only of system memory it remembers folios that are worth it.
+ */
+static bool is_partly_mapped(const struct folio *folio)
+{
+	return folio_mapcount(folio) < folio_nr_pages(folio) && !folio_entire_mapcount(folio);
+}
+
+/**
+ * hmm_devmem_split_large_folio() - Split a large folio before it is collected by pfn
+ * @pfn: Any page of the device, in use or not; its struct page cannot go away.
+ * @always: Split it even if all of it is mapped.
+ *
+ * Context: Process context, may sleep. Does not wait for the lock of the folio.
+ * Return: True if there was a large folio, and it was split.
+ */
+bool hmm_devmem_split_large_folio(unsigned long pfn, bool always)
+{
+	struct page *page = pfn_to_page(pfn);
+	struct folio *folio = page_folio(page);
+	int ret = -EAGAIN;
+
+	if (!PageCompound(page) || !folio_try_get(folio))
+		return false;
+	if (folio == page_folio(page) && folio_trylock(folio)) {
+		/* A folio that a driver has allocated and not mapped is not anon. */
+		if (folio_test_large(folio) && folio_test_anon(folio) &&
+		    (always || is_partly_mapped(folio)))
+			ret = split_folio(folio);
+		folio_unlock(folio);
+	}
+	folio_put(folio);
+	return !ret;
 }
 
 /**

@@ -31,6 +31,7 @@ static inline bool hmm_devmem_moves_blocks(void)
 int hmm_devmem_txn_collect_vma(struct hmm_devmem_txn *txn, unsigned long end,
 			       void *owner, unsigned long flags,
 			       struct page *fault_page);
+bool hmm_devmem_split_large_folio(unsigned long pfn, bool always);
 void hmm_devmem_txn_collect_pfns(struct hmm_devmem_txn *txn);
 void hmm_devmem_txn_put_mappings(struct hmm_devmem_txn *txn);
 unsigned long hmm_devmem_txn_nr_collected(const struct hmm_devmem_txn *txn);

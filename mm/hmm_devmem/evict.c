@@ -159,38 +159,6 @@ static void effort_note(struct evict_effort *effort, unsigned long wanted,
 }
 
 /*
- * Has the process dropped pages of a large folio? Core frees these when it splits the
- * folio, but only of system memory it remembers folios that are worth it.
- */
-static bool is_partly_mapped(const struct folio *folio)
-{
-	return folio_mapcount(folio) < folio_nr_pages(folio) && !folio_entire_mapcount(folio);
-}
-
-/*
- * Split the large folio of @pfn, to which the caller has no reference; unless @always is
- * set, only if a part of it is not mapped. Returns whether it was split.
- */
-static bool split_large_folio(unsigned long pfn, bool always)
-{
-	struct page *page = pfn_to_page(pfn);
-	struct folio *folio = page_folio(page);
-	int ret = -EAGAIN;
-
-	if (!PageCompound(page) || !folio_try_get(folio))
-		return false;
-	if (folio == page_folio(page) && folio_trylock(folio)) {
-		/* A folio that a driver has allocated and not mapped is not anon. */
-		if (folio_test_large(folio) && folio_test_anon(folio) &&
-		    (always || is_partly_mapped(folio)))
-			ret = split_folio(folio);
-		folio_unlock(folio);
-	}
-	folio_put(folio);
-	return !ret;
-}
-
-/*
  * Start to move the device pages whose pfns are in @txn->src; @txn->nr can be 0
  * afterwards. Returns false if there is no large folio of system memory for a large
  * device folio.
@@ -330,7 +298,7 @@ static bool evict_window(struct evict_walk *walk)
 	const unsigned long first = txn->src[0];
 	bool has_memory;
 
-	if (split_large_folio(first, must_split_first(txn, walk->max)))
+	if (hmm_devmem_split_large_folio(first, must_split_first(txn, walk->max)))
 		return false;
 	has_memory = evict_start(txn);
 	/* Two are in flight now; the device works on the second meanwhile. */
@@ -342,7 +310,7 @@ static bool evict_window(struct evict_walk *walk)
 		return true;
 	}
 	evict_finish(txn, walk->effort, walk->left);
-	return has_memory || !split_large_folio(first, true);
+	return has_memory || !hmm_devmem_split_large_folio(first, true);
 }
 
 /*
