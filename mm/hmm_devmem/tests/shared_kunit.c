@@ -250,7 +250,7 @@ static void block_without_struct_pages_is_put(struct kunit *test)
 
 /* Withdraw */
 
-static void withdraw_brings_pages_home(struct kunit *test)
+static void withdraw_moves_pages_back(struct kunit *test)
 {
 	struct hmm_devmem *devmem = add_shared(test, 8, HMM_DEVMEM_RECLAIM, 8);
 	unsigned long addr = map_on_device(test, devmem, 2);
@@ -853,7 +853,7 @@ static struct kunit_case shared_cases[] = {
 	KUNIT_CASE(no_reserve_evicts_no_buffer),
 	KUNIT_CASE(get_that_fails_leaves_pages_in_ram),
 	KUNIT_CASE(block_without_struct_pages_is_put),
-	KUNIT_CASE(withdraw_brings_pages_home),
+	KUNIT_CASE(withdraw_moves_pages_back),
 	KUNIT_CASE(withdraw_of_page_in_use_is_busy),
 	KUNIT_CASE(withdraw_checks_its_arguments),
 	KUNIT_CASE(block_that_is_being_got_is_busy),

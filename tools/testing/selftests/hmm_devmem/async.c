@@ -39,7 +39,7 @@ TEST_F(devmem, async_two_in_flight)
 }
 
 /* Verifies this for each of the ways back to system memory by itself. */
-TEST_F(devmem, async_home_two_in_flight)
+TEST_F(devmem, async_to_ram_two_in_flight)
 {
 	const unsigned long window = window_pages();
 	const long end = now_ms() + HANG_MS;
@@ -93,7 +93,7 @@ static void *evict_thread(void *fd)
  * memory. Core took the migration entry of a large folio for a mapping, and dropped
  * a reference that did not exist: the folio was freed, and the eviction never ended.
  */
-TEST_F(devmem, exit_on_the_way_home)
+TEST_F(devmem, exit_on_the_way_to_ram)
 {
 	pthread_t thread;
 	struct gate ready;
@@ -319,7 +319,7 @@ TEST_F(devmem, step_fails_to_device)
 }
 
 /* Verifies this for migration back to system memory, and for eviction. */
-TEST_F(devmem, step_fails_home)
+TEST_F(devmem, step_fails_to_ram)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 11);
 	struct hmm_devmem_test_evict evict;

@@ -36,8 +36,8 @@ static long wrong_if_seen(char *ptr, unsigned int seed, unsigned long npages)
  * Bring all pages back to system memory in one of three ways, while some copies fail
  * in the way of @what, and read them. Returns how many pages are wrong.
  */
-static long bring_home_and_look(int fd, char *ptr, unsigned long npages,
-				unsigned int what)
+static long move_back_and_look(int fd, char *ptr, unsigned long npages,
+			       unsigned int what)
 {
 	long count = 0;
 	int round;
@@ -63,8 +63,8 @@ TEST_F(devmem, failed_copy_is_never_seen)
 {
 	char *ptr = area_map(self->npages, variant->thp);
 
-	EXPECT_EQ(0, bring_home_and_look(self->fd, ptr, self->npages,
-					 HMM_DEVMEM_TEST_FAIL_TO_RAM));
+	EXPECT_EQ(0, move_back_and_look(self->fd, ptr, self->npages,
+					HMM_DEVMEM_TEST_FAIL_TO_RAM));
 	EXPECT_LT(0, SINCE(copy_errors));
 }
 
@@ -73,8 +73,8 @@ TEST_F(devmem, failed_wait_is_never_seen)
 {
 	char *ptr = area_map(self->npages, variant->thp);
 
-	EXPECT_EQ(0, bring_home_and_look(self->fd, ptr, self->npages,
-					 HMM_DEVMEM_TEST_FAIL_WAIT));
+	EXPECT_EQ(0, move_back_and_look(self->fd, ptr, self->npages,
+					HMM_DEVMEM_TEST_FAIL_WAIT));
 	EXPECT_LT(0, SINCE(copy_errors));
 }
 
@@ -83,8 +83,8 @@ TEST_F(devmem, failed_part_of_copy_is_never_seen)
 {
 	char *ptr = area_map(self->npages, variant->thp);
 
-	EXPECT_EQ(0, bring_home_and_look(self->fd, ptr, self->npages,
-					 HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN));
+	EXPECT_EQ(0, move_back_and_look(self->fd, ptr, self->npages,
+					HMM_DEVMEM_TEST_FAIL_TO_RAM_RUN));
 	EXPECT_LT(0, SINCE(copy_errors));
 }
 

@@ -413,8 +413,8 @@ static int last_node(void)
 }
 
 /* Check that pages move back to memory that the device reaches, in all ways. */
-static void mask_home(struct __test_metadata *_metadata, struct _test_data_devmem *self,
-		      const struct _fixture_variant_devmem *variant, int node)
+static void mask_to_ram(struct __test_metadata *_metadata, struct _test_data_devmem *self,
+			const struct _fixture_variant_devmem *variant, int node)
 {
 	enum { TO_RAM, TOUCH, EVICT, SUSPEND, UNPLUG, NR };
 	char *data = area_map(self->npages, false);
@@ -456,15 +456,15 @@ static void mask_home(struct __test_metadata *_metadata, struct _test_data_devme
 }
 
 /* Verifies that pages move back to memory that the device reaches. */
-TEST_F(devmem, dma_mask_home)
+TEST_F(devmem, dma_mask_to_ram)
 {
-	mask_home(_metadata, self, variant, -1);
+	mask_to_ram(_metadata, self, variant, -1);
 }
 
 /* Verifies this for a mapping that is bound to a node without any such memory. */
 TEST_F(devmem, dma_mask_bound)
 {
-	mask_home(_metadata, self, variant, last_node());
+	mask_to_ram(_metadata, self, variant, last_node());
 }
 
 /*

@@ -353,8 +353,8 @@ static long mlocked(void)
 
 /* What a test does with mlocked pages that are on the device. */
 enum fate {
-	HOME_THEN_MUNLOCK,
-	MUNLOCK_THEN_HOME,
+	BACK_THEN_MUNLOCK,
+	MUNLOCK_THEN_BACK,
 	MUNLOCK_THEN_EVICT,
 	MUNLOCK_THEN_UNMAP,
 	MUNLOCK_THEN_TWICE,
@@ -370,21 +370,21 @@ static long meet_fate(struct _test_data_devmem *self, enum fate fate, char *ptr)
 {
 	const unsigned long size = self->npages * PAGE;
 
-	if (fate == MUNLOCK_THEN_HOME || fate == MUNLOCK_THEN_EVICT ||
+	if (fate == MUNLOCK_THEN_BACK || fate == MUNLOCK_THEN_EVICT ||
 	    fate == MUNLOCK_THEN_UNMAP || fate == MUNLOCK_THEN_TWICE)
 		if (munlock(ptr, size))
 			return -errno;
 	if (fate == HALF_UNLOCKED && munlock(ptr + HUGE / 2, size - HUGE))
 		return -errno;
 	switch (fate) {
-	case HOME_THEN_MUNLOCK:
+	case BACK_THEN_MUNLOCK:
 		touch(ptr, self->npages);
 		return munlock(ptr, size);
 	case MUNLOCK_THEN_TWICE:
 		touch(ptr, self->npages);
 		return all_moved(self->fd, ptr, self->npages) != self->npages ||
 		       mlock(ptr, size) || munlock(ptr, size);
-	case MUNLOCK_THEN_HOME:
+	case MUNLOCK_THEN_BACK:
 	case HALF_UNLOCKED:
 		touch(ptr, self->npages);
 		return 0;

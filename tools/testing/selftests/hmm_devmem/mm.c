@@ -479,7 +479,7 @@ static bool cgroup_limit(void)
 }
 
 /* The child's part of the test below, in its cgroup; returns 0 if all was right. */
-static int come_home_under_limit(int nr, bool thp, unsigned long npages)
+static int back_to_ram_under_limit(int nr, bool thp, unsigned long npages)
 {
 	int fd = device_open(nr), way;
 	char *ptr;
@@ -510,11 +510,11 @@ static int come_home_under_limit(int nr, bool thp, unsigned long npages)
  * Verifies that pages move back although their cgroup is at its limit: their charge
  * moves with them, so that neither a fault nor an eviction can fail because of it.
  */
-TEST_F(devmem, home_under_memory_limit)
+TEST_F(devmem, to_ram_under_memory_limit)
 {
 	ASSERT_TRUE(cgroup_begin());
-	EXPECT_EQ(0, child_run(come_home_under_limit(variant->nr, variant->thp,
-						     self->npages)));
+	EXPECT_EQ(0, child_run(back_to_ram_under_limit(variant->nr, variant->thp,
+						       self->npages)));
 	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
 	EXPECT_TRUE(cgroup_end());
 }

@@ -248,7 +248,7 @@ static char *area_for_node(int fd, unsigned long npages, bool thp, unsigned int 
 enum { TO_RAM, EVICT, SUSPEND, NR_WAYS };
 
 /* Bring back what there is memory for; returns whether the rest is reported right. */
-static bool go_home(int fd, char *ptr, unsigned long npages, int way)
+static bool back_to_ram(int fd, char *ptr, unsigned long npages, int way)
 {
 	struct hmm_devmem_test_evict why;
 	long ret;
@@ -288,7 +288,7 @@ TEST_F(devmem, nobody_dies_for_what_is_not_owed)
 		ASSERT_NE(NULL, ptr);
 		pid = victim_begin();
 		ASSERT_LT(0, pid);
-		EXPECT_TRUE(go_home(self->fd, ptr, OOM_PAGES, way));
+		EXPECT_TRUE(back_to_ram(self->fd, ptr, OOM_PAGES, way));
 		EXPECT_LT(0, device_used(self->ctl));
 		EXPECT_TRUE(child_lives(pid));
 		EXPECT_EQ(kills, vm_events("oom_kill"));

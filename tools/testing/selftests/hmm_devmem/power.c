@@ -9,9 +9,9 @@
 #include <sys/uio.h>
 
 /* Verifies that all pages are in system memory, and no CPU fault moves them there. */
-static void expect_at_home(struct __test_metadata *_metadata,
-			   struct _test_data_devmem *self, char *ptr,
-			   unsigned int seed)
+static void expect_in_ram(struct __test_metadata *_metadata,
+			  struct _test_data_devmem *self, char *ptr,
+			  unsigned int seed)
 {
 	const long faults = SINCE(faults);
 
@@ -37,7 +37,7 @@ TEST_F(devmem, suspend)
 		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, device_suspend(self->ctl));
 		EXPECT_EQ(round * self->npages, SINCE(evicted));
-		expect_at_home(_metadata, self, ptr, 1);
+		expect_in_ram(_metadata, self, ptr, 1);
 		EXPECT_EQ(-EAGAIN, to_device(self->fd, ptr, self->npages));
 		EXPECT_EQ(0, to_ram(self->fd, ptr, self->npages));
 		EXPECT_EQ(0, device_evict_all(self->fd));
@@ -107,7 +107,7 @@ TEST_F(devmem, suspend_all_kinds)
 		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, device_suspend(self->ctl));
 		EXPECT_EQ(-EAGAIN, to_device(self->fd, ptr, self->npages));
-		expect_at_home(_metadata, self, ptr, 5);
+		expect_in_ram(_metadata, self, ptr, 5);
 		ASSERT_EQ(0, device_resume(self->ctl));
 		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	}
@@ -268,7 +268,7 @@ TEST_F(devmem, suspend_pinned)
 	close(fds[0]);
 	close(fds[1]);
 	ASSERT_EQ(0, device_suspend(self->ctl));
-	expect_at_home(_metadata, self, ptr, 8);
+	expect_in_ram(_metadata, self, ptr, 8);
 	ASSERT_EQ(0, device_resume(self->ctl));
 }
 
@@ -409,7 +409,7 @@ TEST_F(devmem, system_sleep)
 	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_TRUE(system_sleep("freeze"));
 	EXPECT_EQ(self->npages, SINCE(evicted));
-	expect_at_home(_metadata, self, ptr, 10);
+	expect_in_ram(_metadata, self, ptr, 10);
 	/* The device was resumed when the system woke up */
 	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 10, self->npages));
@@ -431,7 +431,7 @@ TEST_F(devmem, system_sleep_fails)
 	EXPECT_EQ(0, wrong(ptr, 11, self->npages));
 	ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
 	ASSERT_TRUE(system_sleep("freeze"));
-	expect_at_home(_metadata, self, ptr, 11);
+	expect_in_ram(_metadata, self, ptr, 11);
 }
 
 /* Has runtime power management switched the device off? */
@@ -493,7 +493,7 @@ TEST_F(devmem, runtime_pm)
 		EXPECT_EQ(0, device_evict_all(self->fd));
 		ASSERT_TRUE(off_soon(variant->nr));
 		EXPECT_EQ(i * self->npages, SINCE(evicted));
-		expect_at_home(_metadata, self, ptr, 12);
+		expect_in_ram(_metadata, self, ptr, 12);
 	}
 	for (i = 0; i < 30; i++) {
 		EXPECT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));

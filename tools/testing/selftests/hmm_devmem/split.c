@@ -178,7 +178,7 @@ TEST_F(devmem, zap_while_a_part_is_collected)
  * Zap a huge page of device memory while it is migrated back, by a call or by a CPU
  * fault, until the zapper was in time often enough.
  */
-static void zap_on_the_way_home(struct __test_metadata *_metadata,
+static void zap_on_the_way_back(struct __test_metadata *_metadata,
 				struct _test_data_devmem *self, bool thp, bool fault)
 {
 	const int rounds = thp ? ROUNDS : SMALL_ROUNDS, seed = 2 + fault;
@@ -209,7 +209,7 @@ TEST_F(devmem, zap_on_the_way_to_ram)
 {
 	/* Core splits a folio of coherent memory before the migration begins */
 	if (!variant->coherent)
-		zap_on_the_way_home(_metadata, self, variant->thp, false);
+		zap_on_the_way_back(_metadata, self, variant->thp, false);
 }
 
 /* Verifies this for a CPU fault, which must end. */
@@ -217,7 +217,7 @@ TEST_F(devmem, zap_in_a_fault)
 {
 	/* There are no CPU faults on coherent memory, either */
 	if (!variant->coherent)
-		zap_on_the_way_home(_metadata, self, variant->thp, true);
+		zap_on_the_way_back(_metadata, self, variant->thp, true);
 }
 
 /**
@@ -389,7 +389,7 @@ TEST_F(devmem, eviction_from_inside_of_a_large_folio)
 {
 	const unsigned long first = 300, nr = 3 * HUGE_PAGES;
 	/* The range has parts of four folios */
-	const unsigned long home = variant->thp && !variant->coherent ?
+	const unsigned long back = variant->thp && !variant->coherent ?
 				   4 * HUGE_PAGES : nr;
 	unsigned long size;
 	char *ptr;
@@ -399,10 +399,10 @@ TEST_F(devmem, eviction_from_inside_of_a_large_folio)
 	ptr = area_numbered(size, variant->thp);
 	ASSERT_EQ(size, all_moved(self->fd, ptr, size));
 	EXPECT_EQ(0, device_evict(self->fd, first, nr));
-	EXPECT_EQ(size - home, device_used(self->ctl));
-	EXPECT_EQ(home, SINCE(evicted));
+	EXPECT_EQ(size - back, device_used(self->ctl));
+	EXPECT_EQ(back, SINCE(evicted));
 	EXPECT_EQ(0, device_evict(self->fd, first, size - first));
-	EXPECT_EQ(home == nr ? first : 0, device_used(self->ctl));
+	EXPECT_EQ(back == nr ? first : 0, device_used(self->ctl));
 	EXPECT_EQ(0, misnumbered(ptr, size));
 }
 
@@ -492,7 +492,7 @@ static long khugepaged_sleeps(long ms)
  * C5. Verifies that large folios move back though no large folio of system memory
  * can be allocated: by a CPU fault, by eviction, and when the device is removed.
  */
-TEST_F(devmem, large_folios_come_home_as_small_ones)
+TEST_F(devmem, large_folios_come_back_as_small_ones)
 {
 	const long large = variant->thp && !variant->coherent ?
 			   2 * HUGE_PAGES : 0;

@@ -11,7 +11,7 @@
 
 enum way { TO_RAM, TOUCH, EVICT, SUSPEND, UNPLUG, NR_WAYS };
 
-static bool go_home(struct _test_data_devmem *self, char *ptr, enum way way)
+static bool back_to_ram(struct _test_data_devmem *self, char *ptr, enum way way)
 {
 	switch (way) {
 	case TO_RAM:
@@ -55,7 +55,7 @@ static void there_and_back(struct __test_metadata *_metadata,
 			EXPECT_LE(copies, SINCE(copies));
 		ASSERT_TRUE(set_window_kb(self, SOME_KB));
 		self->before = device_stats(self->ctl);
-		EXPECT_TRUE(go_home(self, ptr, way));
+		EXPECT_TRUE(back_to_ram(self, ptr, way));
 		if (way != UNPLUG)
 			EXPECT_LE(copies, SINCE(copies));
 		EXPECT_EQ(0, wrong(ptr, 1 + way, self->npages));
@@ -72,7 +72,7 @@ TEST_F(devmem, no_copy_is_larger_than_a_window)
 }
 
 /* Verifies that large device folios that do not fit into a window move back. */
-TEST_F(devmem, folio_larger_than_a_window_comes_home)
+TEST_F(devmem, folio_larger_than_a_window_moves_back)
 {
 	there_and_back(_metadata, self, variant, true);
 }

@@ -134,7 +134,7 @@ static bool access_page(struct owner *owner, struct access *access)
 		sleep_ms(1);
 	} while (now_ms() < end);
 	fail(owner->slot, FAILURE_LOST,
-	     "page %lu does not come home after its copy has failed",
+	     "page %lu does not move back after its copy has failed",
 	     (access->page - owner->area) / PAGE);
 	return false;
 }

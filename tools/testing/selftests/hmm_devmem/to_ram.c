@@ -14,7 +14,7 @@
 #endif
 
 /* Size of the RAM disk that is used for swap. */
-#define HOME_PAGES	HUGE_PAGES
+#define NR_PAGES	HUGE_PAGES
 #define SWAP_PAGES	1024
 
 enum way {
@@ -27,13 +27,13 @@ enum way {
 };
 
 /* Bring all pages back in the given way. Returns whether that has worked. */
-static bool come_home(struct _test_data_devmem *self, char *ptr, enum way way)
+static bool back_to_ram(struct _test_data_devmem *self, char *ptr, enum way way)
 {
 	bool ok = true;
 
 	switch (way) {
 	case BY_FAULT:
-		touch(ptr, HOME_PAGES);
+		touch(ptr, NR_PAGES);
 		break;
 	case BY_SUSPEND:
 		ok = !device_suspend(self->ctl);
@@ -49,7 +49,7 @@ static bool come_home(struct _test_data_devmem *self, char *ptr, enum way way)
 	}
 	/* CPU accesses do not move coherent memory */
 	if (way == BY_CALL || device_used(self->ctl))
-		ok = to_ram(self->fd, ptr, HOME_PAGES) == (long)HOME_PAGES;
+		ok = to_ram(self->fd, ptr, NR_PAGES) == (long)NR_PAGES;
 	return ok && !device_used(self->ctl);
 }
 
@@ -63,7 +63,7 @@ static bool page_out(char *ptr)
 	int i;
 
 	for (i = 0; i < 2; i++)
-		if (madvise(ptr, HOME_PAGES * PAGE, MADV_PAGEOUT))
+		if (madvise(ptr, NR_PAGES * PAGE, MADV_PAGEOUT))
 			return false;
 	return vm_events("pswpout") > out;
 }
@@ -74,7 +74,7 @@ static bool page_out(char *ptr)
  */
 TEST_F(devmem, free_then_device_write)
 {
-	char *data = area_map(HOME_PAGES, false);
+	char *data = area_map(NR_PAGES, false);
 	enum way way;
 	char *ptr;
 
@@ -82,17 +82,17 @@ TEST_F(devmem, free_then_device_write)
 	for (way = 0; way < NR_WAYS; way++) {
 		/* Struct pages that were never used before */
 		ASSERT_EQ(0, plug_as(self, 0, 0, 0));
-		ptr = area_filled(HOME_PAGES, variant->thp, 1);
-		fill(data, 100 + way, HOME_PAGES);
-		ASSERT_EQ(0, madvise(ptr, HOME_PAGES * PAGE, MADV_FREE));
-		ASSERT_EQ(HOME_PAGES, all_moved(self->fd, ptr, HOME_PAGES));
-		ASSERT_EQ(HOME_PAGES,
-			  device_write(self->fd, ptr, data, HOME_PAGES));
-		ASSERT_TRUE(come_home(self, ptr, way));
+		ptr = area_filled(NR_PAGES, variant->thp, 1);
+		fill(data, 100 + way, NR_PAGES);
+		ASSERT_EQ(0, madvise(ptr, NR_PAGES * PAGE, MADV_FREE));
+		ASSERT_EQ(NR_PAGES, all_moved(self->fd, ptr, NR_PAGES));
+		ASSERT_EQ(NR_PAGES,
+			  device_write(self->fd, ptr, data, NR_PAGES));
+		ASSERT_TRUE(back_to_ram(self, ptr, way));
 		EXPECT_TRUE(page_out(ptr));
-		EXPECT_EQ(0, wrong(ptr, 100 + way, HOME_PAGES));
+		EXPECT_EQ(0, wrong(ptr, 100 + way, NR_PAGES));
 		areas_unmap();
-		data = area_map(HOME_PAGES, false);
+		data = area_map(NR_PAGES, false);
 	}
 	EXPECT_EQ(0, swapoff(SWAP_DISK));
 }
@@ -103,22 +103,22 @@ TEST_F(devmem, free_then_device_write)
  */
 TEST_F(devmem, device_write_then_free)
 {
-	char *data = area_filled(HOME_PAGES, false, 2);
+	char *data = area_filled(NR_PAGES, false, 2);
 	int freed;
 	char *ptr;
 
 	ASSERT_EQ(0, swap_begin(SWAP_PAGES));
 	for (freed = 0; freed < 2; freed++) {
 		ASSERT_EQ(0, plug_as(self, 0, 0, 0));
-		ptr = area_map(HOME_PAGES, variant->thp);
-		ASSERT_EQ(HOME_PAGES, all_moved(self->fd, ptr, HOME_PAGES));
+		ptr = area_map(NR_PAGES, variant->thp);
+		ASSERT_EQ(NR_PAGES, all_moved(self->fd, ptr, NR_PAGES));
 		if (freed)
-			ASSERT_EQ(0, madvise(ptr, HOME_PAGES * PAGE, MADV_FREE));
-		ASSERT_EQ(HOME_PAGES,
-			  device_write(self->fd, ptr, data, HOME_PAGES));
-		ASSERT_TRUE(come_home(self, ptr, BY_EVICTION));
+			ASSERT_EQ(0, madvise(ptr, NR_PAGES * PAGE, MADV_FREE));
+		ASSERT_EQ(NR_PAGES,
+			  device_write(self->fd, ptr, data, NR_PAGES));
+		ASSERT_TRUE(back_to_ram(self, ptr, BY_EVICTION));
 		EXPECT_TRUE(page_out(ptr));
-		EXPECT_EQ(0, wrong(ptr, 2, HOME_PAGES));
+		EXPECT_EQ(0, wrong(ptr, 2, NR_PAGES));
 	}
 	EXPECT_EQ(0, swapoff(SWAP_DISK));
 }
@@ -126,20 +126,20 @@ TEST_F(devmem, device_write_then_free)
 /* Verifies this for a driver that migrates by itself. */
 TEST(free_then_classic_device_write)
 {
-	char *data = area_filled(HOME_PAGES, false, 3);
-	char *ptr = area_filled(HOME_PAGES, false, 4);
+	char *data = area_filled(NR_PAGES, false, 3);
+	char *ptr = area_filled(NR_PAGES, false, 4);
 	int fd = device_open(CLASSIC);
 
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(0, swap_begin(SWAP_PAGES));
 	ASSERT_EQ(0, device_unplug(fd));
 	ASSERT_EQ(0, device_plug(fd));
-	ASSERT_EQ(0, madvise(ptr, HOME_PAGES * PAGE, MADV_FREE));
-	ASSERT_EQ(HOME_PAGES, all_moved(fd, ptr, HOME_PAGES));
-	ASSERT_EQ(HOME_PAGES, device_write(fd, ptr, data, HOME_PAGES));
-	ASSERT_EQ(HOME_PAGES, to_ram(fd, ptr, HOME_PAGES));
+	ASSERT_EQ(0, madvise(ptr, NR_PAGES * PAGE, MADV_FREE));
+	ASSERT_EQ(NR_PAGES, all_moved(fd, ptr, NR_PAGES));
+	ASSERT_EQ(NR_PAGES, device_write(fd, ptr, data, NR_PAGES));
+	ASSERT_EQ(NR_PAGES, to_ram(fd, ptr, NR_PAGES));
 	EXPECT_TRUE(page_out(ptr));
-	EXPECT_EQ(0, wrong(ptr, 3, HOME_PAGES));
+	EXPECT_EQ(0, wrong(ptr, 3, NR_PAGES));
 	EXPECT_EQ(0, swapoff(SWAP_DISK));
 	areas_unmap();
 	close(fd);
