@@ -15,6 +15,7 @@
 #include <linux/list.h>
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
+#include <linux/rwsem.h>
 #include <linux/types.h>
 #include <linux/xarray.h>
 
@@ -128,6 +129,7 @@ struct hmm_devmem_mirror {
 	struct hmm_devmem *devmem;
 
 	/* private: */
+	struct rw_semaphore turn; /* for reading: device faults that migrate */
 	struct list_head migrations; /* in progress; protected by @lock */
 	struct hmm_devmem_mirror_streams *streams; /* not protected: see stream.c */
 #ifdef CONFIG_HMM_DEVMEM_MIRROR_DEBUG

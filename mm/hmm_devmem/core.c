@@ -73,7 +73,9 @@
  * but hmm_devmem_priv.handout.
  *
  * &hmm_devmem_mirror.lock (a mutex) is held around the callbacks of a mirror. MMU
- * notifiers take it.
+ * notifiers take it. &hmm_devmem_mirror.turn (a rwsem) is held for reading by device faults
+ * that migrate, and for writing by one that an invalidation has made begin again, while it
+ * looks at the CPU's page table.
  *
  * hmm_devmem_priv.power_lock (a spinlock) protects whether the devmem keeps its device
  * on, and how many migrations need that. A migration takes it before and after all
@@ -107,6 +109,8 @@
  *                   hmm_devmem_mirror.lock
  *                   hmm_devmem_pcp.lock
  *                     hmm_devmem_pool.blocks_lock
+ *   hmm_devmem_mirror.turn
+ *     mmap lock
  *   hmm_devmem_priv.power_lock
  *     hmm_devmem_pcp.lock
  *   names_lock, mirrors_lock

@@ -351,16 +351,17 @@ void hmm_devmem_mirror_map(struct hmm_devmem_mirror_window *window,
  */
 
 /**
- * hmm_devmem_mirror_init_lock() - Set up the lock of a mirror
+ * hmm_devmem_mirror_init_locks() - Set up the locks of a mirror
  * @m: The mirror.
  *
  * In one place, so that lockdep knows all mirrors' locks as one class.
  *
  * Context: Any context.
  */
-void hmm_devmem_mirror_init_lock(struct hmm_devmem_mirror *m)
+void hmm_devmem_mirror_init_locks(struct hmm_devmem_mirror *m)
 {
 	mutex_init(&m->lock);
+	init_rwsem(&m->turn);
 }
 
 /**
@@ -397,7 +398,7 @@ int hmm_devmem_mirror_init(struct hmm_devmem_mirror *m,
 	m->context = NULL;
 	m->devmem = devmem;
 	INIT_LIST_HEAD(&m->migrations);
-	hmm_devmem_mirror_init_lock(m);
+	hmm_devmem_mirror_init_locks(m);
 	hmm_devmem_mirror_debug_init(m);
 	ret = mmu_interval_notifier_insert(&m->notifier, mm, 0, HMM_DEVMEM_MIRROR_END,
 					   &mirror_notifier_ops);

@@ -64,9 +64,24 @@ static void __init take_mirror_lock(void)
 #ifdef CONFIG_HMM_DEVMEM_MIRROR
 	struct hmm_devmem_mirror m;
 
-	hmm_devmem_mirror_init_lock(&m);
+	hmm_devmem_mirror_init_locks(&m);
 	mutex_lock(&m.lock);
 	mutex_unlock(&m.lock);
+	mutex_destroy(&m.lock);
+#endif
+}
+
+/* Device faults that migrate or walk. */
+static void __init fault_in_order(struct mm_struct *mm)
+{
+#ifdef CONFIG_HMM_DEVMEM_MIRROR
+	struct hmm_devmem_mirror m;
+
+	hmm_devmem_mirror_init_locks(&m);
+	down_read(&m.turn);
+	mmap_read_lock(mm);
+	mmap_read_unlock(mm);
+	up_read(&m.turn);
 	mutex_destroy(&m.lock);
 #endif
 }
@@ -135,6 +150,7 @@ static int __init hmm_devmem_lockdep(void)
 	struct mm_struct *mm = mm_alloc();
 
 	if (devmem && mm) {
+		fault_in_order(mm);
 		take_in_order(devmem, mm);
 		grow_in_order(devmem);
 		power_in_order(devmem);

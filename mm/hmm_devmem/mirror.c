@@ -23,6 +23,11 @@
  *
  * A *migration* cannot begin again, because it invalidates what it moves: see
  * "DOC: Invalidations" in invalidate.c.
+ *
+ * Several device faults that migrate at the same time would keep each other, and all other
+ * faults of the mirror, from ending: an invalidation makes a walk wait and begin again
+ * wherever it is, and with many threads there would always be one. So a fault that an
+ * invalidation has made begin again lets no other fault of the mirror migrate while it walks.
  */
 
 #include <kunit/static_stub.h>
@@ -144,6 +149,7 @@ EXPORT_SYMBOL_GPL(hmm_devmem_mirror_migrate);
  * @along: Where to note what @window brings along; NULL if that was not decided.
  * @faults: How often the CPU's fault handler was called.
  * @to_ram: The CPU's fault handler has to bring the page back from private memory.
+ * @raced: An invalidation has made it begin again: let no other fault migrate meanwhile.
  * @guarded: userfaultfd is told of accesses to the mapping: no page of it moves.
  * @first: Index in @pfns of the first page that is of the same mapping, inclusive.
  * @end: The same of the last one, exclusive.
@@ -161,6 +167,7 @@ struct mirror_fault {
 	unsigned long *along;
 	unsigned int faults;
 	bool to_ram;
+	bool raced;
 	bool guarded;
 	unsigned int first;
 	unsigned int end;
@@ -626,8 +633,11 @@ static long fault_migrate(struct mirror_fault *fault)
 		fault_choose(fault);
 		window = fault->window;
 	}
+	if (down_read_killable(&fault->m->turn))
+		return -EINTR;
 	ret = mirror_migrate(fault->m, fault->devmem, window.first << PAGE_SHIFT,
 			     window.end << PAGE_SHIFT, &migration);
+	up_read(&fault->m->turn);
 	fault_count(fault, migration.moved);
 	return ret == -EINTR ? ret : migration.mapped;
 }
@@ -649,15 +659,33 @@ static long fault_serve(struct mirror_fault *fault)
 			  fault->to_ram ? NULL : fault_owner(fault));
 }
 
+/* Look, and decide what to do: set @step, or return an errno. */
+static int fault_decide(struct mirror_fault *fault, enum fault_step *step)
+{
+	const bool alone = fault->raced;
+	int ret;
+
+	if (alone && down_write_killable(&fault->m->turn))
+		return -EINTR;
+	ret = fault_look(fault);
+	if (!ret)
+		*step = fault_finish(fault);
+	if (alone)
+		up_write(&fault->m->turn);
+	fault->raced |= ret == -EBUSY || (!ret && *step == STEP_AGAIN);
+	return ret;
+}
+
 /* Return: As fault_migrate(); %-EBUSY if a walk was invalidated for a long time. */
 static long fault_try(struct mirror_fault *fault)
 {
+	enum fault_step step;
 	long ret;
 
-	ret = fault_look(fault);
+	ret = fault_decide(fault, &step);
 	if (ret)
 		return ret;
-	switch (fault_finish(fault)) {
+	switch (step) {
 	case STEP_DONE:
 		return fault->result;
 	case STEP_MIGRATE:

@@ -91,7 +91,7 @@ int hmm_devmem_mirror_enter(struct hmm_devmem_mirror *m,
 unsigned long hmm_devmem_mirror_reach(const struct hmm_devmem_map_entry *entries,
 				      unsigned int nr, unsigned long addr,
 				      bool write);
-void hmm_devmem_mirror_init_lock(struct hmm_devmem_mirror *m);
+void hmm_devmem_mirror_init_locks(struct hmm_devmem_mirror *m);
 #if IS_ENABLED(CONFIG_KUNIT)
 void hmm_devmem_mirror_note(struct hmm_devmem_mirror *m, unsigned long start,
 			    unsigned long end);

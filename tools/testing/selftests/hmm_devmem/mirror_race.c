@@ -109,6 +109,45 @@ static long mapped(int fd, const char *ptr, unsigned long npages)
 	return device_pages(fd, HMM_DEVMEM_TEST_MAPPED, ptr, NULL, npages);
 }
 
+/* Verifies that many faults at once on the same pages succeed, and what is counted. */
+TEST_F(devmem, many_faults_at_once)
+{
+	char *ptr = area_filled(ALL, variant->thp, 1);
+	struct faulter faulters[FAULTERS];
+	long moved;
+
+	faulters_start(faulters, FAULTERS, self->fd, ptr, NULL);
+	EXPECT_EQ(0, faulters_join(faulters, FAULTERS));
+	/* A page that another thread is moving is mapped where it is */
+	moved = resident(self->fd, ptr, ALL);
+	EXPECT_LT(0, moved);
+	EXPECT_EQ(moved, device_used(self->ctl));
+	EXPECT_EQ(moved, SINCE(to_device) - SINCE(to_ram));
+	EXPECT_LE(SINCE(device_faults), SINCE(device_fault_pages));
+	EXPECT_LE(SINCE(device_fault_used), SINCE(device_fault_pages));
+	EXPECT_EQ(SINCE(to_device), SINCE(device_fault_pages));
+	EXPECT_EQ(0, wrong(ptr, 1, ALL));
+}
+
+/* Verifies the same while pages also move both ways by request. */
+TEST_F(devmem, many_faults_and_migrations)
+{
+	char *ptr = area_filled(ALL, variant->thp, 1);
+	struct faulter faulters[FAULTERS];
+	int i, stop = 0;
+
+	faulters_start(faulters, FAULTERS, self->fd, ptr, &stop);
+	for (i = 0; i < PLUGS; i++) {
+		EXPECT_LE(0, to_ram(self->fd, ptr, ALL));
+		EXPECT_LE(0, to_device(self->fd, ptr + ALL / 4 * PAGE, ALL / 2));
+		EXPECT_LE(0, device_evict_all(self->ctl));
+	}
+	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+	EXPECT_EQ(0, faulters_join(faulters, FAULTERS));
+	EXPECT_EQ(resident(self->fd, ptr, ALL), device_used(self->ctl));
+	EXPECT_EQ(0, wrong(ptr, 1, ALL));
+}
+
 /*
  * Verifies that device memory can go, and other device memory come, while threads serve
  * faults: hmm_devmem_mirror_set_devmem() is called by the first of them that notices.
