@@ -430,6 +430,25 @@ static void fault_map(struct mirror_fault *fault, unsigned int asked)
 		hmm_devmem_mark_used(fault->devmem, page_to_pfn(fault_page(fault, asked)), 1);
 }
 
+static bool page_is_zeros(struct page *page)
+{
+	return is_zero_page(page) || is_huge_zero_folio(page_folio(page));
+}
+
+/*
+ * Can the page at @i be one that moves? To try with one of a file would only remove the
+ * entries of all pages that move with it. A zero page is replaced.
+ */
+static bool fault_may_move(const struct mirror_fault *fault, unsigned int i)
+{
+	struct page *page;
+
+	if (!(fault->pfns[i] & HMM_PFN_VALID))
+		return true;
+	page = fault_page(fault, i);
+	return PageAnon(page) || page_is_zeros(page);
+}
+
 /*
  * Does a write fault have to get the process a page of its own first? Else the page that it
  * shares would move to the device, back, and the copy to the device. The zero page need
@@ -440,9 +459,7 @@ static bool fault_wants_copy(const struct mirror_fault *fault, unsigned int aske
 	const unsigned long pfn = fault->pfns[asked];
 
 	return fault->flags & HMM_DEVMEM_MIRROR_WRITE && pfn & HMM_PFN_VALID &&
-	       !(pfn & HMM_PFN_WRITE) &&
-	       !is_zero_pfn(page_to_pfn(hmm_pfn_to_page(pfn))) &&
-	       !is_huge_zero_folio(page_folio(hmm_pfn_to_page(pfn)));
+	       !(pfn & HMM_PFN_WRITE) && !page_is_zeros(hmm_pfn_to_page(pfn));
 }
 
 /*
@@ -468,7 +485,8 @@ static enum fault_step fault_finish(struct mirror_fault *fault)
 		return STEP_DONE;
 	}
 	if (fault->may_migrate && !fault->guarded &&
-	    !(valid && fault_is_local(fault, asked)) && !fault_wants_copy(fault, asked))
+	    !(valid && fault_is_local(fault, asked)) && fault_may_move(fault, asked) &&
+	    !fault_wants_copy(fault, asked))
 		return STEP_MIGRATE;
 	if (!fault_can_map(fault, asked, asked)) {
 		/*
