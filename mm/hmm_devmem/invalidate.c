@@ -51,7 +51,10 @@
 #include "mirror.h"
 #include "stream.h"
 
-/* How often a window waits for invalidations before it is migrated but not mapped. */
+/*
+ * How often a window waits for invalidations before it is migrated but not mapped, for a
+ * second each time. The mmap lock is held meanwhile, so the next windows wait less.
+ */
 #define MIRROR_OPEN_TRIES	3
 
 static void window_note(struct hmm_devmem_mirror_window *window,
@@ -198,6 +201,7 @@ void hmm_devmem_mirror_begin(struct hmm_devmem_mirror_migration *migration,
 	migration->start = start;
 	migration->end = end;
 	migration->unsettled = true;
+	migration->forced = false;
 	migration->mapped = 0;
 	migration->moved = 0;
 	/* No window is open: both are empty. */
@@ -220,17 +224,18 @@ void hmm_devmem_mirror_end(struct hmm_devmem_mirror_migration *migration)
 
 /*
  * Wait until all invalidations that have begun until now have ended. If others begin before
- * these end, that moment may not come: then stop waiting after a second. What begins after
+ * these end, that moment may not come: then stop waiting after @timeout. What begins after
  * that moment is noted, or is about other memory.
  */
-static void migration_settle(struct hmm_devmem_mirror_migration *migration)
+static void migration_settle(struct hmm_devmem_mirror_migration *migration,
+			     unsigned long timeout)
 {
 	struct hmm_devmem_mirror *m = migration->mirror;
 	unsigned long seq;
 
 	scoped_guard(mutex, &m->lock)
 		migration->unsettled = false;
-	seq = mmu_interval_read_begin_timeout(&m->notifier, HZ);
+	seq = mmu_interval_read_begin_timeout(&m->notifier, timeout);
 	/* An even number says that the moment has not come. */
 	if (seq & 1)
 		return;
@@ -253,10 +258,12 @@ static bool window_open(struct hmm_devmem_mirror_window *window,
 	window->migration = migration;
 	window->start = start;
 	window->end = end;
-	if (migration->unsettled)
+	if (migration->unsettled) {
 		bitmap_fill(window->raced, HMM_DEVMEM_MIRROR_WINDOW_NR);
-	else
+		migration->forced = true;
+	} else {
 		bitmap_zero(window->raced, HMM_DEVMEM_MIRROR_WINDOW_NR);
+	}
 	return true;
 }
 
@@ -281,13 +288,14 @@ hmm_devmem_mirror_open(struct hmm_devmem_mirror_migration *migration,
 {
 	struct hmm_devmem_mirror_window *window =
 		&migration->windows[in_flight == &migration->windows[0]];
+	const bool forced = READ_ONCE(migration->forced);
 	unsigned int tries = 0;
 
 	if (!may_wait)
 		return window_open(window, migration, start, end, false) ? window : NULL;
 	while (!window_open(window, migration, start, end,
-			    tries == MIRROR_OPEN_TRIES)) {
-		migration_settle(migration);
+			    tries == (forced ? 1 : MIRROR_OPEN_TRIES))) {
+		migration_settle(migration, forced ? 1 : HZ);
 		tries++;
 	}
 	return window;

@@ -47,14 +47,15 @@ struct hmm_devmem_mirror_window {
  * @end: The same, exclusive.
  * @unsettled: An invalidation of a part of the range, not by this migration, may have
  *	begun before the next window is opened, and not end before core collects it.
+ * @forced: A window was opened all the same, after a long wait: do not wait for long again.
  * @windows: The two windows that can be in flight.
  * @want: In a device fault: the address that it is about. Else HMM_DEVMEM_MIRROR_END.
  * @want_write: The device fault is a write.
  * @mapped: Number of pages mapped for the device from @want on.
  * @moved: Number of pages that have moved. Only @task accesses it.
  *
- * On the stack of the task. &hmm_devmem_mirror.lock protects @node, @unsettled, @windows
- * and @mapped. The other fields but @moved do not change while @node is on the list.
+ * On the stack of the task. &hmm_devmem_mirror.lock protects @node, @unsettled, @forced,
+ * @windows and @mapped. The other fields but @moved do not change while @node is on the list.
  */
 struct hmm_devmem_mirror_migration {
 	struct list_head node;
@@ -64,6 +65,7 @@ struct hmm_devmem_mirror_migration {
 	unsigned long start;
 	unsigned long end;
 	bool unsettled;
+	bool forced;
 	struct hmm_devmem_mirror_window windows[2];
 	unsigned long want;
 	bool want_write;
