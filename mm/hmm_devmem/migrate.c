@@ -770,8 +770,11 @@ long hmm_devmem_migrate_through(struct hmm_devmem *devmem,
  * (VM_MTE), those for which userfaultfd is told of reads as well (VM_UFFD_RWP), and
  * shadow stacks.
  *
- * Mlocked memory moves, too, and is counted as mlocked on the device: mlock() keeps
- * the kernel from taking pages away by itself, and this is a request of the process.
+ * Pages of zeros are charged to the memory cgroup of the process. At the limit of the
+ * cgroup, core starts the OOM killer for them, as when the process touches the memory.
+ *
+ * Mlocked memory moves, too, and pages that were counted as mlocked still are: mlock()
+ * keeps the kernel from taking pages away by itself, and this is a request of the process.
  * A driver that wants no CPU faults on such memory leaves it out.
  *
  * With %HMM_DEVMEM_RECLAIM pages outside of the range are evicted to make room. If
