@@ -73,7 +73,8 @@ struct hmm_devmem_mirror_ops {
 	 * errno of that call. If it is %-ENOMEM, the driver can allocate the memory
 	 * without the lock, and call hmm_devmem_mirror_fault() again. If the callback
 	 * was called in a migration, the errno is ignored, and the device takes a page
-	 * fault later.
+	 * fault later. It is not %-EBUSY, which makes a device fault begin again, as
+	 * after an invalidation.
 	 */
 	int (*map)(struct hmm_devmem_mirror *m,
 		   const struct hmm_devmem_map_entry *entries, unsigned int nr);
