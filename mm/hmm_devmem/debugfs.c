@@ -30,9 +30,11 @@
  *
  * evict_wait_s
  *   How many seconds removal and suspend wait for pages in use after the last page has come
- *   back, and spend on a device that does not copy: 1, unless another number is written,
- *   3600 at most. They wait ten times as long in all. Where a task that has a reference to a
- *   page may wait for a CPU for longer than a second, tests write a larger number.
+ *   back, and spend on a device that does not copy: 1, unless another number is written. 0
+ *   counts as 1, and more than 3600 as 3600. They wait ten times as long in all. Other
+ *   evictions spend as much on a device that does not copy. Where a task that has a
+ *   reference to a page may wait for a CPU for longer than a second, tests write a larger
+ *   number.
  *
  * Removal waits for no reader: to read a file that was opened before gives -ENODEV.
  */

@@ -52,10 +52,11 @@
 #include "use.h"
 
 /*
- * Pages that a CPU fault or the kernel works with can move a moment later: removal and
- * suspend go on trying, with a pause in between, for so many seconds after the last page
- * came back, and for so many times as long in all. The time in which pages come back does
- * not count. Written through debugfs: see debugfs.c.
+ * Pages that a CPU fault or the kernel works with can move a moment later. So removal and
+ * suspend try again, with a pause in between, until hmm_devmem_evict_wait_s seconds have
+ * passed since the last page came back, or HMM_DEVMEM_EVICT_WAITS times as many in all. The
+ * time in which pages come back does not count. The number is a file in debugfs, see
+ * debugfs.c; 0 would keep all eviction from trying.
  */
 u32 hmm_devmem_evict_wait_s = 1;
 #define HMM_DEVMEM_EVICT_WAIT_MOST_S	3600
@@ -114,7 +115,7 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_evict_ns);
 
 static u64 evict_wait_ns(void)
 {
-	return min(READ_ONCE(hmm_devmem_evict_wait_s), HMM_DEVMEM_EVICT_WAIT_MOST_S) *
+	return clamp(READ_ONCE(hmm_devmem_evict_wait_s), 1, HMM_DEVMEM_EVICT_WAIT_MOST_S) *
 	       (u64)NSEC_PER_SEC;
 }
 

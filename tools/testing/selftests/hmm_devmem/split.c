@@ -428,8 +428,8 @@ static long pages_of_large_folios(const char *ptr, unsigned long npages)
 	return count;
 }
 
-/* Bring all pages home without a CPU fault, in one of three ways. */
-static int all_home(struct _test_data_devmem *self, int way)
+/* Bring all pages back without a CPU fault, in one of three ways. */
+static int all_back(struct _test_data_devmem *self, int way)
 {
 	if (way == 0)
 		return device_evict_all(self->fd);
@@ -439,7 +439,7 @@ static int all_home(struct _test_data_devmem *self, int way)
 }
 
 /*
- * Verifies that of a large folio only the pages come home that the process still has.
+ * Verifies that of a large folio only the pages move back that the process still has.
  * The memory of the others would be in use for nothing until it drops the last one.
  */
 TEST_F(devmem, dropped_part_of_a_large_folio_is_freed)
@@ -451,7 +451,7 @@ TEST_F(devmem, dropped_part_of_a_large_folio_is_freed)
 		fill(ptr, 9 + way, HUGE_PAGES);
 		ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, ptr, HUGE_PAGES));
 		ASSERT_EQ(0, madvise(ptr + PAGE, HUGE - PAGE, MADV_DONTNEED));
-		EXPECT_EQ(0, all_home(self, way));
+		EXPECT_EQ(0, all_back(self, way));
 		EXPECT_EQ(1, pagemap_count(ptr, HUGE_PAGES, PAGEMAP_PRESENT));
 		EXPECT_EQ(0, pages_of_large_folios(ptr, 1));
 		EXPECT_EQ(0, wrong(ptr, 9 + way, 1));
