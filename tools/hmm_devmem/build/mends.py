@@ -212,6 +212,22 @@ static unsigned long migrate_device_unmap(""",
 				folio_unlock(folio);
 """,
          need="mm/hmm_devmem/collect.c"),
+    # The page of a hole is no reason to kill a process. Page tables are charged, too, so
+    # charge the page before there is one
+    Mend("charge", "mm/migrate_device.c", "migrate_vma_insert_page",
+         "	pgdp = pgd_offset(mm, addr);\n",
+         """	/* At the limit of its cgroup the process does without a page that it has not touched */
+	if (!folio_test_large(folio) &&
+	    mem_cgroup_charge(folio, mm, GFP_KERNEL | __GFP_NORETRY))
+		goto abort;
+
+	pgdp = pgd_offset(mm, addr);
+""",
+         need="mm/hmm_devmem/migrate.c"),
+    Mend("charge", "mm/migrate_device.c", "migrate_vma_insert_page",
+         "	if (mem_cgroup_charge(folio, vma->vm_mm, GFP_KERNEL))\n		goto abort;\n",
+         "	/* The folio is charged already */\n",
+         need="mm/hmm_devmem/migrate.c"),
     # Walkers that do not lock take an entry that is clear for a moment for a hole
     Mend("hole", "mm/huge_memory.c", "set_pmd_migration_entry",
          "		pmdval = pmdp_huge_get_and_clear(vma->vm_mm, address, pvmw->pmd);\n",
