@@ -95,7 +95,7 @@ static bool alloc_large_device_folio(struct hmm_devmem_txn *txn)
 static unsigned int mark_wanted(struct hmm_devmem_txn *txn)
 {
 	const bool compound = txn_is_compound(txn);
-	const bool fill = hmm_devmem_may_fill_holes(txn->vma);
+	const bool fill = !txn->keep_holes && hmm_devmem_may_fill_holes(txn->vma);
 	unsigned int i, nr = 0;
 
 	for (i = 0; i < txn->nr; i++) {

@@ -141,6 +141,9 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
  *	page of the device, set if the page belongs to the range, or did so earlier in this
  *	migration. Such pages are not evicted.
  * @mlocked: Mlocked pages have stayed in system memory.
+ * @keep_holes: Core has not filled in a page, because there was no memory for it or the
+ *	memory cgroup of the process is at its limit. To try the other holes would be in
+ *	vain, and each try reclaims memory of the cgroup.
  * @recount: @done may be wrong: pages of the range can have been evicted, or have
  *	moved in a window that was not tried to the end.
  * @moved: How many pages moved in the present window before it was tried again. Added
@@ -171,6 +174,7 @@ struct range_walk {
 	struct hmm_devmem_hold_data data;
 	unsigned long *own;
 	bool mlocked;
+	bool keep_holes;
 	bool recount;
 	unsigned long moved;
 	struct hmm_devmem_left left;
@@ -223,7 +227,12 @@ static noinline unsigned long count_window(struct range_walk *walk,
 	walk->mlocked |= found.mlocked && !must_stay_in_ram(vma);
 	known->fills = vma_is_anonymous(vma) && hmm_devmem_may_fill_holes(vma);
 	known->no_memory = known->nr_short && kernel_is_short(walk);
+	if (walk->keep_holes)
+		known->nr_unfilled = known->nr;
 	hmm_devmem_left_add(&walk->left, known);
+	/* If the process has the page meanwhile, that is why core did not fill it in. */
+	walk->keep_holes |= known->nr_unfilled &&
+			    found.here + found.movable + found.fixed < known->nr;
 	return found.here;
 }
 
@@ -382,6 +391,7 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 	txn->start = start;
 	txn->copy.context = walk->ctx;
 	txn->copy.priv = walk->priv;
+	txn->keep_holes = walk->keep_holes;
 	ret = ret ?: range_open_window(walk, txn, end);
 	if (ret) {
 		hmm_devmem_txn_put(txn);
@@ -770,8 +780,10 @@ long hmm_devmem_migrate_through(struct hmm_devmem *devmem,
  * (VM_MTE), those for which userfaultfd is told of reads as well (VM_UFFD_RWP), and
  * shadow stacks.
  *
- * Pages of zeros are charged to the memory cgroup of the process. At the limit of the
- * cgroup, core starts the OOM killer for them, as when the process touches the memory.
+ * Pages of zeros are charged to the memory cgroup of the process. When the cgroup is at its
+ * limit, and reclaim does not help, the rest of the range gets none: &hmm_devmem_left.no_memory
+ * counts it. The OOM killer is not started for such a page; core can start it for a page table,
+ * as for any.
  *
  * Mlocked memory moves, too, and pages that were counted as mlocked still are: mlock()
  * keeps the kernel from taking pages away by itself, and this is a request of the process.

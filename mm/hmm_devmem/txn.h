@@ -34,6 +34,7 @@ struct vm_area_struct;
  * @nr_not_copied: How many pages have lost their destination because of the copy, or
  *	because the device has lost their destination.
  * @in_fault: A CPU fault waits for the transaction.
+ * @keep_holes: Pages that the process does not have get no device page.
  * @no_memory: There was no system memory for the first page.
  * @must_split: The large folio that was collected has no large destination, and
  *	must be split before it can move.
@@ -62,6 +63,7 @@ struct hmm_devmem_txn {
 	unsigned int nr_not_copied;
 	u64 ns;
 	bool in_fault;
+	bool keep_holes;
 	bool no_memory;
 	bool must_split;
 	bool unmapped;
