@@ -305,20 +305,19 @@ static struct page *fault_page(const struct mirror_fault *fault, unsigned int i)
 	return folio_page(page_folio(page), index & (HMM_DEVMEM_BLOCK_NR - 1));
 }
 
-static bool fault_is_local(const struct mirror_fault *fault, unsigned int i)
+/* Is it a page of the mirror's device memory? */
+static bool fault_is_local(const struct mirror_fault *fault, const struct page *page)
 {
-	return fault->devmem &&
-	       hmm_devmem_from_page(fault_page(fault, i)) == fault->devmem;
+	return fault->devmem && is_zone_device_page(page) &&
+	       hmm_devmem_from_page(page) == fault->devmem;
 }
 
-/* Is the data of the page at @i lost, which is on the device of the mirror? */
-static bool fault_is_lost(const struct mirror_fault *fault, unsigned int i)
+/* Is the data of a page of that memory lost? */
+static bool fault_is_lost(const struct mirror_fault *fault, const struct page *page)
 {
-	return fault_is_local(fault, i) &&
-	       (READ_ONCE(priv(fault->devmem)->dead) ||
-		(hmm_devmem_managed(fault->devmem) &&
-		 hmm_devmem_pool_retired(priv(fault->devmem)->pool,
-					 page_to_pfn(fault_page(fault, i)))));
+	return READ_ONCE(priv(fault->devmem)->dead) ||
+	       (hmm_devmem_managed(fault->devmem) &&
+		hmm_devmem_pool_retired(priv(fault->devmem)->pool, page_to_pfn(page)));
 }
 
 /* Can one entry of the device's page table map the block that the page at @i is in? */
@@ -327,28 +326,23 @@ static bool fault_maps_block(const struct mirror_fault *fault, unsigned int i)
 	if (!maps_block(fault->pfns[i]))
 		return false;
 	/* Any page of the block could be lost. */
-	return !fault_is_local(fault, i) || !hmm_devmem_managed(fault->devmem) ||
+	return !fault_is_local(fault, fault_page(fault, i)) ||
+	       !hmm_devmem_managed(fault->devmem) ||
 	       !hmm_devmem_pool_any_retired(priv(fault->devmem)->pool);
 }
 
-/* Can the device access the page at @i, which is mapped for the CPU? */
-static bool fault_reaches(const struct mirror_fault *fault, unsigned int i)
-{
-	return fault_is_local(fault, i) ||
-	       !is_device_private_page(fault_page(fault, i));
-}
-
 /*
- * Is the page at @i one that the device must not have, although hmm_range_fault() reports
- * it? Its data may be lost. The kernel has no mapping of pages of memfd_secret(), and PCI
- * memory of another device has no DMA address like that of system memory.
+ * Is it a page that the device must not have, although hmm_range_fault() reports it? The
+ * data of a @local page may be lost. The kernel has no mapping of pages of memfd_secret(),
+ * and PCI memory of another device has no DMA address like that of system memory.
  */
-static bool fault_is_refused(const struct mirror_fault *fault, unsigned int i)
+static bool fault_is_refused(const struct mirror_fault *fault, struct page *page, bool local)
 {
-	struct page *page = fault_page(fault, i);
 	struct address_space *mapping;
 
-	if (fault_is_lost(fault, i) || is_pci_p2pdma_page(page))
+	if (local)
+		return fault_is_lost(fault, page);
+	if (is_pci_p2pdma_page(page))
 		return true;
 	if (likely(!secretmem_active()))
 		return false;
@@ -363,15 +357,21 @@ static bool fault_is_refused(const struct mirror_fault *fault, unsigned int i)
 static bool fault_can_map(const struct mirror_fault *fault, unsigned int i,
 			  unsigned int asked)
 {
-	if (!(fault->pfns[i] & HMM_PFN_VALID) || !fault_reaches(fault, i) ||
-	    fault_is_refused(fault, i))
+	struct page *page;
+	bool local;
+
+	if (!(fault->pfns[i] & HMM_PFN_VALID))
+		return false;
+	page = fault_page(fault, i);
+	local = fault_is_local(fault, page);
+	/* The device cannot access private memory of another. */
+	if ((!local && is_device_private_page(page)) || fault_is_refused(fault, page, local))
 		return false;
 	if (i == asked)
 		return !(fault->flags & HMM_DEVMEM_MIRROR_WRITE) ||
 		       fault->pfns[i] & HMM_PFN_WRITE;
 	/* With an entry, the device would take no fault that migrates it. */
-	return !(fault->flags & HMM_DEVMEM_MIRROR_MIGRATE) ||
-	       fault_is_local(fault, i);
+	return !(fault->flags & HMM_DEVMEM_MIRROR_MIGRATE) || local;
 }
 
 /* An entry for the page at @i, or for all of the block that it is in. */
@@ -411,6 +411,7 @@ static void fault_map(struct mirror_fault *fault, unsigned int asked)
 {
 	struct hmm_devmem_map_entry entries[HMM_DEVMEM_MIRROR_FAULT_NR];
 	const bool write = fault->flags & HMM_DEVMEM_MIRROR_WRITE;
+	struct page *page = fault_page(fault, asked);
 	struct hmm_devmem_mirror *m = fault->m;
 	unsigned int nr;
 
@@ -426,8 +427,8 @@ static void fault_map(struct mirror_fault *fault, unsigned int asked)
 		return;
 	fault->result = hmm_devmem_mirror_reach(entries, nr, fault->addr, write);
 	/* It is not known whether the device uses the other pages. */
-	if (fault_is_local(fault, asked))
-		hmm_devmem_mark_used(fault->devmem, page_to_pfn(fault_page(fault, asked)), 1);
+	if (fault_is_local(fault, page))
+		hmm_devmem_mark_used(fault->devmem, page_to_pfn(page), 1);
 }
 
 static bool page_is_zeros(struct page *page)
@@ -470,7 +471,8 @@ static enum fault_step fault_finish(struct mirror_fault *fault)
 {
 	const unsigned int asked = fault_index(fault);
 	struct hmm_devmem_mirror *m = fault->m;
-	bool valid;
+	struct page *page = NULL;
+	bool local = false;
 
 	guard(mutex)(&m->lock);
 	if (mmu_interval_read_retry(&m->notifier, fault->range.notifier_seq) ||
@@ -479,14 +481,16 @@ static enum fault_step fault_finish(struct mirror_fault *fault)
 	/* The walk did not know yet what the mapping is. */
 	if (fault->range.dev_private_owner != fault_owner(fault))
 		return STEP_AGAIN;
-	valid = fault->pfns[asked] & HMM_PFN_VALID;
-	if (valid && fault_is_refused(fault, asked)) {
+	if (fault->pfns[asked] & HMM_PFN_VALID) {
+		page = fault_page(fault, asked);
+		local = fault_is_local(fault, page);
+	}
+	if (page && fault_is_refused(fault, page, local)) {
 		fault->result = -EFAULT;
 		return STEP_DONE;
 	}
 	if (fault->may_migrate && !fault->guarded &&
-	    !(valid && fault_is_local(fault, asked)) && fault_may_move(fault, asked) &&
-	    !fault_wants_copy(fault, asked))
+	    !local && fault_may_move(fault, asked) && !fault_wants_copy(fault, asked))
 		return STEP_MIGRATE;
 	if (!fault_can_map(fault, asked, asked)) {
 		/*
@@ -495,7 +499,7 @@ static enum fault_step fault_finish(struct mirror_fault *fault)
 		 * shared at a fork. Without an owner the page moves back to system
 		 * memory, and is then like any other.
 		 */
-		fault->to_ram = valid && is_device_private_page(fault_page(fault, asked));
+		fault->to_ram = page && is_device_private_page(page);
 		return STEP_FAULT;
 	}
 	fault_map(fault, asked);
