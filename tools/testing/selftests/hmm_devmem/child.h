@@ -17,8 +17,10 @@ static inline pid_t child_fork(void)
 {
 	const pid_t pid = fork();
 
-	if (pid < 0)
+	if (pid < 0) {
+		perror("fork");
 		abort();
+	}
 	return pid;
 }
 

@@ -240,16 +240,10 @@ static bool reap(struct thread *thread)
 static long fork_child(struct turn *turn)
 {
 	struct thread *thread = turn->thread;
-	pid_t pid;
 
 	if (!reap(thread))
 		return 0;
-	pid = fork();
-	if (!must(turn, "fork", pid >= 0))
-		return 0;
-	if (!pid)
-		_exit(!child_checks(turn));
-	thread->child = pid;
+	thread->child = child_start(!child_checks(turn));
 	thread->killed = false;
 	return 1;
 }

@@ -504,14 +504,8 @@ static int oom_child(struct machine *machine)
 static long do_child(struct machine *machine, const char *what,
 		     int (*run)(struct machine *machine), int expected)
 {
-	pid_t pid = fork();
-	int status;
+	const int status = child_status_within(child_start(run(machine)), HANG_MS);
 
-	if (!machine_result(machine, "fork", pid >= 0))
-		return 0;
-	if (!pid)
-		_exit(run(machine));
-	status = child_status_within(pid, HANG_MS);
 	if (status == expected)
 		return 1;
 	fail(machine->slot, status < 0 ? FAILURE_HUNG : FAILURE_OPERATION,
