@@ -76,10 +76,8 @@ TEST_F(devmem, migration_of_what_cannot_move)
 	ASSERT_EQ(0, madvise(merged, NPAGES * PAGE, MADV_MERGEABLE));
 	EXPECT_EQ(0, device_fault(self->fd, shared, migrate, NPAGES));
 	EXPECT_EQ(0, device_fault(self->fd, merged, migrate, NPAGES));
-	EXPECT_EQ(NPAGES, device_pages(self->fd, HMM_DEVMEM_TEST_MAPPED, shared, NULL,
-				       NPAGES));
-	EXPECT_EQ(NPAGES, device_pages(self->fd, HMM_DEVMEM_TEST_MAPPED, merged, NULL,
-				       NPAGES));
+	EXPECT_EQ(NPAGES, mapped(self->fd, shared, NPAGES));
+	EXPECT_EQ(NPAGES, mapped(self->fd, merged, NPAGES));
 	EXPECT_EQ(0, device_used(self->ctl));
 }
 
@@ -100,7 +98,7 @@ TEST_F(devmem, secret_memory)
 	EXPECT_EQ(0, not_refused(self->fd, ptr, -EFAULT));
 	EXPECT_EQ(0, not_refused(self->fd, ptr + PAGE, -EFAULT));
 	EXPECT_EQ(-EFAULT, device_read(self->fd, ptr, data, 1));
-	EXPECT_EQ(0, device_pages(self->fd, HMM_DEVMEM_TEST_MAPPED, ptr, NULL, NPAGES));
+	EXPECT_EQ(0, mapped(self->fd, ptr, NPAGES));
 	EXPECT_EQ(0, wrong(ptr, 1, 1));
 	close(fd);
 }
@@ -131,8 +129,7 @@ TEST_F(devmem, protected_memory)
 	for (i = 0; i < 2; i++) {
 		ASSERT_EQ(0, mprotect(ptr, NPAGES * PAGE, prots[i]));
 		EXPECT_EQ(0, not_refused(self->fd, ptr, -EFAULT));
-		EXPECT_EQ(0, device_pages(self->fd, HMM_DEVMEM_TEST_MAPPED, ptr, NULL,
-					  NPAGES));
+		EXPECT_EQ(0, mapped(self->fd, ptr, NPAGES));
 	}
 	ASSERT_EQ(0, mprotect(ptr, NPAGES * PAGE, PROT_READ));
 	EXPECT_EQ(0, wrong(ptr, 1, NPAGES));
@@ -190,8 +187,7 @@ TEST_F(devmem, poisoned_page)
 	EXPECT_EQ(0, not_refused(self->fd, ptr + PAGE, -EFAULT));
 	EXPECT_EQ(0, device_fault(self->fd, ptr, 0, 1));
 	EXPECT_EQ(0, device_fault(self->fd, ptr + 2 * PAGE, 0, NPAGES - 2));
-	EXPECT_EQ(NPAGES - 1, device_pages(self->fd, HMM_DEVMEM_TEST_MAPPED, ptr, NULL,
-					   NPAGES));
+	EXPECT_EQ(NPAGES - 1, mapped(self->fd, ptr, NPAGES));
 }
 
 TEST_HARNESS_MAIN

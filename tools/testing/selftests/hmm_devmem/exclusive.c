@@ -35,11 +35,6 @@ static bool each_exclusive(int fd, const char *ptr, unsigned long npages)
 	return true;
 }
 
-static long mapped(int fd, const char *ptr, unsigned long npages)
-{
-	return device_pages(fd, HMM_DEVMEM_TEST_MAPPED, ptr, NULL, npages);
-}
-
 /* Verifies that the entry goes when the CPU reads or writes, and that of this page only. */
 TEST_F(devmem, cpu_takes_it_away)
 {

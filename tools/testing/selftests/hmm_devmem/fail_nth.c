@@ -468,8 +468,7 @@ TEST_F(nth, device_fault)
 		if (ret)
 			ASSERT_EQ(-ENOMEM, ret);
 		ASSERT_EQ(0, device_fault(self->fd, ptr, flags, self->npages));
-		ASSERT_EQ(self->npages, device_pages(self->fd, HMM_DEVMEM_TEST_MAPPED,
-						     ptr, NULL, self->npages));
+		ASSERT_EQ(self->npages, mapped(self->fd, ptr, self->npages));
 		ASSERT_EQ(0, wrong(ptr, 12, self->npages - 1));
 		areas_unmap();
 		ASSERT_EQ(0, device_used(self->ctl));

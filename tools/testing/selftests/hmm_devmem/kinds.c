@@ -159,8 +159,7 @@ TEST_F(devmem, read)
 		EXPECT_EQ(migrate && kind->read_moves, resident(self->fd, ptr, NPAGES) > 0)
 			TH_LOG("%s: %ld pages moved", kind->name,
 			       resident(self->fd, ptr, NPAGES));
-		EXPECT_EQ(NPAGES, device_pages(self->fd, HMM_DEVMEM_TEST_MAPPED, ptr, NULL,
-					       NPAGES))
+		EXPECT_EQ(NPAGES, mapped(self->fd, ptr, NPAGES))
 			TH_LOG("%s", kind->name);
 		EXPECT_EQ(NPAGES, device_read(self->fd, ptr, data, NPAGES));
 		EXPECT_EQ(0, wrong_content(kind, data)) TH_LOG("%s", kind->name);

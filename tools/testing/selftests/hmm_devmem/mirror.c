@@ -19,21 +19,6 @@
 
 static const unsigned int sizes_kb[] = { 16, 64, 256, 1024 };
 
-/* Pages of a range that the device has an entry for. */
-static long mapped(int fd, const char *ptr, unsigned long npages)
-{
-	return device_pages(fd, HMM_DEVMEM_TEST_MAPPED, ptr, NULL, npages);
-}
-
-/* How many of these are on the device. */
-static long mapped_local(int fd, const char *ptr, unsigned long npages)
-{
-	struct hmm_devmem_test_cmd cmd;
-	int ret = device_cmd(fd, HMM_DEVMEM_TEST_MAPPED, ptr, NULL, npages, &cmd);
-
-	return ret ? ret : (long)cmd.faults;
-}
-
 /*
  * Move a range to the device until all of it is mapped; returns how many pages are, or
  * the negative number of pages that are on the device, if those are fewer.

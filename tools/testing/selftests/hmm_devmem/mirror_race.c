@@ -104,11 +104,6 @@ static long faults_served(const struct faulter *faulters, int nr)
 	return sum;
 }
 
-static long mapped(int fd, const char *ptr, unsigned long npages)
-{
-	return device_pages(fd, HMM_DEVMEM_TEST_MAPPED, ptr, NULL, npages);
-}
-
 /* Verifies that many faults at once on the same pages succeed, and what is counted. */
 TEST_F(devmem, many_faults_at_once)
 {

@@ -50,16 +50,6 @@ TEST_F(devmem, blocks_come_and_go)
 	EXPECT_TRUE(soon(!device_owners(self->ctl).lent));
 }
 
-/* Pages that the device has an entry for; of these, *@local are on the device. */
-static long mapped(int fd, const char *ptr, unsigned long npages, long *local)
-{
-	struct hmm_devmem_test_cmd cmd = { };
-	int ret = device_cmd(fd, HMM_DEVMEM_TEST_MAPPED, ptr, NULL, npages, &cmd);
-
-	*local = cmd.faults;
-	return ret ? ret : (long)cmd.cpages;
-}
-
 /*
  * Verifies that page faults of the device take blocks, and that the device has no entry
  * for a block that was given back: not by withdrawal, nor by shrinking, nor at a fork.
@@ -69,20 +59,19 @@ TEST_F(devmem, no_entry_outlives_a_loan)
 	const unsigned long flags = HMM_DEVMEM_TEST_FAULT_WRITE |
 				    HMM_DEVMEM_TEST_FAULT_MIGRATE;
 	char *ptr = area_numbered(self->npages, variant->thp);
-	long local, rest;
+	long rest;
 
 	ASSERT_EQ(0, plug_shared(self, variant->coherent, 16, 0, 0));
 	ASSERT_EQ(0, device_fault(self->fd, ptr, flags, self->npages));
 	EXPECT_EQ(self->npages, resident(self->fd, ptr, self->npages));
 	EXPECT_LE(3, device_owners(self->ctl).lent);
-	EXPECT_EQ(self->npages, mapped(self->fd, ptr, self->npages, &local));
-	EXPECT_EQ(self->npages, local);
+	EXPECT_EQ(self->npages, mapped(self->fd, ptr, self->npages));
+	EXPECT_EQ(self->npages, mapped_local(self->fd, ptr, self->npages));
 
 	EXPECT_EQ(0, device_withdraw(self->ctl, 0));
 	rest = resident(self->fd, ptr, self->npages);
 	EXPECT_GT(self->npages, rest);
-	mapped(self->fd, ptr, self->npages, &local);
-	EXPECT_EQ(rest, local);
+	EXPECT_EQ(rest, mapped_local(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, misnumbered(ptr, self->npages));
 
 	/* The page faults of the device take what it has lost, and share it at a fork. */
@@ -92,8 +81,7 @@ TEST_F(devmem, no_entry_outlives_a_loan)
 	EXPECT_LT(0, device_shrink(self->ctl, 16));
 	EXPECT_EQ(0, device_owners(self->ctl).lent);
 	EXPECT_EQ(0, device_owners(self->ctl).wrong_puts);
-	mapped(self->fd, ptr, self->npages, &local);
-	EXPECT_EQ(0, local);
+	EXPECT_EQ(0, mapped_local(self->fd, ptr, self->npages));
 	EXPECT_EQ(0, misnumbered(ptr, self->npages));
 }
 

@@ -254,6 +254,21 @@ static inline long resident(int fd, const void *addr, unsigned long npages)
 	return ret;
 }
 
+/* Pages of a range that the device has an entry for, or -errno. */
+static inline long mapped(int fd, const void *addr, unsigned long npages)
+{
+	return device_pages(fd, HMM_DEVMEM_TEST_MAPPED, addr, NULL, npages);
+}
+
+/* How many of these are on the device. */
+static inline long mapped_local(int fd, const void *addr, unsigned long npages)
+{
+	struct hmm_devmem_test_cmd cmd;
+	int ret = device_cmd(fd, HMM_DEVMEM_TEST_MAPPED, addr, NULL, npages, &cmd);
+
+	return ret ? ret : (long)cmd.faults;
+}
+
 /*
  * Move a range in a test that needs @expected pages of it on the device. A task of the
  * kernel's, or one that does not run at the moment, can have a reference to a page; such a
