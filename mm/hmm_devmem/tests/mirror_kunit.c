@@ -515,7 +515,7 @@ static void fault_reports_errno_of_map(struct kunit *test)
 	mirror->fails = -ENOMEM;
 	KUNIT_EXPECT_EQ(test, -ENOMEM, fault(mirror, 0, HMM_DEVMEM_MIRROR_WRITE));
 	KUNIT_EXPECT_EQ(test, -ENOMEM, fault(mirror, 0, HMM_DEVMEM_MIRROR_MIGRATE));
-	/* In a migration there is nobody who could be told. */
+	/* hmm_devmem_mirror_migrate() ignores it: the device takes a page fault later. */
 	KUNIT_EXPECT_EQ(test, 2, migrate(mirror, 0, 2));
 	mirror->fails = 0;
 	KUNIT_EXPECT_LE(test, 1, fault(mirror, 0, HMM_DEVMEM_MIRROR_READ));
