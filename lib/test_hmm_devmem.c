@@ -21,9 +21,10 @@
  * tools/testing/selftests/mm/hmm-tests takes them for that driver's, which must not be
  * loaded then.
  *
- * This file is the driver. What the device does with the memory of processes is in
- * test_hmm_devmem/mirror.c, access.c, replay.c, request.c and snapshot.c. Its memory manager is in
- * vram.c there, power management in power.c, and its hardware in hw.c.
+ * This file is the driver. Its mirror of processes is in test_hmm_devmem/mirror.c, and the
+ * ioctls about their memory are in access.c, replay.c, request.c and snapshot.c. Its memory
+ * manager is in vram.c there, and power management in power.c. The hardware is a module of
+ * its own: hw.c and table.c.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -322,8 +323,7 @@ static void power_disable(struct thd_device *tdev)
 	pm_runtime_disable(&tdev->dev);
 }
 
-static int plug_locked(struct thd_device *tdev,
-		       const struct hmm_devmem_test_plug *plug)
+static int plug_locked(struct thd_device *tdev, const struct hmm_devmem_test_plug *plug)
 {
 	struct hmm_devmem *devmem;
 
@@ -345,6 +345,7 @@ static int plug_locked(struct thd_device *tdev,
 		power_disable(tdev);
 		return PTR_ERR(devmem);
 	}
+	thd_hw_set_window(tdev->hw, devmem->pfn_first, devmem->pfn_last - devmem->pfn_first);
 	WRITE_ONCE(tdev->owner, devmem->owner);
 	WRITE_ONCE(tdev->devmem, devmem);
 	tdev->auto_plug = false;
@@ -353,8 +354,7 @@ static int plug_locked(struct thd_device *tdev,
 
 static const struct hmm_devmem_test_plug thd_plug_default;
 
-static int thd_plug_as(struct thd_device *tdev,
-		       const struct hmm_devmem_test_plug *plug)
+static int thd_plug_as(struct thd_device *tdev, const struct hmm_devmem_test_plug *plug)
 {
 	ACQUIRE(rwsem_write_kill, lock)(&tdev->plug_lock);
 	if (ACQUIRE_ERR(rwsem_write_kill, &lock))
@@ -377,6 +377,7 @@ static struct hmm_devmem *forget_devmem(struct thd_device *tdev)
 
 	WRITE_ONCE(tdev->devmem, NULL);
 	WRITE_ONCE(tdev->owner, NULL);
+	thd_hw_set_window(tdev->hw, 0, 0);
 	return devmem;
 }
 
@@ -741,8 +742,7 @@ static int thd_set_size(struct thd_device *tdev, unsigned long size_mib,
 		return -EINVAL;
 	if (addr > ULONG_MAX - tdev->size)
 		return -EOVERFLOW;
-	tdev->res = DEFINE_RES_MEM_NAMED(addr, tdev->size,
-					 dev_name(&tdev->dev));
+	tdev->res = DEFINE_RES_MEM_NAMED(addr, tdev->size, dev_name(&tdev->dev));
 	return 0;
 }
 
@@ -864,8 +864,7 @@ static int __init thd_init(void)
 
 	if (!dma_mask_bits || dma_mask_bits > 64)
 		return -EINVAL;
-	ret = alloc_chrdev_region(&thd_devt, 0, THD_NR_DEVICES,
-				  "hmm_devmem_test");
+	ret = alloc_chrdev_region(&thd_devt, 0, THD_NR_DEVICES, "hmm_devmem_test");
 	if (ret)
 		return ret;
 	ret = class_register(&thd_class);

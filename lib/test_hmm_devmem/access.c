@@ -7,9 +7,7 @@
 #include <linux/errno.h>
 #include <linux/fs.h>
 #include <linux/gfp.h>
-#include <linux/highmem.h>
 #include <linux/jiffies.h>
-#include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
 #include <linux/pagemap.h>
@@ -19,225 +17,107 @@
 #include <linux/uaccess.h>
 
 #include "classic.h"
-#include "hw.h"
+#include "table.h"
 #include "test_hmm_devmem.h"
 #include "vram.h"
 
 /* Limits the memory that a mapping of the node takes; tests map a page or two. */
 #define THD_MMAP_PAGES		512
-/* Pages that are accessed without dropping the mirror's lock in between. */
-#define THD_TRANSFER_PAGES	64
 
 /*
  * Reads and writes.
  */
-
-/**
- * struct thd_transfer - a copy between a mirrored process and a user buffer
- * @addr: Address of the next page in the mirrored process.
- * @end: End of the range there, exclusive.
- * @buffer: The user buffer for the data of the next page.
- * @access: How @addr is accessed.
- */
-struct thd_transfer {
-	unsigned long addr;
-	unsigned long end;
-	char __user *buffer;
-	enum thd_access access;
-};
 
 static unsigned long cmd_end(const struct hmm_devmem_test_cmd *cmd)
 {
 	return cmd->addr + (cmd->npages << PAGE_SHIFT);
 }
 
-static bool may_access(const struct thd_mirror *mirror, enum thd_access access,
-		       enum thd_access_tag tag, const struct page *page)
-{
-	if (access == THD_WRITE && tag != THD_TAG_WRITE)
-		return false;
-	/* A page can outlive its device memory; then there is nothing to read. */
-	if (access == THD_READ_LOCAL || is_device_private_page(page))
-		return thd_mirror_is_local(mirror, page);
-	return true;
-}
-
-static int transfer_data(const struct thd_transfer *transfer, void *data)
-{
-	if (transfer->access == THD_WRITE)
-		return copy_from_user_nofault(data, transfer->buffer, PAGE_SIZE);
-	return copy_to_user_nofault(transfer->buffer, data, PAGE_SIZE);
-}
-
-/*
- * Mark the page as written, as the CPU's page table does for the CPU's writes: a page
- * that the process has only read so far can be writable, and clean. Device memory is
- * always dirty.
+/**
+ * struct thd_transfer - a copy between a mirrored process and a user buffer
+ * @access: The accesses of the device to the memory of the process.
+ * @buffer: The user buffer for the data of the next page.
  */
-static void finish_write(struct page *page)
+struct thd_transfer {
+	struct thd_access access;
+	char __user *buffer;
+};
+
+/* -EAGAIN: the buffer is not mapped at the moment. */
+static int transfer_use(const struct thd_access *access, void *page)
 {
-	flush_dcache_page(page);
-	if (!is_zone_device_page(page))
-		set_page_dirty(page);
-}
-
-/* -ENOENT: the device has no entry for the page; -EFAULT: the buffer is not mapped. */
-static int transfer_page(struct thd_mirror *mirror,
-			 const struct thd_transfer *transfer)
-{
-	const unsigned long index = transfer->addr >> PAGE_SHIFT;
-	struct thd_device *tdev = mirror->tdev;
-	struct page *page;
-	void *entry, *data;
-	int ret;
-
-	lockdep_assert_held(&mirror->m.lock);
-
-	entry = xa_load(&mirror->table, index);
-	if (!entry)
-		return -ENOENT;
-	page = thd_entry_page(entry, index);
-	if (!may_access(mirror, transfer->access, thd_entry_tag(entry), page))
-		return -ENOENT;
-	if (is_device_private_page(page))
-		return transfer_data(transfer, thd_hw_vram(tdev->hw,
-						   hmm_devmem_page_offset(page)));
-
-	data = kmap_local_page(page);
-	ret = transfer_data(transfer, data);
-	kunmap_local(data);
-	if (!ret && transfer->access == THD_WRITE)
-		finish_write(page);
-	return ret;
-}
-
-static int transfer_some(struct thd_mirror *mirror,
-			 struct thd_transfer *transfer)
-{
-	unsigned int i;
-	int ret = 0;
-
-	guard(mutex)(&mirror->m.lock);
-	for (i = 0; i < THD_TRANSFER_PAGES; i++) {
-		if (transfer->addr == transfer->end)
-			break;
-		ret = transfer_page(mirror, transfer);
-		if (ret)
-			break;
-		transfer->addr += PAGE_SIZE;
-		transfer->buffer += PAGE_SIZE;
-	}
-	return ret;
-}
-
-/* Let the device take a page fault for each page of the range that needs one. */
-static int fault_range(struct thd_mirror *mirror, unsigned long addr,
-		       unsigned long end, unsigned int flags)
-{
+	const struct thd_transfer *transfer = container_of(access, struct thd_transfer, access);
 	long ret;
 
-	do {
-		ret = thd_mirror_fault(mirror, addr, flags);
-		if (ret < 0)
-			return ret;
-		addr += (unsigned long)ret << PAGE_SHIFT;
-		cond_resched();
-	} while (addr < end);
-	return 0;
-}
-
-/* Enter what is on the device; -ENOENT if the page at @addr is not. */
-static int find_local(struct thd_mirror *mirror, unsigned long addr)
-{
-	const unsigned long index = addr >> PAGE_SHIFT;
-	void *entry;
-	int ret;
-
-	ret = fault_range(mirror, addr, addr + PAGE_SIZE, HMM_DEVMEM_MIRROR_PRESENT);
-	if (ret)
-		return ret;
-	guard(mutex)(&mirror->m.lock);
-	entry = xa_load(&mirror->table, index);
-	/* If the entry was removed already, the caller tries again. */
-	if (entry && !thd_mirror_is_local(mirror, thd_entry_page(entry, index)))
-		return -ENOENT;
-	return 0;
-}
-
-/* Fault what is left, or a part of it, into the device's page table. */
-static int transfer_fault(struct thd_mirror *mirror,
-			  const struct thd_transfer *transfer)
-{
-	if (transfer->access == THD_READ_LOCAL)
-		return find_local(mirror, transfer->addr);
-	return fault_range(mirror, transfer->addr, transfer->end,
-			   transfer->access == THD_WRITE ? HMM_DEVMEM_MIRROR_WRITE :
-							   HMM_DEVMEM_MIRROR_READ);
+	if (access->flags & THD_ACCESS_WRITE)
+		ret = copy_from_user_nofault(page, transfer->buffer, PAGE_SIZE);
+	else
+		ret = copy_to_user_nofault(transfer->buffer, page, PAGE_SIZE);
+	return ret ? -EAGAIN : 0;
 }
 
 static int transfer_fault_in_buffer(const struct thd_transfer *transfer)
 {
 	size_t left;
 
-	if (transfer->access == THD_WRITE)
+	if (transfer->access.flags & THD_ACCESS_WRITE)
 		left = fault_in_readable(transfer->buffer, PAGE_SIZE);
 	else
 		left = fault_in_writeable(transfer->buffer, PAGE_SIZE);
 	return left ? -EFAULT : 0;
 }
 
-static int transfer_resolve(struct thd_mirror *mirror,
-			    const struct thd_transfer *transfer, int ret,
-			    u64 *faults)
+static int transfer_page(struct thd_mirror *mirror, struct thd_transfer *transfer)
 {
-	if (ret == -EFAULT)
+	int ret;
+
+	ret = thd_table_access(&mirror->table, &transfer->access);
+	if (ret == -EAGAIN)
 		return transfer_fault_in_buffer(transfer);
-	if (ret != -ENOENT || transfer->access == THD_READ_MAPPED)
-		return ret;
-	if (transfer->access != THD_READ_LOCAL)
-		++*faults;
-	return transfer_fault(mirror, transfer);
+	transfer->buffer += PAGE_SIZE;
+	return ret;
 }
 
 /*
- * Access the range of @cmd. On an error, all pages before the failing one have been
- * accessed. The device counts one fault however many pages it needed.
+ * Let the device access the range of @cmd; @flags are THD_ACCESS_*. On an error, it has
+ * accessed all pages before the failing one. The device counts one fault however many pages
+ * it needed; what it finds in VRAM without the process is no fault.
  */
 static int transfer_cmd(struct thd_mirror *mirror,
-			struct hmm_devmem_test_cmd *cmd, enum thd_access access)
+			struct hmm_devmem_test_cmd *cmd, unsigned int flags)
 {
 	struct thd_transfer transfer = {
-		.addr = cmd->addr,
-		.end = cmd_end(cmd),
+		.access = {
+			.addr = cmd->addr,
+			.end = cmd_end(cmd),
+			.flags = flags,
+			.use = transfer_use,
+		},
 		.buffer = u64_to_user_ptr(cmd->ptr),
-		.access = access,
 	};
-	u64 faults = 0;
+	struct thd_access *access = &transfer.access;
 	int ret = 0;
 
-	while (!ret && transfer.addr < transfer.end) {
+	while (!ret && access->addr < access->end) {
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		ret = transfer_some(mirror, &transfer);
-		if (ret)
-			ret = transfer_resolve(mirror, &transfer, ret, &faults);
+		ret = transfer_page(mirror, &transfer);
 		cond_resched();
 	}
-	cmd->cpages = (transfer.addr - cmd->addr) >> PAGE_SHIFT;
-	cmd->faults = faults;
+	cmd->cpages = (access->addr - cmd->addr) >> PAGE_SHIFT;
+	cmd->faults = flags & THD_ACCESS_VRAM ? 0 : access->faults;
 	return ret;
 }
 
 static int cmd_read(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
 {
 	/* The classic device cannot take page faults. */
-	return transfer_cmd(mirror, cmd, mirror->tdev->classic ?
-					 THD_READ_LOCAL : THD_READ);
+	return transfer_cmd(mirror, cmd, mirror->tdev->classic ? THD_ACCESS_VRAM : 0);
 }
 
 static int cmd_write(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
 {
-	return transfer_cmd(mirror, cmd, THD_WRITE);
+	return transfer_cmd(mirror, cmd, THD_ACCESS_WRITE);
 }
 
 /*
@@ -294,7 +174,7 @@ static int cmd_to_device(struct thd_mirror *mirror,
 	ret = check_readable(mirror->m.notifier.mm, cmd->addr, cmd_end(cmd));
 	if (!ret)
 		ret = cmd_to_device_only(mirror, cmd);
-	return ret ?: transfer_cmd(mirror, cmd, THD_READ_LOCAL);
+	return ret ?: transfer_cmd(mirror, cmd, THD_ACCESS_VRAM);
 }
 
 static int cmd_to_ram(struct thd_mirror *mirror,
@@ -329,10 +209,16 @@ static int cmd_to_ram(struct thd_mirror *mirror,
 static int exclusive_enter(struct thd_mirror *mirror, unsigned long addr,
 			   struct page *page, unsigned long seq)
 {
+	const struct thd_pte pte = {
+		.addr = addr,
+		.pfn = page_to_pfn(page),
+		.permission = THD_IS_EXCLUSIVE,
+	};
+
 	guard(mutex)(&mirror->m.lock);
 	if (mmu_interval_read_retry(&mirror->m.notifier, seq))
 		return -EBUSY;
-	return thd_mirror_enter(mirror, addr >> PAGE_SHIFT, page, THD_TAG_ATOMIC);
+	return thd_table_enter(&mirror->table, &pte, 1);
 }
 
 static int exclusive_try(struct thd_mirror *mirror, unsigned long addr)
@@ -377,8 +263,8 @@ static int exclusive_page(struct thd_mirror *mirror, unsigned long addr)
 		 * To make a page exclusive again would invalidate the device's
 		 * present entry: fault it in as an ordinary page first.
 		 */
-		ret = fault_range(mirror, addr, addr + PAGE_SIZE,
-				  HMM_DEVMEM_MIRROR_WRITE);
+		ret = thd_mirror_fault_range(mirror, addr, addr + PAGE_SIZE,
+					     HMM_DEVMEM_MIRROR_WRITE);
 		if (ret)
 			return ret;
 	}
@@ -397,21 +283,17 @@ static int cmd_exclusive(struct thd_mirror *mirror,
 			return ret;
 		cond_resched();
 	}
-	return transfer_cmd(mirror, cmd, THD_READ_MAPPED);
+	return transfer_cmd(mirror, cmd, THD_ACCESS_NO_FAULT);
 }
 
 static int cmd_check_exclusive(struct thd_mirror *mirror,
 			       struct hmm_devmem_test_cmd *cmd)
 {
-	unsigned long index;
-	void *entry;
+	struct thd_table_count count;
 
 	guard(mutex)(&mirror->m.lock);
-	xa_for_each_range(&mirror->table, index, entry, cmd->addr >> PAGE_SHIFT,
-			  (cmd_end(cmd) - 1) >> PAGE_SHIFT)
-		if (thd_entry_tag(entry) == THD_TAG_ATOMIC)
-			return -EPERM;
-	return 0;
+	thd_table_count(&mirror->table, cmd->addr, cmd_end(cmd), &count);
+	return count.exclusive ? -EPERM : 0;
 }
 
 /*
@@ -430,32 +312,17 @@ static int cmd_fault(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
 		flags |= HMM_DEVMEM_MIRROR_WRITE;
 	if (cmd->ptr & HMM_DEVMEM_TEST_FAULT_MIGRATE)
 		flags |= HMM_DEVMEM_MIRROR_MIGRATE;
-	return fault_range(mirror, cmd->addr, cmd_end(cmd), flags);
+	return thd_mirror_fault_range(mirror, cmd->addr, cmd_end(cmd), flags);
 }
 
-/* How many pages of @entry, found at @index, there are up to @last. */
-static unsigned long entry_pages(const void *entry, unsigned long index,
-				 unsigned long last)
-{
-	if (!thd_entry_is_large(entry))
-		return 1;
-	return min(index | (BIT(PMD_ORDER) - 1), last) - index + 1;
-}
-
-/* Visits entries, not pages of the range, which can be all of the address space. */
 static int cmd_mapped(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
 {
-	const unsigned long last = (cmd_end(cmd) - 1) >> PAGE_SHIFT;
-	unsigned long index, nr;
-	void *entry;
+	struct thd_table_count count;
 
 	guard(mutex)(&mirror->m.lock);
-	xa_for_each_range(&mirror->table, index, entry, cmd->addr >> PAGE_SHIFT, last) {
-		nr = entry_pages(entry, index, last);
-		cmd->cpages += nr;
-		if (thd_mirror_is_local(mirror, thd_entry_page(entry, index)))
-			cmd->faults += nr;
-	}
+	thd_table_count(&mirror->table, cmd->addr, cmd_end(cmd), &count);
+	cmd->cpages = count.pages;
+	cmd->faults = count.vram;
 	return 0;
 }
 

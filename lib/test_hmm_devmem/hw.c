@@ -7,14 +7,15 @@
  * DOC: Emulated hardware
  *
  * A device has memory, *VRAM*, which a driver addresses by offset, and a copy engine,
- * which a driver gives commands. This module knows nothing of processes, and uses no
- * function of the library.
+ * which a driver gives commands. It accesses the memory of processes by page tables that
+ * the driver fills, see table.c. This module uses no function of the library.
  *
  * The CPU cannot address the VRAM of a private device. It is kernel memory that is
  * allocated in pieces of 2 MiB by thd_hw_populate(), and freed only by
  * thd_hw_destroy(): a driver that is unbound and bound again finds the old content,
  * as with a real device. The VRAM of a coherent device is a range of physical
- * addresses.
+ * addresses. The device itself sees its VRAM and system memory in one address space, by
+ * pfn: VRAM is in a window, whose place the driver sets.
  *
  * The engine copies at once or, in asynchronous mode, in a worker. With a DMA device
  * it finds system memory by its DMA address only, as hardware would.
@@ -34,6 +35,7 @@
 #include <linux/math.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/seqlock.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
@@ -51,6 +53,9 @@
  * @pieces: The VRAM of a private device; a piece that was never populated is NULL.
  *	NULL for a coherent device.
  * @nr_pieces: Length of @pieces.
+ * @window_lock: Protects @window and @window_pages.
+ * @window: First pfn of VRAM as the device sees it, see thd_hw_set_window().
+ * @window_pages: How many pages of VRAM the device sees there.
  * @mode: See thd_hw_set_mode().
  * @copies: As &thd_hw_stats.copies.
  * @commands: As &thd_hw_stats.commands.
@@ -63,6 +68,9 @@ struct thd_hw {
 	unsigned long first;
 	void **pieces;
 	unsigned long nr_pieces;
+	seqlock_t window_lock; /* see above */
+	unsigned long window;
+	unsigned long window_pages;
 	struct thd_hw_mode mode;
 	atomic_long_t copies;
 	atomic_long_t commands;
@@ -106,6 +114,7 @@ struct thd_hw *thd_hw_create(u64 size, phys_addr_t base)
 	if (!hw)
 		return NULL;
 	spin_lock_init(&hw->fail_lock);
+	seqlock_init(&hw->window_lock);
 	hw->first = PHYS_PFN(base);
 	if (base)
 		return hw;
@@ -200,6 +209,49 @@ void *thd_hw_vram(struct thd_hw *hw, u64 offset)
 	return piece ? piece + offset % HW_PIECE : NULL;
 }
 EXPORT_SYMBOL_NS_GPL(thd_hw_vram, "TEST_HMM_DEVMEM");
+
+/**
+ * thd_hw_set_window() - Set by which pfns the device finds its VRAM
+ * @hw: The hardware.
+ * @first: The pfn that stands for offset 0.
+ * @nr_pages: How many pages of VRAM the device can access; 0 for none.
+ *
+ * For the device, entries of page tables whose pfn was in the window before are as good as
+ * none.
+ *
+ * Context: Process context.
+ */
+void thd_hw_set_window(struct thd_hw *hw, unsigned long first, unsigned long nr_pages)
+{
+	write_seqlock(&hw->window_lock);
+	hw->window = first;
+	hw->window_pages = nr_pages;
+	write_sequnlock(&hw->window_lock);
+}
+EXPORT_SYMBOL_NS_GPL(thd_hw_set_window, "TEST_HMM_DEVMEM");
+
+/**
+ * thd_hw_window() - Find VRAM by its pfn
+ * @hw: The hardware.
+ * @pfn: The pfn, in the device's view.
+ *
+ * Context: Any context.
+ * Return: The kernel address of the page; NULL if @pfn is not in the window, or that part
+ * of VRAM was not populated.
+ */
+void *thd_hw_window(struct thd_hw *hw, unsigned long pfn)
+{
+	unsigned long offset;
+	unsigned int seq;
+	bool inside;
+
+	do {
+		seq = read_seqbegin(&hw->window_lock);
+		offset = pfn - hw->window;
+		inside = offset < hw->window_pages;
+	} while (read_seqretry(&hw->window_lock, seq));
+	return inside ? thd_hw_vram(hw, (u64)offset << PAGE_SHIFT) : NULL;
+}
 
 /*
  * Failures on demand.

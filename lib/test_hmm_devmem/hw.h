@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The emulated hardware, as a driver sees it: memory and a copy engine. See hw.c.
+ * The emulated hardware, as a driver sees it: memory and a copy engine. See hw.c, and
+ * table.h for the device's page tables.
  */
 #ifndef _LIB_TEST_HMM_DEVMEM_HW_H
 #define _LIB_TEST_HMM_DEVMEM_HW_H
@@ -83,6 +84,8 @@ void thd_hw_get_stats(struct thd_hw *hw, struct thd_hw_stats *stats);
 
 int thd_hw_populate(struct thd_hw *hw, u64 offset, u64 size);
 void *thd_hw_vram(struct thd_hw *hw, u64 offset);
+void thd_hw_set_window(struct thd_hw *hw, unsigned long first, unsigned long nr_pages);
+void *thd_hw_window(struct thd_hw *hw, unsigned long pfn);
 
 struct page *thd_hw_ram_page(struct thd_hw *hw, const struct thd_hw_cmd *cmd,
 			     unsigned int i);

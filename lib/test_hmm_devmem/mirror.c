@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The device's page table of a process.
+ * The device's view of a process: what the driver does for the library's mirror.
  */
 
 /**
@@ -12,19 +12,25 @@
  * migrations to it, and emptied before the process's pages go away.
  *
  * The page table has no references to pages. An entry is valid because the
- * invalidation that precedes the unmapping of the page waits for
- * &hmm_devmem_mirror.lock, so data is read and written under that lock. For the same
- * reason user memory is accessed without page faults there; if it is not mapped,
- * it is faulted in after the lock was dropped. No buffer in between is needed.
+ * invalidation that precedes the unmapping of the page waits until it is removed, and
+ * until the device does not access the page any more: the hardware sees to that, see
+ * thd_table_clear().
  */
 
+#include <linux/array_size.h>
+#include <linux/cleanup.h>
 #include <linux/errno.h>
+#include <linux/minmax.h>
 #include <linux/mm.h>
-#include <linux/pgtable.h>
 #include <linux/rwsem.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 
+#include "table.h"
 #include "test_hmm_devmem.h"
+
+/* Entries that the hardware gets together; they are on the stack. */
+#define THD_PTES	8
 
 /**
  * thd_mirror_is_local() - Is a page on the device of a mirror?
@@ -42,139 +48,64 @@ bool thd_mirror_is_local(const struct thd_mirror *mirror,
 	return devmem && hmm_devmem_from_page(page) == devmem;
 }
 
-/*
- * The device page table.
- */
-
 /**
- * thd_mirror_enter() - Make an entry in the device's page table
+ * thd_mirror_local_page() - Get the device page that the device has an entry for
  * @mirror: The mirror.
- * @index: User pfn.
- * @page: The page at that address.
- * @tag: What the device may do with the page.
+ * @addr: The address.
  *
- * Context: The caller has &hmm_devmem_mirror.lock, and nothing was invalidated since
- * the page was found.
- * Return: 0 or -ENOMEM.
+ * Context: The caller has &hmm_devmem_mirror.lock, and the page stays as long.
+ * Return: The page; NULL if there is no entry, or one of a page that is not on the device.
  */
-int thd_mirror_enter(struct thd_mirror *mirror, unsigned long index,
-		     struct page *page, enum thd_access_tag tag)
+struct page *thd_mirror_local_page(struct thd_mirror *mirror, unsigned long addr)
 {
-	void *entry;
+	struct thd_pte pte;
+	struct page *page;
 
 	lockdep_assert_held(&mirror->m.lock);
 
-	/* A large entry is dropped as a whole; the device faults the rest in again. */
-	entry = xa_load(&mirror->table, index);
-	if (entry && thd_entry_is_large(entry))
-		xa_erase(&mirror->table, index);
-	return xa_err(xa_store(&mirror->table, index,
-			       thd_entry(page_to_pfn(page), false, tag),
-			       GFP_ATOMIC));
+	if (!thd_table_find(&mirror->table, addr, &pte))
+		return NULL;
+	page = pfn_to_page(pte.pfn);
+	return thd_mirror_is_local(mirror, page) ? page : NULL;
 }
 
-/* The entry for @index; cheap if @xas is at @index - 1. */
-static void *table_step(struct xa_state *xas, unsigned long index)
+/*
+ * The device's page table.
+ */
+
+static struct thd_pte make_pte(const struct hmm_devmem_map_entry *entry)
 {
-	if (!xas_not_node(xas->xa_node) && xas->xa_index + 1 == index)
-		return xas_next(xas);
-	xas_set(xas, index);
-	return xas_load(xas);
-}
-
-/* As thd_mirror_enter(), but with @xas, so that it is fast for many pages in a row. */
-static void table_enter_page(struct xa_state *xas, unsigned long index, void *entry)
-{
-	void *old = table_step(xas, index);
-
-	if (unlikely(old && thd_entry_is_large(old))) {
-		xas_store(xas, NULL);
-		xas_set(xas, index);
-	}
-	xas_store(xas, entry);
-}
-
-static int table_enter_large(struct thd_mirror *mirror, unsigned long index,
-			     unsigned int order, void *entry)
-{
-	XA_STATE_ORDER(xas, &mirror->table, index, order);
-
-	xas_store(&xas, entry);
-	return xas_error(&xas);
+	return (struct thd_pte) {
+		.addr = entry->addr,
+		.pfn = entry->pfn,
+		.order = entry->order,
+		.permission = entry->writable ? THD_MAY_WRITE : THD_MAY_READ,
+	};
 }
 
 static int mirror_map(struct hmm_devmem_mirror *m,
 		      const struct hmm_devmem_map_entry *entries, unsigned int nr)
 {
 	struct thd_mirror *mirror = container_of(m, struct thd_mirror, m);
-	XA_STATE(xas, &mirror->table, 0);
-	unsigned int i;
+	struct thd_pte ptes[THD_PTES];
+	unsigned int i, n;
 	int ret = 0;
 
-	xas_lock(&xas);
-	for (i = 0; !ret && i < nr; i++) {
-		const unsigned long index = entries[i].addr >> PAGE_SHIFT;
-		void *entry = thd_entry(entries[i].pfn, entries[i].order,
-					entries[i].writable ? THD_TAG_WRITE :
-							      THD_TAG_READ);
-
-		if (!entries[i].order) {
-			table_enter_page(&xas, index, entry);
-			ret = xas_error(&xas);
-			continue;
-		}
-		ret = table_enter_large(mirror, index, entries[i].order, entry);
-		/* The node that @xas points to may have been freed. */
-		xas_reset(&xas);
+	for (; !ret && nr; nr -= n, entries += n) {
+		n = min(nr, ARRAY_SIZE(ptes));
+		for (i = 0; i < n; i++)
+			ptes[i] = make_pte(&entries[i]);
+		ret = thd_table_enter(&mirror->table, ptes, n);
 	}
-	xas_unlock(&xas);
 	return ret;
 }
 
-/*
- * Drop all entries of the block of @index, a large one or many small ones, with one
- * store. The xa_state is used only here: xas_set() would leave its order.
- */
-static void table_drop_block(struct thd_mirror *mirror, unsigned long index)
-{
-	XA_STATE_ORDER(xas, &mirror->table, index, PMD_ORDER);
-
-	xas_store(&xas, NULL);
-}
-
-/* Is all of the block of @index in [@first, @last]? */
-static bool has_block(unsigned long index, unsigned long first,
-		      unsigned long last)
-{
-	const unsigned long start = ALIGN_DOWN(index, BIT(PMD_ORDER));
-
-	return start >= first && start + BIT(PMD_ORDER) - 1 <= last;
-}
-
-/* With @keep_local, the entries of pages that are on the device stay. */
 static void mirror_unmap(struct hmm_devmem_mirror *m, unsigned long start,
 			 unsigned long end, bool keep_local)
 {
 	struct thd_mirror *mirror = container_of(m, struct thd_mirror, m);
-	const unsigned long first = start >> PAGE_SHIFT;
-	const unsigned long last = (end - 1) >> PAGE_SHIFT;
-	XA_STATE(xas, &mirror->table, first);
-	void *entry;
 
-	xas_lock(&xas);
-	xas_for_each(&xas, entry, last) {
-		if (keep_local &&
-		    thd_mirror_is_local(mirror, thd_entry_page(entry,
-							       xas.xa_index)))
-			continue;
-		if (keep_local || !has_block(xas.xa_index, first, last)) {
-			xas_store(&xas, NULL);
-			continue;
-		}
-		table_drop_block(mirror, xas.xa_index);
-		xas_set(&xas, ALIGN(xas.xa_index + 1, BIT(PMD_ORDER)));
-	}
-	xas_unlock(&xas);
+	thd_table_clear(&mirror->table, start, end, keep_local);
 }
 
 static const struct hmm_devmem_mirror_ops mirror_ops = {
@@ -223,6 +154,61 @@ long thd_mirror_fault(struct thd_mirror *mirror, unsigned long addr,
 	return hmm_devmem_mirror_fault(&mirror->m, addr, flags);
 }
 
+/**
+ * thd_mirror_fault_range() - Let the device take a page fault for each page that needs one
+ * @mirror: The mirror.
+ * @addr: The first address.
+ * @end: End of the range, exclusive.
+ * @flags: HMM_DEVMEM_MIRROR_*.
+ *
+ * Context: As thd_mirror_fault().
+ * Return: 0, or an errno as thd_mirror_fault().
+ */
+int thd_mirror_fault_range(struct thd_mirror *mirror, unsigned long addr,
+			   unsigned long end, unsigned int flags)
+{
+	long ret;
+
+	do {
+		ret = thd_mirror_fault(mirror, addr, flags);
+		if (ret < 0)
+			return ret;
+		addr += (unsigned long)ret << PAGE_SHIFT;
+		cond_resched();
+	} while (addr < end);
+	return 0;
+}
+
+/* Enter what is on the device; -ENOENT if the page at @addr is not. */
+static int find_local(struct thd_mirror *mirror, unsigned long addr)
+{
+	struct thd_pte pte;
+	int ret;
+
+	ret = thd_mirror_fault_range(mirror, addr, addr + PAGE_SIZE,
+				     HMM_DEVMEM_MIRROR_PRESENT);
+	if (ret)
+		return ret;
+	guard(mutex)(&mirror->m.lock);
+	/* If the entry was removed already, the device tries again. */
+	if (!thd_table_find(&mirror->table, addr, &pte) ||
+	    thd_mirror_is_local(mirror, pfn_to_page(pte.pfn)))
+		return 0;
+	return -ENOENT;
+}
+
+/* The hardware calls this when the device lacks an entry. Serves what is left at once. */
+static int mirror_fault(struct thd_table *table, const struct thd_access *access)
+{
+	struct thd_mirror *mirror = container_of(table, struct thd_mirror, table);
+
+	if (access->flags & THD_ACCESS_VRAM)
+		return find_local(mirror, access->addr);
+	return thd_mirror_fault_range(mirror, access->addr, access->end,
+				      access->flags & THD_ACCESS_WRITE ?
+				      HMM_DEVMEM_MIRROR_WRITE : HMM_DEVMEM_MIRROR_READ);
+}
+
 static void mirror_release(struct hmm_devmem_context *context)
 {
 	struct thd_mirror *mirror = container_of(context, struct thd_mirror,
@@ -251,7 +237,7 @@ struct thd_mirror *thd_mirror_open(struct thd_device *tdev,
 		return ERR_PTR(-ENOMEM);
 
 	mirror->tdev = tdev;
-	xa_init(&mirror->table);
+	thd_table_init(&mirror->table, tdev->hw, mirror_fault);
 	hmm_devmem_context_init(&mirror->context, mirror_release);
 	ret = hmm_devmem_mirror_init(&mirror->m, NULL, mm, &mirror_ops);
 	if (ret) {
@@ -272,6 +258,6 @@ struct thd_mirror *thd_mirror_open(struct thd_device *tdev,
 void thd_mirror_close(struct thd_mirror *mirror)
 {
 	hmm_devmem_mirror_fini(&mirror->m);
-	xa_destroy(&mirror->table);
+	thd_table_destroy(&mirror->table);
 	hmm_devmem_context_put(&mirror->context);
 }

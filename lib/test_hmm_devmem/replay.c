@@ -10,7 +10,6 @@
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
-#include <linux/xarray.h>
 
 #include "test_hmm_devmem.h"
 
@@ -29,20 +28,6 @@ static unsigned long page_addr(const struct thd_replay *replay, u64 page)
 	return replay->arg.addr + (page << PAGE_SHIFT);
 }
 
-/* The device page at a user page in the device's page table; NULL if there is none. */
-static struct page *local_page(struct thd_mirror *mirror, unsigned long index)
-{
-	struct page *page = NULL;
-	void *entry;
-
-	lockdep_assert_held(&mirror->m.lock);
-
-	entry = xa_load(&mirror->table, index);
-	if (entry)
-		page = thd_entry_page(entry, index);
-	return page && thd_mirror_is_local(mirror, page) ? page : NULL;
-}
-
 /*
  * Access @nr pages on the device, up to the first one for which it takes a page fault.
  * Returns how many pages that were.
@@ -50,14 +35,13 @@ static struct page *local_page(struct thd_mirror *mirror, unsigned long index)
 static unsigned int use_local_pages(struct thd_replay *replay, u64 first,
 				    unsigned int nr)
 {
-	const unsigned long index = page_addr(replay, first) >> PAGE_SHIFT;
 	struct hmm_devmem_mirror *m = &replay->mirror->m;
 	struct page *page;
 	unsigned int i;
 
 	guard(mutex)(&m->lock);
 	for (i = 0; i < nr; i++) {
-		page = local_page(replay->mirror, index + i);
+		page = thd_mirror_local_page(replay->mirror, page_addr(replay, first + i));
 		if (!page)
 			break;
 		if (replay->arg.flags & HMM_DEVMEM_TEST_REPLAY_HINTS && m->devmem)
@@ -78,7 +62,7 @@ static int device_fault(struct thd_replay *replay, u64 page)
 	if (ret < 0)
 		return ret;
 	guard(mutex)(&mirror->m.lock);
-	return local_page(mirror, addr >> PAGE_SHIFT) ? 0 : -ENOENT;
+	return thd_mirror_local_page(mirror, addr) ? 0 : -ENOENT;
 }
 
 /* A page that cannot be brought to the device is accessed where it is. */

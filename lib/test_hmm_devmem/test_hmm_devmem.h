@@ -18,9 +18,9 @@
 #include <linux/overflow.h>
 #include <linux/rwsem.h>
 #include <linux/types.h>
-#include <linux/xarray.h>
 
 #include "../test_hmm_devmem_uapi.h"
+#include "table.h"
 
 struct thd_classic;
 struct thd_hw;
@@ -35,7 +35,7 @@ struct thd_vram;
  *     mmap lock
  *       folio lock                (copy and map callbacks)
  *         MMU notifier            (invalidations)
- *           hmm_devmem_mirror.lock  the device's page table and data
+ *           hmm_devmem_mirror.lock  around changes of the device's page table
  *   thd_vram.resv                 in get_blocks(), and around withdrawals
  *   thd_classic.lock, thd_vram.lock: innermost
  *   the locks of the hardware
@@ -45,7 +45,8 @@ struct thd_vram;
  * no access of the device takes the plug lock, and no task that waits for it holds
  * another of these locks. What an access uses exists without the plug lock: VRAM
  * as long as the device, and pages as long as the device's page table has entries
- * for them. &thd_device.devmem is only compared with.
+ * for them. &thd_device.devmem is only compared with. No lock of the driver is held
+ * while the device accesses memory.
  */
 
 /**
@@ -108,73 +109,15 @@ static inline struct thd_device *thd_from_devmem(struct hmm_devmem *devmem)
  * @context: Keeps this alive until the last device page that was allocated for
  *	it is free, which can be long after the file was closed.
  * @tdev: The device.
- * @m: The library's mirror. The driver reads @table under the lock of @m.
- * @table: The device's page table, from user pfn to what thd_entry() makes.
+ * @m: The library's mirror. The driver changes @table under the lock of @m, and reads it
+ *	under that lock, so that nothing is changed meanwhile.
+ * @table: The device's page table.
  */
 struct thd_mirror {
 	struct hmm_devmem_context context;
 	struct thd_device *tdev;
 	struct hmm_devmem_mirror m;
-	struct xarray table;
-};
-
-/**
- * enum thd_access_tag - what the device may do with a page
- * @THD_TAG_READ: Read.
- * @THD_TAG_ATOMIC: Read; the device has exclusive access to the page.
- * @THD_TAG_WRITE: Read and write.
- */
-enum thd_access_tag {
-	THD_TAG_READ,
-	THD_TAG_ATOMIC,
-	THD_TAG_WRITE,
-};
-
-#define THD_ENTRY_TAG_BITS	2
-#define THD_ENTRY_LARGE		BIT(THD_ENTRY_TAG_BITS)
-#define THD_ENTRY_SHIFT		(THD_ENTRY_TAG_BITS + 1)
-
-/* An entry of the device's page table; a large one covers a whole PMD. */
-static inline void *thd_entry(unsigned long pfn, bool large,
-			      enum thd_access_tag tag)
-{
-	return xa_mk_value(pfn << THD_ENTRY_SHIFT |
-			   (large ? THD_ENTRY_LARGE : 0) | tag);
-}
-
-static inline enum thd_access_tag thd_entry_tag(const void *entry)
-{
-	return xa_to_value(entry) & (BIT(THD_ENTRY_TAG_BITS) - 1);
-}
-
-static inline bool thd_entry_is_large(const void *entry)
-{
-	return xa_to_value(entry) & THD_ENTRY_LARGE;
-}
-
-/* The page at user pfn @index. */
-static inline struct page *thd_entry_page(const void *entry, unsigned long index)
-{
-	unsigned long pfn = xa_to_value(entry) >> THD_ENTRY_SHIFT;
-
-	if (thd_entry_is_large(entry))
-		pfn += index & (BIT(PMD_ORDER) - 1);
-	return pfn_to_page(pfn);
-}
-
-/**
- * enum thd_access - how the device accesses memory
- * @THD_READ: Reads; takes page faults.
- * @THD_WRITE: Writes; takes page faults.
- * @THD_READ_MAPPED: Reads what is in its page table and nothing else.
- * @THD_READ_LOCAL: Reads what is on this device; looks for it in the CPU's page
- *	table, but does not take page faults.
- */
-enum thd_access {
-	THD_READ,
-	THD_WRITE,
-	THD_READ_MAPPED,
-	THD_READ_LOCAL,
+	struct thd_table table;
 };
 
 /* How often a walk is tried at least: a busy machine does not do much in a second. */
@@ -219,10 +162,11 @@ void thd_mirror_close(struct thd_mirror *mirror);
 void thd_mirror_set_devmem(struct thd_mirror *mirror);
 long thd_mirror_fault(struct thd_mirror *mirror, unsigned long addr,
 		      unsigned int flags);
+int thd_mirror_fault_range(struct thd_mirror *mirror, unsigned long addr,
+			   unsigned long end, unsigned int flags);
 bool thd_mirror_is_local(const struct thd_mirror *mirror,
 			 const struct page *page);
-int thd_mirror_enter(struct thd_mirror *mirror, unsigned long index,
-		     struct page *page, enum thd_access_tag tag);
+struct page *thd_mirror_local_page(struct thd_mirror *mirror, unsigned long addr);
 
 /* access.c */
 int thd_file_open(struct inode *inode, struct file *file);
