@@ -70,7 +70,7 @@
  * memory reclaim. So no memory is allocated under these locks in a way that waits for
  * reclaim, and a block that is withdrawn keeps its struct pages without segments_lock. The
  * intake is held while &hmm_devmem_ops.get_blocks is called, and none of the other locks
- * but hmm_devmem_priv.handout.
+ * but hmm_devmem_priv.handout and, in a device fault, &hmm_devmem_mirror.turn.
  *
  * &hmm_devmem_mirror.lock (a mutex) is held around the callbacks of a mirror. MMU
  * notifiers take it. &hmm_devmem_mirror.turn (a rwsem) is held for reading by device faults

@@ -52,6 +52,7 @@
 #include "devmem.h"
 #include "mirror.h"
 #include "pool.h"
+#include "power.h"
 #include "stats.h"
 #include "stream.h"
 
@@ -636,11 +637,7 @@ static void fault_count(struct mirror_fault *fault, unsigned long moved)
 		xchg(fault->along, moved - 1);
 }
 
-/*
- * Return: Number of pages mapped, 0 to look again, or an errno. If pages cannot move,
- * they are mapped where they are.
- */
-static long fault_migrate(struct mirror_fault *fault)
+static long fault_migrate_powered(struct mirror_fault *fault)
 {
 	struct hmm_devmem_mirror_migration migration = {
 		.want = fault->addr,
@@ -649,7 +646,6 @@ static long fault_migrate(struct mirror_fault *fault)
 	struct hmm_devmem_window window = hmm_devmem_window_one(fault_page_nr(fault));
 	long ret;
 
-	fault->may_migrate = false;
 	/* A page that is not present, such as a page of zeros, is provided alone. */
 	if (fault->pfns[fault_index(fault)] & HMM_PFN_VALID) {
 		fault_choose(fault);
@@ -662,6 +658,23 @@ static long fault_migrate(struct mirror_fault *fault)
 	up_read(&fault->m->turn);
 	fault_count(fault, migration.moved);
 	return ret == -EINTR ? ret : migration.mapped;
+}
+
+/*
+ * Return: Number of pages mapped, 0 to look again, or an errno. If pages cannot move,
+ * they are mapped where they are.
+ */
+static long fault_migrate(struct mirror_fault *fault)
+{
+	long ret;
+
+	fault->may_migrate = false;
+	/* Before &hmm_devmem_mirror.turn: other faults can wait for that with any lock held. */
+	if (hmm_devmem_power_get(fault->devmem))
+		return 0;
+	ret = fault_migrate_powered(fault);
+	hmm_devmem_power_put(fault->devmem);
+	return ret;
 }
 
 /* Let the CPU's fault handler provide the page. */
@@ -765,9 +778,11 @@ static long mirror_fault(struct mirror_fault *fault)
  *
  * Context: Process context, may sleep. Takes the mmap lock, locks of folios, and
  * &hmm_devmem_mirror.lock, and allocates with GFP_KERNEL. So the caller holds none of
- * these, nor any lock that MMU notifiers or memory reclaim take. May be called by several
- * tasks at once, in any process or kernel thread, also while
- * hmm_devmem_mirror_set_devmem() is called.
+ * these, nor any lock that MMU notifiers, memory reclaim or &hmm_devmem_ops.get_blocks take:
+ * it can wait for a fault that migrates. May be called by several tasks at once, in any
+ * process or kernel thread, also while hmm_devmem_mirror_set_devmem() is called. With
+ * %HMM_DEVMEM_MIRROR_MIGRATE, it can resume the device (%HMM_DEVMEM_RUNTIME_PM), but not with
+ * one of these locks held.
  * Return:
  * * number of pages that are mapped for this access of the device now, from the page of
  *   @addr on, at least 1
