@@ -119,11 +119,15 @@ static u64 evict_wait_ns(void)
 	       (u64)NSEC_PER_SEC;
 }
 
+static bool effort_is_killed(const struct evict_effort *effort)
+{
+	return effort->killable && fatal_signal_pending(current);
+}
+
 static bool effort_is_over(const struct evict_effort *effort)
 {
 	return effort->refused >= HMM_DEVMEM_EVICT_REFUSALS ||
-	       effort->wasted >= evict_wait_ns() ||
-	       (effort->killable && fatal_signal_pending(current));
+	       effort->wasted >= evict_wait_ns() || effort_is_killed(effort);
 }
 
 /* Shall the eviction leave this place, to go on at another one or to give up? */
@@ -420,8 +424,8 @@ static unsigned long evict_and_count_once(struct hmm_devmem *devmem,
 	left->no_memory = min(left->no_memory, nr);
 	left->not_copied = min(left->not_copied, nr - left->no_memory);
 	left->busy = nr - left->no_memory - left->not_copied;
-	/* Pages that were not tried have the reason why the eviction gave up. */
-	if (place_is_over(effort)) {
+	/* Pages that were not tried have the reason why the eviction gave up, if it did. */
+	if (place_is_over(effort) && !effort_is_killed(effort)) {
 		if (left->not_copied)
 			left->not_copied += left->busy;
 		else
@@ -458,7 +462,7 @@ static unsigned long evict_and_count(struct hmm_devmem *devmem,
 {
 	unsigned long nr = evict_and_count_once(devmem, pfn, end, effort, left);
 
-	if (!left->busy || !drain)
+	if (!left->busy || !drain || effort_is_killed(effort))
 		return nr;
 	hmm_devmem_drain_batches();
 	return evict_and_count_once(devmem, pfn, end, effort, left);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit suite hmm_devmem_migrate: the number of pages that a migration returns, and
- * which pages of a process hmm_devmem_count_resident() counts.
+ * KUnit suite hmm_devmem_migrate: the number of pages that a migration returns, which
+ * pages of a process hmm_devmem_count_resident() counts, and why pages stay when an eviction
+ * is killed.
  */
 
 #include <kunit/static_stub.h>
@@ -229,11 +230,49 @@ static void migration_drains_batches_once(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
+/* Evictions */
+
+static int copy_and_die(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
+{
+	send_sig(SIGKILL, current, 1);
+	return 0;
+}
+
+/* The reason of pages that were not tried is not that there was no memory for them. */
+static void killed_eviction_leaves_busy_pages(struct kunit *test)
+{
+	static const struct hmm_devmem_ops ops = {
+		.copy_to_device = no_work,
+		.copy_to_ram = copy_and_die,
+	};
+	const unsigned long left_over = 3 * HMM_DEVMEM_BLOCK_NR;
+	struct hmm_devmem *devmem = add(test, &ops, 4 * BLOCK_SIZE_BYTES);
+	const unsigned long addr = map_on_device(test, devmem, 4);
+	struct hmm_devmem_left left;
+
+	nr_drains = 0;
+	kunit_activate_static_stub(test, hmm_devmem_drain_batches, count_drain);
+	allow_signal(SIGKILL);
+	KUNIT_EXPECT_EQ(test, left_over, hmm_devmem_evict(devmem, devmem->pfn_first,
+							  4 * HMM_DEVMEM_BLOCK_NR, &left));
+	flush_signals(current);
+	disallow_signal(SIGKILL);
+	kunit_deactivate_static_stub(test, hmm_devmem_drain_batches);
+	KUNIT_EXPECT_EQ(test, left_over, left.busy);
+	KUNIT_EXPECT_EQ(test, 0, left.no_memory);
+	KUNIT_EXPECT_EQ(test, 0, left.not_copied);
+	/* It does not wait for work on all CPUs. */
+	KUNIT_EXPECT_EQ(test, 0, nr_drains);
+	vm_munmap(addr, 4 * BLOCK_SIZE_BYTES);
+	hmm_devmem_remove(devmem);
+}
+
 static struct kunit_case migrate_cases[] = {
 	KUNIT_CASE(migration_drains_batches_once),
 	KUNIT_CASE_PARAM(interrupted_migration_returns_what_moved,
 			 interruption_gen_params),
 	KUNIT_CASE(count_resident_passes_over_what_cannot_move),
+	KUNIT_CASE(killed_eviction_leaves_busy_pages),
 	{ }
 };
 
