@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit suite hmm_devmem_power: when a device is resumed and kept on.
+ * KUnit suite hmm_devmem_power: when a device is resumed and kept on, what a migration keeps
+ * from going away at its two ends, and a suspend while a page is being copied.
  */
 
 #include <kunit/device.h>
@@ -10,6 +11,7 @@
 #include <linux/device.h>
 #include <linux/device/driver.h>
 #include <linux/hmm_devmem_mirror.h>
+#include <linux/kref.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
 #include <linux/pm.h>
@@ -19,6 +21,7 @@
 #include <linux/workqueue.h>
 
 #include "../devmem.h"
+#include "../pool.h"
 #include "core_test.h"
 
 /**
@@ -304,10 +307,81 @@ static void device_stays_on_while_it_is_needed(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, power.resumes);
 }
 
+/* The two ends of a migration */
+
+static const struct mover directions[] = {
+	{ "to the device", to_device },
+	{ "to system memory", to_ram },
+};
+
+KUNIT_ARRAY_PARAM_DESC(direction, directions, name);
+
+/*
+ * The memory goes away while a migration waits: only the migration has a reference then. To
+ * the device, it also still needs power, which it gives up after all else but the reference.
+ */
+static void migration_keeps_what_it_uses(struct kunit *test)
+{
+	const struct mover *direction = test->param_value;
+	struct hmm_devmem *devmem = power.devmem;
+	struct kref *handles = &priv(devmem)->handles;
+	const unsigned int before = kref_read(handles);
+	struct caller caller = { };
+
+	start_and_block(test, &caller, direction->move);
+	KUNIT_EXPECT_EQ(test, before + 1, kref_read(handles));
+	/* Without that reference, the devmem would be gone after the next line. */
+	if (kref_read(handles) > before) {
+		power_exit(test);
+		KUNIT_EXPECT_EQ(test, 1, kref_read(handles));
+		KUNIT_EXPECT_EQ(test, direction->move == to_device,
+				priv(devmem)->power_users);
+	}
+	KUNIT_EXPECT_EQ(test, -ENODEV, unblock_and_end(&caller));
+}
+
+/* Suspend */
+
+static struct completion copying, copy_ends;
+
+static int copy_until_told(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
+{
+	complete(&copying);
+	wait_for_completion(&copy_ends);
+	return 0;
+}
+
+/* Its data is lost, so that it is not waited for, but the device may still be reading it. */
+static void suspend_fails_while_a_lost_page_is_copied(struct kunit *test)
+{
+	static const struct hmm_devmem_ops ops = {
+		.copy_to_device = no_work,
+		.copy_to_ram = copy_until_told,
+	};
+	struct hmm_devmem *devmem = add(test, &ops, BLOCK_SIZE_BYTES), *powered = power.devmem;
+	struct caller caller = { };
+
+	init_completion(&copying);
+	init_completion(&copy_ends);
+	power.devmem = devmem;
+	KUNIT_ASSERT_EQ(test, 1, to_device());
+	start_call(&caller, to_ram);
+	wait_for_completion(&copying);
+	hmm_devmem_pool_retire(priv(devmem)->pool, devmem->pfn_first);
+	KUNIT_EXPECT_EQ(test, -EBUSY, hmm_devmem_suspend(devmem));
+	complete_all(&copy_ends);
+	end_call(&caller);
+	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_suspend(devmem));
+	hmm_devmem_remove(devmem);
+	power.devmem = powered;
+}
+
 static struct kunit_case power_cases[] = {
 	KUNIT_CASE_PARAM(device_is_resumed_under_no_lock, mover_gen_params),
 	KUNIT_CASE(device_that_is_being_suspended_is_resumed),
 	KUNIT_CASE(device_stays_on_while_it_is_needed),
+	KUNIT_CASE_PARAM(migration_keeps_what_it_uses, direction_gen_params),
+	KUNIT_CASE_SLOW(suspend_fails_while_a_lost_page_is_copied),
 	{ }
 };
 
