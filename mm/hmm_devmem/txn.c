@@ -26,6 +26,8 @@
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <kunit/static_stub.h>
+#include <kunit/visibility.h>
 #include <linux/init.h>
 #include <linux/mempool.h>
 #include <linux/migrate.h>
@@ -57,11 +59,13 @@ static mempool_t *large_pool __read_mostly;
 static_assert(sizeof(struct hmm_devmem_map_entry) <=
 	      sizeof(struct hmm_devmem_run));
 
-static void *txn_pool_alloc(gfp_t gfp, void *pool_data)
+/* Allocate a transaction of @pool_data pages. */
+VISIBLE_IF_KUNIT void *hmm_devmem_txn_pool_alloc(gfp_t gfp, void *pool_data)
 {
 	const size_t nr = (unsigned long)pool_data;
 	struct hmm_devmem_txn *txn;
 
+	KUNIT_STATIC_STUB_REDIRECT(hmm_devmem_txn_pool_alloc, gfp, pool_data);
 	txn = kvmalloc(sizeof(*txn) + nr * (sizeof(*txn->runs) +
 		       sizeof(*txn->src) + sizeof(*txn->dst) +
 		       sizeof(*txn->mappings)), gfp);
@@ -74,6 +78,7 @@ static void *txn_pool_alloc(gfp_t gfp, void *pool_data)
 	txn->mappings = (void *)(txn->dst + nr);
 	return txn;
 }
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_txn_pool_alloc);
 
 static void txn_pool_free(void *txn, void *pool_data)
 {
@@ -155,6 +160,7 @@ struct hmm_devmem_txn *hmm_devmem_txn_tryget(struct hmm_devmem *from,
 	txn = mempool_alloc(txn_pool(nr), GFP_NOWAIT);
 	return txn ? txn_start(txn, from, to, nr) : NULL;
 }
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_txn_tryget);
 
 /**
  * hmm_devmem_txn_get_locked() - Get a transaction with a folio locked
@@ -177,8 +183,8 @@ struct hmm_devmem_txn *hmm_devmem_txn_get_locked(struct hmm_devmem *from,
 	 * Try without the mempool's reserve first. hmm_devmem_txn_put() is right for such
 	 * memory, too: the mempool may keep it as a part of its reserve.
 	 */
-	txn = txn_pool_alloc(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN,
-			     (void *)max);
+	txn = hmm_devmem_txn_pool_alloc(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN,
+					(void *)max);
 	return txn ? txn_start(txn, from, to, nr) :
 		     hmm_devmem_txn_tryget(from, to, nr);
 }
@@ -214,6 +220,7 @@ void hmm_devmem_txn_put(struct hmm_devmem_txn *txn)
 {
 	mempool_free(txn, txn_pool(txn->max));
 }
+EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_txn_put);
 
 /* Number of pages of the destination at entry @i. */
 static unsigned int txn_dst_nr(const struct hmm_devmem_txn *txn, unsigned int i)
@@ -663,9 +670,9 @@ void hmm_devmem_txn_note_pages(const struct hmm_devmem_txn *txn,
  */
 int __init hmm_devmem_txn_init(void)
 {
-	small_pool = mempool_create(HMM_DEVMEM_TXN_RESERVE, txn_pool_alloc,
+	small_pool = mempool_create(HMM_DEVMEM_TXN_RESERVE, hmm_devmem_txn_pool_alloc,
 				    txn_pool_free, (void *)HMM_DEVMEM_SMALL_NR);
-	large_pool = mempool_create(HMM_DEVMEM_TXN_RESERVE, txn_pool_alloc,
+	large_pool = mempool_create(HMM_DEVMEM_TXN_RESERVE, hmm_devmem_txn_pool_alloc,
 				    txn_pool_free, (void *)HMM_DEVMEM_BLOCK_NR);
 	return small_pool && large_pool ? 0 : -ENOMEM;
 }

@@ -109,6 +109,9 @@ bool hmm_devmem_txn_has_dst(const struct hmm_devmem_txn *txn, unsigned int i);
 bool hmm_devmem_txn_moved(const struct hmm_devmem_txn *txn, unsigned int i);
 unsigned long hmm_devmem_txn_nr_dst(const struct hmm_devmem_txn *txn);
 unsigned long hmm_devmem_txn_nr_unfilled(const struct hmm_devmem_txn *txn);
+#if IS_ENABLED(CONFIG_KUNIT)
+void *hmm_devmem_txn_pool_alloc(gfp_t gfp, void *pool_data);
+#endif
 
 /* Has core collected all of the window as one entry: a large folio or a hole? */
 static inline bool txn_is_compound(const struct hmm_devmem_txn *txn)
