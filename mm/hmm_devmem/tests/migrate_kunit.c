@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * KUnit suite hmm_devmem_migrate: the number of pages that a migration returns, which
- * pages of a process hmm_devmem_count_resident() counts, and why pages stay when an eviction
- * is killed.
+ * pages of a process hmm_devmem_count_resident() counts, why pages stay when an eviction is
+ * killed, and how long a migration waits for one that makes room.
  */
 
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
 #include <linux/cleanup.h>
 #include <linux/completion.h>
+#include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/mman.h>
 #include <linux/mmap_lock.h>
@@ -16,6 +17,7 @@
 #include <linux/uaccess.h>
 #include <linux/workqueue.h>
 
+#include "../collect.h"
 #include "../devmem.h"
 #include "../evict.h"
 #include "../pool.h"
@@ -93,11 +95,11 @@ static const struct hmm_devmem_ops interrupted_ops = {
 	.copy_to_ram = interrupted_copy,
 };
 
-static struct hmm_devmem *add_with_reclaim(struct kunit *test)
+static struct hmm_devmem *add_with_reclaim(struct kunit *test, unsigned long size)
 {
 	const struct hmm_devmem_desc desc = {
 		.ops = &interrupted_ops,
-		.size = TEST_SIZE,
+		.size = size,
 		.type = MEMORY_DEVICE_PRIVATE,
 		.flags = HMM_DEVMEM_RECLAIM,
 		.nid = NUMA_NO_NODE,
@@ -140,7 +142,7 @@ static void holder_init(void)
 /* It returns the number of pages that have moved; an errno would mean none has. */
 static void interrupted_migration_returns_what_moved(struct kunit *test)
 {
-	struct hmm_devmem *devmem = add_with_reclaim(test);
+	struct hmm_devmem *devmem = add_with_reclaim(test, TEST_SIZE);
 	unsigned long other = map_pages(test, OTHER_PAGES);
 	unsigned long addr = map_pages(test, MOVED_PAGES);
 
@@ -208,7 +210,7 @@ static void count_drain(void)
  */
 static void migration_drains_batches_once(struct kunit *test)
 {
-	struct hmm_devmem *devmem = add_with_reclaim(test);
+	struct hmm_devmem *devmem = add_with_reclaim(test, TEST_SIZE);
 	const unsigned long addr = map_pages(test, MOVED_PAGES);
 	struct page *page;
 
@@ -267,12 +269,48 @@ static void killed_eviction_leaves_busy_pages(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
+/* How often the page is in use when an eviction collects it: for some attempts. */
+#define BUSY_TIMES	20
+
+static struct {
+	struct folio *folio;
+	unsigned int times;
+} busy;
+
+static void collect_busy(unsigned long *pfns, unsigned int nr)
+{
+	if (++busy.times == BUSY_TIMES)
+		folio_put(busy.folio);
+	migrate_device_pfns(pfns, nr);
+}
+
+/* As if another task migrated the page that is to make room: it does not take long. */
+static void migration_waits_for_a_page_in_use(struct kunit *test)
+{
+	struct hmm_devmem *devmem = add_with_reclaim(test, PAGE_SIZE);
+	const unsigned long other = map_pages(test, 1), addr = map_pages(test, 1);
+
+	interruption = NULL;
+	KUNIT_ASSERT_EQ(test, 1, to_device(devmem, other, 1));
+	busy.folio = pfn_folio(devmem->pfn_first);
+	busy.times = 0;
+	folio_get(busy.folio);
+	kunit_activate_static_stub(test, hmm_devmem_collect_pfns, collect_busy);
+	KUNIT_EXPECT_EQ(test, 1, to_device(devmem, addr, 1));
+	kunit_deactivate_static_stub(test, hmm_devmem_collect_pfns);
+	KUNIT_EXPECT_GE(test, busy.times, BUSY_TIMES);
+	if (busy.times < BUSY_TIMES)
+		folio_put(busy.folio);
+	hmm_devmem_remove(devmem);
+}
+
 static struct kunit_case migrate_cases[] = {
 	KUNIT_CASE(migration_drains_batches_once),
 	KUNIT_CASE_PARAM(interrupted_migration_returns_what_moved,
 			 interruption_gen_params),
 	KUNIT_CASE(count_resident_passes_over_what_cannot_move),
 	KUNIT_CASE(killed_eviction_leaves_busy_pages),
+	KUNIT_CASE(migration_waits_for_a_page_in_use),
 	{ }
 };
 
