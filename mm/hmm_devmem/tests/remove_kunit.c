@@ -15,6 +15,7 @@
 #include <linux/mmap_lock.h>
 #include <linux/mutex.h>
 #include <linux/percpu-refcount.h>
+#include <linux/sched/mm.h>
 #include <linux/time64.h>
 #include <linux/workqueue.h>
 
@@ -677,6 +678,43 @@ static void eviction_reaches_what_is_behind_bad_blocks(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, stats.evicted, nr_blocks * HMM_DEVMEM_BLOCK_NR);
 }
 
+static int never_copies(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
+{
+	nr_refused++;
+	return -EAGAIN;
+}
+
+/* A clock on which each reading takes 50 ms. There are two of them in the time of a copy. */
+static u64 count_slowly(void)
+{
+	return ns_read += 50 * NSEC_PER_MSEC;
+}
+
+/* A second is ten copies. Only the time ends the eviction: the copies are no refusals. */
+static void eviction_gives_up_when_time_is_wasted(struct kunit *test)
+{
+	static const struct hmm_devmem_ops ops = {
+		.copy_to_device = no_work,
+		.copy_to_ram = never_copies,
+	};
+	const unsigned int nr_blocks = BAD_BLOCKS + GOOD_BLOCKS;
+	struct hmm_devmem *devmem = add(test, &ops, nr_blocks * BLOCK_SIZE_BYTES);
+	const unsigned long addr = map_on_device(test, devmem, nr_blocks);
+
+	kunit_activate_static_stub(test, hmm_devmem_evict_ns, count_slowly);
+	nr_refused = 0;
+	KUNIT_EXPECT_EQ(test, nr_blocks * HMM_DEVMEM_BLOCK_NR,
+			hmm_devmem_evict(devmem, devmem->pfn_first,
+					 nr_blocks * HMM_DEVMEM_BLOCK_NR, NULL));
+	KUNIT_EXPECT_EQ(test, nr_refused, 10);
+	nr_refused = 0;
+	KUNIT_EXPECT_EQ(test, -EIO, hmm_devmem_suspend(devmem));
+	KUNIT_EXPECT_LE(test, nr_refused, 12);
+	kunit_deactivate_static_stub(test, hmm_devmem_evict_ns);
+	vm_munmap(addr, nr_blocks * BLOCK_SIZE_BYTES);
+	hmm_devmem_remove(devmem);
+}
+
 static unsigned int nr_drains;
 
 static void count_drain(void)
@@ -767,6 +805,34 @@ static void remove_ends_shrink(struct kunit *test)
 	wait_for_regions(test, fixture->nr_regions);
 }
 
+/* A block of which a page is in use may have it in one of core's batches. */
+static void withdraw_drains_batches_but_not_in_reclaim(struct kunit *test)
+{
+	struct fixture *fixture = test->priv;
+	struct manager manager = { };
+	struct hmm_devmem *devmem;
+	struct folio *folio;
+	unsigned int flags;
+
+	mutex_init(&manager.lock);
+	fixture->priv = &manager;
+	devmem = add_shared(test, LENT_BLOCKS, 0, 0);
+	folio = alloc(test, devmem, 0, NULL);
+	nr_drains = 0;
+	kunit_activate_static_stub(test, hmm_devmem_drain_batches, count_drain);
+	flags = memalloc_noreclaim_save();
+	KUNIT_EXPECT_EQ(test, -EBUSY, hmm_devmem_withdraw(devmem, 0));
+	memalloc_noreclaim_restore(flags);
+	KUNIT_EXPECT_EQ(test, 0, nr_drains);
+	KUNIT_EXPECT_EQ(test, -EBUSY, hmm_devmem_withdraw(devmem, 0));
+	KUNIT_EXPECT_EQ(test, 1, nr_drains);
+	KUNIT_EXPECT_EQ(test, 0, hmm_devmem_shrink(devmem, 1));
+	KUNIT_EXPECT_EQ(test, 2, nr_drains);
+	kunit_deactivate_static_stub(test, hmm_devmem_drain_batches);
+	release(folio);
+	hmm_devmem_remove(devmem);
+}
+
 static struct kunit_case remove_cases[] = {
 	KUNIT_CASE(remove_calls_kill_then_cleanup),
 	KUNIT_CASE(remove_classic_calls_kill_then_cleanup),
@@ -797,8 +863,10 @@ static struct kunit_case remove_cases[] = {
 	KUNIT_CASE(eviction_waits_a_second_after_the_last_page),
 	KUNIT_CASE(eviction_waits_ten_seconds_in_all),
 	KUNIT_CASE(eviction_reaches_what_is_behind_bad_blocks),
+	KUNIT_CASE(eviction_gives_up_when_time_is_wasted),
 	KUNIT_CASE_SLOW(eviction_drains_batches_twice_for_a_page_in_use),
 	KUNIT_CASE_SLOW(remove_ends_shrink),
+	KUNIT_CASE(withdraw_drains_batches_but_not_in_reclaim),
 	{ }
 };
 
