@@ -4,8 +4,10 @@
  * written by the device, with and without a migration.
  */
 #include "fixture.h"
+#include "system.h"
 
 #define NPAGES		4UL
+#define SWAP_PAGES	1024
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE		25
@@ -19,6 +21,8 @@
  * @read_moves: A fault for a read, with migration, moves it to the device.
  * @write_moves: The same for a write.
  * @refuses_write: The errno of a fault for a write.
+ * @clean: The process may write to it, and the page table says that it has not. So nothing
+ *	but the driver of a device that writes to it can say that it was written to.
  */
 struct kind {
 	const char *name;
@@ -27,6 +31,7 @@ struct kind {
 	bool read_moves;
 	bool write_moves;
 	int refuses_write;
+	bool clean;
 };
 
 static char *map_file(int fd, int prot, int flags)
@@ -130,7 +135,8 @@ static const struct kind kinds[] = {
 	{ .name = "a private file", .map = map_private_file, .write_moves = true },
 	{ .name = "a read-only file", .map = map_readonly_file, .refuses_write = -EPERM },
 	{ .name = "hugetlb", .map = map_hugetlb },
-	{ .name = "MADV_FREE", .map = map_lazily_freed, .read_moves = true, .write_moves = true },
+	{ .name = "MADV_FREE", .map = map_lazily_freed, .read_moves = true, .write_moves = true,
+	  .clean = true },
 };
 
 #define NR_KINDS	(sizeof(kinds) / sizeof(*kinds))
@@ -169,7 +175,16 @@ TEST_F(devmem, read)
 	EXPECT_TRUE(file_write_number("/proc/sys/vm/nr_hugepages", 0));
 }
 
-/* Verifies what a fault for a write does, and that the process sees what is written. */
+/* Reclaim the pages until all are gone: another CPU can have a reference to some. */
+static bool reclaimed(char *ptr)
+{
+	return soon((page_out(ptr, NPAGES), !pagemap_count(ptr, NPAGES, PAGEMAP_PRESENT)));
+}
+
+/*
+ * Verifies what a fault for a write does, that the process sees what is written, and that
+ * reclaim does not drop it.
+ */
 TEST_F(devmem, write)
 {
 	char data[NPAGES * PAGE], *ptr;
@@ -177,6 +192,7 @@ TEST_F(devmem, write)
 	const struct kind *kind;
 
 	fill(data, 2, NPAGES);
+	ASSERT_EQ(0, swap_begin(SWAP_PAGES));
 	for (i = 0; i < 2 * NR_KINDS; i++) {
 		kind = &kinds[i / 2];
 		migrate = i & 1;
@@ -193,10 +209,13 @@ TEST_F(devmem, write)
 			EXPECT_EQ(0, wrong_content(kind, ptr)) TH_LOG("%s", kind->name);
 		} else {
 			EXPECT_EQ(NPAGES, device_write(self->fd, ptr, data, NPAGES));
+			if (kind->clean && !migrate)
+				EXPECT_TRUE(reclaimed(ptr));
 			EXPECT_EQ(0, wrong(ptr, 2, NPAGES)) TH_LOG("%s", kind->name);
 		}
 		areas_unmap();
 	}
+	EXPECT_EQ(0, swapoff(SWAP_DISK));
 	EXPECT_TRUE(file_write_number("/proc/sys/vm/nr_hugepages", 0));
 }
 

@@ -13,6 +13,10 @@
 #include "files.h"
 #include "test.h"
 
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT	21
+#endif
+
 /* Swap, on a RAM disk. */
 
 #define SWAP_DISK	"/dev/ram0"
@@ -77,6 +81,21 @@ static inline long vm_events(const char *name)
 	while (found && (found[-1] != '\n' || found[strlen(name)] != ' '))
 		found = strstr(found + 1, name);
 	return found ? atol(found + strlen(name)) : -1;
+}
+
+/*
+ * Reclaim pages to swap; returns whether any was written there. Twice: of a page that was
+ * marked by MADV_FREE, the first time only finds that it was written to since.
+ */
+static inline bool page_out(char *ptr, unsigned long npages)
+{
+	const long out = vm_events("pswpout");
+	int i;
+
+	for (i = 0; i < 2; i++)
+		if (madvise(ptr, npages * PAGE, MADV_PAGEOUT))
+			return false;
+	return vm_events("pswpout") > out;
 }
 
 /*

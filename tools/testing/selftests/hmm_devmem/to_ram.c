@@ -9,10 +9,6 @@
 
 #include <sys/resource.h>
 
-#ifndef MADV_PAGEOUT
-#define MADV_PAGEOUT	21
-#endif
-
 /* Size of the RAM disk that is used for swap. */
 #define NR_PAGES	HUGE_PAGES
 #define SWAP_PAGES	1024
@@ -54,21 +50,6 @@ static bool back_to_ram(struct _test_data_devmem *self, char *ptr, enum way way)
 }
 
 /*
- * Reclaim the pages to swap. Twice: of a page that was marked by MADV_FREE, the
- * first time only finds that it was written to since.
- */
-static bool page_out(char *ptr)
-{
-	const long out = vm_events("pswpout");
-	int i;
-
-	for (i = 0; i < 2; i++)
-		if (madvise(ptr, NR_PAGES * PAGE, MADV_PAGEOUT))
-			return false;
-	return vm_events("pswpout") > out;
-}
-
-/*
  * Verifies that data that the device wrote after MADV_FREE is not dropped once the
  * memory has moved back, in whatever way.
  */
@@ -89,7 +70,7 @@ TEST_F(devmem, free_then_device_write)
 		ASSERT_EQ(NR_PAGES,
 			  device_write(self->fd, ptr, data, NR_PAGES));
 		ASSERT_TRUE(back_to_ram(self, ptr, way));
-		EXPECT_TRUE(page_out(ptr));
+		EXPECT_TRUE(page_out(ptr, NR_PAGES));
 		EXPECT_EQ(0, wrong(ptr, 100 + way, NR_PAGES));
 		areas_unmap();
 		data = area_map(NR_PAGES, false);
@@ -117,7 +98,7 @@ TEST_F(devmem, device_write_then_free)
 		ASSERT_EQ(NR_PAGES,
 			  device_write(self->fd, ptr, data, NR_PAGES));
 		ASSERT_TRUE(back_to_ram(self, ptr, BY_EVICTION));
-		EXPECT_TRUE(page_out(ptr));
+		EXPECT_TRUE(page_out(ptr, NR_PAGES));
 		EXPECT_EQ(0, wrong(ptr, 2, NR_PAGES));
 	}
 	EXPECT_EQ(0, swapoff(SWAP_DISK));
@@ -138,7 +119,7 @@ TEST(free_then_classic_device_write)
 	ASSERT_EQ(NR_PAGES, all_moved(fd, ptr, NR_PAGES));
 	ASSERT_EQ(NR_PAGES, device_write(fd, ptr, data, NR_PAGES));
 	ASSERT_EQ(NR_PAGES, to_ram(fd, ptr, NR_PAGES));
-	EXPECT_TRUE(page_out(ptr));
+	EXPECT_TRUE(page_out(ptr, NR_PAGES));
 	EXPECT_EQ(0, wrong(ptr, 3, NR_PAGES));
 	EXPECT_EQ(0, swapoff(SWAP_DISK));
 	areas_unmap();
