@@ -474,6 +474,10 @@ EXPORT_SYMBOL_GPL(hmm_devmem_add_resource);
  * lost to their processes, which get SIGBUS, and the log says which pages these are. No
  * page of a dead device (see hmm_devmem_mark_dead()) comes back.
  *
+ * To bring pages back never starts the OOM killer. If any are left, this allocates the
+ * memory to list them in: a few KiB, and a bit for each page of the device. As removal
+ * cannot fail, that can start it.
+ *
  * Can be called again, and by several tasks at once, also while the driver core
  * detaches the driver, which removes the memory as well: one of them removes the
  * memory, and the others return when cleanup has returned. Only a call from the kill

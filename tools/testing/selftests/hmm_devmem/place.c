@@ -6,6 +6,7 @@
  * bound to it is there.
  */
 #include "fixture.h"
+#include "shared.h"
 #include "system.h"
 
 #include <sys/prctl.h>
@@ -333,6 +334,75 @@ TEST_F(devmem, nobody_dies_for_room_on_the_device)
 	EXPECT_EQ(OOM_PAGES, pages_on(ptr, OOM_PAGES, NODE));
 	EXPECT_EQ(0, wrong(ptr, 7, OOM_PAGES));
 	EXPECT_EQ(0, wrong(other, 8, OOM_PAGES));
+	EXPECT_TRUE(settings_end());
+}
+
+/* Number of pages that this process has lost. */
+static long lost_pages(char *ptr, unsigned long npages)
+{
+	unsigned long i;
+	long count = 0;
+
+	for (i = 0; i < npages; i++)
+		count += access_signal(ptr + i * PAGE, false) == SIGBUS;
+	return count;
+}
+
+/* Verifies that no process is killed to give blocks back to the driver. */
+TEST_F(devmem, nobody_dies_for_a_shrink)
+{
+	const long kills = vm_events("oom_kill");
+	const long nr_blocks = 2 * OOM_PAGES / HUGE_PAGES;
+	char *ptr;
+	pid_t pid;
+
+	ASSERT_TRUE(settings_begin());
+	self->replug = true;
+	ASSERT_EQ(0, device_unplug(self->ctl));
+	ASSERT_EQ(0, device_plug_shared(self->ctl, variant->coherent ? 0 : nr_blocks * HUGE,
+					0, 0));
+	ptr = area_for_node(self->fd, OOM_PAGES, variant->thp, 11);
+	ASSERT_NE(NULL, ptr);
+	pid = victim_begin();
+	ASSERT_LT(0, pid);
+	EXPECT_LE(0, device_shrink(self->ctl, nr_blocks));
+	EXPECT_LT(0, device_used(self->ctl));
+	EXPECT_TRUE(child_lives(pid));
+	EXPECT_EQ(kills, vm_events("oom_kill"));
+	EXPECT_EQ(128 + SIGKILL, child_kill(pid));
+	EXPECT_LT(0, device_shrink(self->ctl, nr_blocks));
+	EXPECT_EQ(0, device_used(self->ctl));
+	EXPECT_EQ(OOM_PAGES, pages_on(ptr, OOM_PAGES, NODE));
+	EXPECT_EQ(0, wrong(ptr, 11, OOM_PAGES));
+	EXPECT_TRUE(settings_end());
+}
+
+/*
+ * Verifies that no process is killed for a removal either, although pages that find no
+ * memory are lost then.
+ */
+TEST_F(devmem, nobody_dies_for_a_removal)
+{
+	const long kills = vm_events("oom_kill");
+	long lost;
+	char *ptr;
+	pid_t pid;
+
+	ASSERT_TRUE(settings_begin());
+	self->replug = true;
+	ptr = area_for_node(self->fd, OOM_PAGES, variant->thp, 12);
+	ASSERT_NE(NULL, ptr);
+	pid = victim_begin();
+	ASSERT_LT(0, pid);
+	EXPECT_EQ(0, device_unplug(self->ctl));
+	EXPECT_TRUE(child_lives(pid));
+	EXPECT_EQ(kills, vm_events("oom_kill"));
+	EXPECT_EQ(128 + SIGKILL, child_kill(pid));
+	lost = lost_pages(ptr, OOM_PAGES);
+	EXPECT_LT(0, lost);
+	EXPECT_EQ(OOM_PAGES - lost, pages_on(ptr, OOM_PAGES, NODE));
+	ASSERT_EQ(0, munmap(ptr, OOM_PAGES * PAGE));
+	EXPECT_EQ(0, plug_soon(self->ctl));
 	EXPECT_TRUE(settings_end());
 }
 
