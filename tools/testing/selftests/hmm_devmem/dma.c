@@ -508,10 +508,41 @@ static bool faulted_in_vain(struct _test_data_devmem *self, long faults)
 	return now.fault_pages == before.fault_pages;
 }
 
+/* How often a process has slept. */
+static long sleeps_of(pid_t pid)
+{
+	const char *text;
+	char path[40];
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	text = strstr(file_read(path), "\nvoluntary_ctxt_switches:");
+	return text ? atol(strchr(text, ':') + 1) : -1;
+}
+
+/*
+ * Does a process sleep between two CPU faults in vain? A sleep can end before the CPU has
+ * switched to another task, so not each one counts, and it may take more tries.
+ */
+static bool sleeps_between_faults(struct _test_data_devmem *self, pid_t pid)
+{
+	enum { FAULTS = 20, MOST_ROUNDS = 20 };
+	long before;
+	int round;
+
+	for (round = 0; round < MOST_ROUNDS; round++) {
+		before = sleeps_of(pid);
+		if (!soon(faulted_in_vain(self, FAULTS)))
+			return false;
+		if (before >= 0 && sleeps_of(pid) >= before + FAULTS / 2)
+			return true;
+	}
+	return false;
+}
+
 /*
  * Verifies that pages which do not fit into the memory that the device reaches are
- * reported as short of memory, that a process whose CPU fault waits for memory can
- * be killed, and that the pages move back when there is memory again. Only where the
+ * reported as short of memory, that a process whose CPU fault waits for memory sleeps and
+ * can be killed, and that the pages move back when there is memory again. Only where the
  * device reaches 16 MiB.
  */
 TEST_F(devmem, dma_mask_short)
@@ -534,10 +565,17 @@ TEST_F(devmem, dma_mask_short)
 	EXPECT_EQ(evict.left, evict.no_memory);
 	EXPECT_EQ(-ENOMEM, device_suspend(self->ctl));
 	if (!variant->coherent) {
+		const int log = log_open();
+
+		ASSERT_LE(0, log);
 		pid = child_start(!!wrong(ptr, 90, npages));
 		/* The process waits when CPU faults bring no page back any more */
 		EXPECT_TRUE(soon(faulted_in_vain(self, 10)));
+		EXPECT_TRUE(sleeps_between_faults(self, pid));
 		EXPECT_TRUE(child_lives(pid));
+		/* Core would only print that, and make the CPU fault again at once */
+		EXPECT_FALSE(log_has(log, "VM_FAULT_OOM leaked", ""));
+		close(log);
 		EXPECT_EQ(128 + SIGKILL, child_kill(pid));
 	}
 	ASSERT_EQ(0, madvise(ptr + rest * PAGE, (npages - rest) * PAGE,

@@ -130,4 +130,29 @@ static inline long memory_unknown(void)
 	return sum * 1024 / (long)PAGE - memory_of_cpus();
 }
 
+/* Open the kernel's log, at its end. */
+static inline int log_open(void)
+{
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+	lseek(fd, 0, SEEK_END);
+	return fd;
+}
+
+/* Does a line since then have both texts? */
+static inline bool log_has(int fd, const char *text, const char *more)
+{
+	char line[2000];
+	bool found = false;
+	ssize_t len;
+
+	do {
+		len = read(fd, line, sizeof(line) - 1);
+		line[len > 0 ? len : 0] = 0;
+		found |= strstr(line, text) && strstr(line, more);
+	} while (len > 0 || (len < 0 && errno == EPIPE));
+	lseek(fd, 0, SEEK_DATA);
+	return found;
+}
+
 #endif /* _SELFTESTS_HMM_DEVMEM_SYSTEM_H */

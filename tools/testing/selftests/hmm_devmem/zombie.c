@@ -17,30 +17,6 @@
 #define BOUNDED_WAITS	1000
 #define AT_ONCE_WAITS	25
 
-/* Open the kernel's log, at its end. */
-static int log_open(void)
-{
-	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-
-	lseek(fd, 0, SEEK_END);
-	return fd;
-}
-
-static bool log_has(int fd, const char *text, const char *more)
-{
-	char line[2000];
-	bool found = false;
-	ssize_t len;
-
-	do {
-		len = read(fd, line, sizeof(line) - 1);
-		line[len > 0 ? len : 0] = 0;
-		found |= strstr(line, text) && strstr(line, more);
-	} while (len > 0 || (len < 0 && errno == EPIPE));
-	lseek(fd, 0, SEEK_DATA);
-	return found;
-}
-
 /* How often this process, and its children that have exited, have slept. */
 static long waits(void)
 {
