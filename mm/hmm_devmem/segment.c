@@ -89,7 +89,10 @@
 /*
  * A worker checks all segments of a lazy devmem at this interval while there are any, and
  * ends those that it has found empty so many times in a row: a process that frees its
- * memory and allocates it again within seconds causes no work.
+ * memory and allocates it again within seconds causes no work. dev_pagemap.ref cannot
+ * tell: it does not fall to 0 before it is killed, and then core does not find the pages
+ * any more. To look at each free would cost each free, and the segment is to stay for some
+ * seconds anyway. Zombies are not polled, see hmm_devmem_segment_page_freed().
  */
 #define HMM_DEVMEM_SHRINK_INTERVAL	round_jiffies_relative(2 * HZ)
 #define HMM_DEVMEM_SHRINK_IDLE		3
