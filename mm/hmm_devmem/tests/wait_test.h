@@ -5,6 +5,7 @@
 #ifndef _HMM_DEVMEM_WAIT_TEST_H
 #define _HMM_DEVMEM_WAIT_TEST_H
 
+#include <linux/bug.h>
 #include <linux/delay.h>
 #include <linux/jiffies.h>
 #include <linux/memremap.h>
@@ -35,17 +36,19 @@ static inline bool has_pagemap(unsigned long pfn)
 
 /*
  * For code that must not sleep: wait for a second, and until @task has been asleep for half
- * a second, so that it has done all that it can do by itself. Ten seconds at most, because
- * the caller can be a reader that RCU must not wait for much longer.
+ * a second, so that it has done all that it can do by itself. The caller can be a reader
+ * that RCU waits for, or have no test at hand: so a task that never sleeps gives a warning.
  */
 static inline void delay_until_asleep(struct task_struct *task)
 {
+	const unsigned long end = jiffies + HANG_LIMIT;
 	unsigned int i, asleep = 0;
 
-	for (i = 0; i < 500 && (i < 50 || asleep < 25); i++) {
+	for (i = 0; (i < 50 || asleep < 25) && time_before(jiffies, end); i++) {
 		mdelay(20);
 		asleep = task_is_running(task) ? 0 : asleep + 1;
 	}
+	WARN(asleep < 25, "a task does not fall asleep\n");
 }
 
 #endif /* _HMM_DEVMEM_WAIT_TEST_H */
