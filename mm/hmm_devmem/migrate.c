@@ -114,7 +114,7 @@ static unsigned long window_finish(struct hmm_devmem_txn *txn, unsigned long *ow
  */
 static bool must_stay_in_ram(const struct vm_area_struct *vma)
 {
-	return vma->vm_flags & (VM_MERGEABLE | VM_MTE | VM_UFFD_RWP | VM_SHADOW_STACK);
+	return vma->vm_flags & HMM_DEVMEM_VM_STAYS;
 }
 
 /**

@@ -28,6 +28,9 @@ struct hmm_devmem_found {
 	bool mlocked;
 };
 
+/* Pages of mappings with one of these flags do not move to the device: see migrate.c. */
+#define HMM_DEVMEM_VM_STAYS	(VM_MERGEABLE | VM_MTE | VM_UFFD_RWP | VM_SHADOW_STACK)
+
 bool hmm_devmem_vma_is_suitable(const struct vm_area_struct *vma);
 void hmm_devmem_find_pages(struct hmm_devmem *devmem, struct mm_struct *mm,
 			   unsigned long start, unsigned long end, bool used,

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * KUnit suite hmm_devmem_migrate: the number of pages that a migration returns, which
- * pages of a process hmm_devmem_count_resident() counts, why pages stay when an eviction is
- * killed, and how long a migration waits for one that makes room.
+ * pages stay, which pages of a process hmm_devmem_count_resident() counts, why pages stay
+ * when an eviction is killed, and how long a migration waits for one that makes room.
  */
 
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
+#include <linux/build_bug.h>
 #include <linux/cleanup.h>
 #include <linux/completion.h>
 #include <linux/migrate.h>
@@ -304,6 +305,46 @@ static void migration_waits_for_a_page_in_use(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
+#ifdef CONFIG_ARM64_MTE
+/* No kernel that runs these tests has memory tags. */
+static_assert(HMM_DEVMEM_VM_STAYS & VM_MTE);
+#endif
+
+static void set_vm_flags(unsigned long addr, vm_flags_t set, vm_flags_t clear)
+{
+	guard(mmap_write_lock)(current->mm);
+	vm_flags_mod(find_vma(current->mm, addr), set, clear);
+}
+
+/* Pages of some mappings stay, and move when the mapping is one of these no more. */
+static void pages_of_some_mappings_stay(struct kunit *test)
+{
+	/* Those that this kernel does not have are VM_NONE. */
+	static const vm_flags_t flags[] = {
+		VM_MERGEABLE, VM_MTE, VM_UFFD_RWP, VM_SHADOW_STACK,
+	};
+	struct hmm_devmem *devmem = add_with_reclaim(test, BLOCK_SIZE_BYTES);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		struct hmm_devmem_request req = { };
+
+		if (flags[i] == VM_NONE)
+			continue;
+		req.start = map_pages(test, MOVED_PAGES);
+		req.mm = current->mm;
+		req.end = req.start + (MOVED_PAGES << PAGE_SHIFT);
+		set_vm_flags(req.start, flags[i], VM_NONE);
+		KUNIT_EXPECT_EQ_MSG(test, 0, hmm_devmem_migrate(devmem, &req),
+				    "flag %#llx", (u64)flags[i]);
+		KUNIT_EXPECT_EQ(test, MOVED_PAGES, req.left.not_suitable);
+		set_vm_flags(req.start, VM_NONE, flags[i]);
+		KUNIT_EXPECT_EQ(test, MOVED_PAGES, hmm_devmem_migrate(devmem, &req));
+		KUNIT_EXPECT_EQ(test, 0, vm_munmap(req.start, req.end - req.start));
+	}
+	hmm_devmem_remove(devmem);
+}
+
 static struct kunit_case migrate_cases[] = {
 	KUNIT_CASE(migration_drains_batches_once),
 	KUNIT_CASE_PARAM(interrupted_migration_returns_what_moved,
@@ -311,6 +352,7 @@ static struct kunit_case migrate_cases[] = {
 	KUNIT_CASE(count_resident_passes_over_what_cannot_move),
 	KUNIT_CASE(killed_eviction_leaves_busy_pages),
 	KUNIT_CASE(migration_waits_for_a_page_in_use),
+	KUNIT_CASE(pages_of_some_mappings_stay),
 	{ }
 };
 
