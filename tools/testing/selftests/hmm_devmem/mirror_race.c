@@ -129,10 +129,10 @@ TEST_F(devmem, many_faults_and_migrations)
 {
 	char *ptr = area_filled(ALL, variant->thp, 1);
 	struct faulter faulters[FAULTERS];
-	int i, stop = 0;
+	int i, stop = 0, plugs = rounds_of(PLUGS);
 
 	faulters_start(faulters, FAULTERS, self->fd, ptr, &stop);
-	for (i = 0; i < PLUGS; i++) {
+	for (i = 0; i < plugs; i++) {
 		EXPECT_LE(0, to_ram(self->fd, ptr, ALL));
 		EXPECT_LE(0, to_device(self->fd, ptr + ALL / 4 * PAGE, ALL / 2));
 		EXPECT_LE(0, device_evict_all(self->ctl));
@@ -153,10 +153,10 @@ TEST_F(devmem, devmem_changes_under_faults)
 	char *ptr = area_filled(ALL, variant->thp, 1);
 	struct faulter faulters[NR];
 	long before;
-	int i, stop = 0;
+	int i, stop = 0, plugs = rounds_of(PLUGS);
 
 	faulters_start(faulters, NR, self->fd, ptr, &stop);
-	for (i = 0; i < PLUGS; i++) {
+	for (i = 0; i < plugs; i++) {
 		before = faults_served(faulters, NR);
 		EXPECT_TRUE(soon(faults_served(faulters, NR) > before + 2 * NR));
 		EXPECT_EQ(0, device_unplug(self->ctl));

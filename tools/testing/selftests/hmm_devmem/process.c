@@ -235,6 +235,7 @@ struct race {
 	int rounds;
 	bool back;
 	int index;
+	int wanted;
 	pthread_t thread;
 	struct race *shared;
 };
@@ -244,7 +245,7 @@ static bool race_goes_on(struct race *shared)
 	int moves = __atomic_load_n(&shared->moves, __ATOMIC_RELAXED);
 	int done = __atomic_load_n(&shared->done, __ATOMIC_RELAXED);
 
-	return moves < RACE_MOVES || (!done && moves < RACE_LIMIT);
+	return moves < shared->wanted || (!done && moves < RACE_LIMIT);
 }
 
 static void *race_touch(void *arg)
@@ -298,7 +299,7 @@ static void *race_move(void *arg)
 /* With @back, one of the movers moves pages back rather than to the device. */
 static int race_run(int fd, char *ptr, bool back)
 {
-	struct race shared = { .back = back };
+	struct race shared = { .back = back, .wanted = rounds_of(RACE_MOVES) };
 	struct race races[TOUCHERS + MOVERS] = { };
 	unsigned long page;
 	int i, errors = 0;

@@ -95,8 +95,7 @@ static long turn_break(struct actor *actor)
 
 static bool poisoned_pages_are_kept(void)
 {
-	return strstr(file_read("/proc/cmdline"), "kasan") ||
-	       !access("/sys/kernel/debug/kmemleak", F_OK);
+	return strstr(file_read("/proc/cmdline"), "kasan") || is_debug_kernel();
 }
 
 /*

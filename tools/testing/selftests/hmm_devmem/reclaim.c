@@ -113,11 +113,12 @@ static int fight(int nr, const struct gate *go)
 {
 	char *ptr = area_numbered(1, false);
 	int fd = device_open(nr), calls, moved = 0, nothing = 0;
+	const int wanted = rounds_of(FIGHT_CALLS);
 	long ret, start;
 
 	if (!gate_wait(go))
 		return 101;
-	for (calls = 0; moved < FIGHT_CALLS; calls++) {
+	for (calls = 0; moved < wanted; calls++) {
 		start = now_ms();
 		ret = to_device(fd, ptr, 1);
 		if (ret < 0)
@@ -157,7 +158,7 @@ TEST_F(devmem, fight_for_one_page)
 	for (i = 0; i < NR; i++)
 		EXPECT_GT(20, child_status(pids[i]));
 	gate_close(&go);
-	EXPECT_LE(NR * FIGHT_CALLS, SINCE(to_device));
+	EXPECT_LE(NR * rounds_of(FIGHT_CALLS), SINCE(to_device));
 }
 
 /* Verifies that without reclaim the rest stays in RAM, and no page is evicted. */
@@ -330,7 +331,8 @@ TEST_F(devmem, unplug_all_kinds_under_fire)
 		HMM_DEVMEM_TEST_ASYNC | HMM_DEVMEM_TEST_DMA |
 		HMM_DEVMEM_TEST_LAZY | HMM_DEVMEM_TEST_RECLAIM,
 	};
-	enum { NR = 4, ROUNDS = 60 };
+	const int rounds = rounds_of(60);
+	enum { NR = 4 };
 	long start, ms, longest = 0;
 	pid_t pids[NR];
 	int *stop, i;
@@ -342,7 +344,7 @@ TEST_F(devmem, unplug_all_kinds_under_fire)
 	ASSERT_TRUE(removal_waits(true));
 	for (i = 0; i < NR; i++)
 		pids[i] = child_start(user(variant->nr, variant->thp, 1000 * i, stop));
-	for (i = 0; i < ROUNDS; i++) {
+	for (i = 0; i < rounds; i++) {
 		start = now_ms();
 		EXPECT_EQ(0, device_unplug(self->ctl));
 		ms = now_ms() - start;
@@ -357,8 +359,8 @@ TEST_F(devmem, unplug_all_kinds_under_fire)
 	for (i = 0; i < NR; i++)
 		EXPECT_EQ(0, child_status(pids[i]));
 	TH_LOG("longest removal: %ld ms", longest);
-	EXPECT_EQ(ROUNDS, SINCE(kills));
-	EXPECT_EQ(ROUNDS, SINCE(cleanups));
+	EXPECT_EQ(rounds, SINCE(kills));
+	EXPECT_EQ(rounds, SINCE(cleanups));
 	EXPECT_EQ(0, SINCE(contexts));
 	munmap(stop, PAGE);
 }

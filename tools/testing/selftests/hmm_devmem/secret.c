@@ -128,6 +128,7 @@ static long move_at_random(int fd, char *ptr, unsigned long npages)
  */
 TEST_F(devmem, nothing_uninitialised_is_seen)
 {
+	const int rounds = rounds_of(ROUNDS);
 	long count = 0;
 	char *ptr;
 	int round;
@@ -137,7 +138,9 @@ TEST_F(devmem, nothing_uninitialised_is_seen)
 	ptr = area_map(self->npages, variant->thp);
 	fill(ptr, 1, WRITTEN);
 	srand(variant->nr * 2 + variant->thp);
-	for (round = 0; round < ROUNDS; round++) {
+	/* At least until a copy has failed */
+	for (round = 0; round < ROUNDS &&
+	     (round < rounds || !SINCE(copy_errors)); round++) {
 		device_inject(self->fd, kinds[rand() % ARRAY_SIZE(kinds)],
 			      rand() % 6, 1 + rand() % 5);
 		count += move_at_random(self->fd, ptr, self->npages);

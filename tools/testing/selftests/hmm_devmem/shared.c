@@ -244,10 +244,10 @@ static int fight_with_pages(int nr, bool thp, unsigned int seed)
 {
 	struct rng rng = rng_from(seed, 1, 0, 0);
 	char *ptr = area_numbered(FIGHT_PAGES, thp);
-	int fd = device_open(nr), i;
+	int fd = device_open(nr), i, rounds = rounds_of(FIGHT_ROUNDS);
 	unsigned long first, npages;
 
-	for (i = 0; i < FIGHT_ROUNDS; i++) {
+	for (i = 0; i < rounds; i++) {
 		first = rng_below(&rng, FIGHT_PAGES);
 		npages = 1 + rng_below(&rng, rng_below(&rng, 4) ? 64 : 2 * HUGE_PAGES);
 		npages = npages < FIGHT_PAGES - first ? npages : FIGHT_PAGES - first;
@@ -291,10 +291,10 @@ static int fight_with_buffers(int nr, unsigned int seed)
 {
 	struct rng rng = rng_from(seed, 2, 0, 0);
 	long ids[FIGHT_BUFFERS] = { };
-	int fd = device_open(nr), i;
+	int fd = device_open(nr), i, rounds = rounds_of(FIGHT_ROUNDS);
 	bool ok = true;
 
-	for (i = 0; i < FIGHT_ROUNDS && ok; i++) {
+	for (i = 0; i < rounds && ok; i++) {
 		switch (rng_below(&rng, 8)) {
 		case 0:
 			ok = is_fair(device_shrink(fd, 1 + rng_below(&rng, 3)));

@@ -223,6 +223,22 @@ static inline long device_used_soon(int fd, long expected)
 	return device_used(fd);
 }
 
+/* Is this a kernel with all checks on, which takes ten times as long? Only those have this. */
+static inline bool is_debug_kernel(void)
+{
+	return !access("/sys/kernel/debug/kmemleak", F_OK);
+}
+
+/*
+ * How many rounds a test has that does something again and again, because what it looks
+ * for needs luck: @rounds, but a fifth of that on a debug kernel, whose checks report the
+ * first time.
+ */
+static inline int rounds_of(int rounds)
+{
+	return is_debug_kernel() ? rounds / 5 : rounds;
+}
+
 /* Queries of where pages are. */
 
 static inline bool state_is_device(unsigned char state)
