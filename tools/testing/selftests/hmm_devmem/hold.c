@@ -210,6 +210,7 @@ TEST_F(devmem, accesses_of_programs)
 	ASSERT_TRUE(plug_small(self));
 	for (i = 0; i < POLICY_NR_PROGRAMS; i++) {
 		trace = trace_make(&policy_programs[i], DEVICE / 4, 150, 1);
+		trace.nr = rounds_of(trace.nr);
 		ptr = area_filled(trace.pages, variant->thp, i);
 		ASSERT_EQ(0, plug_as(self, DEVICE / 4 * PAGE, HMM_DEVMEM_TEST_RECLAIM, 0));
 		EXPECT_EQ(0, replay(self->fd, ptr, trace.pages, &trace,
