@@ -30,8 +30,12 @@
 #include <getopt.h>
 #include <stdarg.h>
 
-/* The least number of rounds, and the most if something has not happened yet */
+/*
+ * The least number of rounds, also on a debug kernel, where each takes minutes; and the
+ * most if something has not happened yet
+ */
 #define ROUNDS		3
+#define DEBUG_ROUNDS	2
 #define MOST_ROUNDS	100
 /* How often each thing that has to happen must happen */
 #define TIMES		2
@@ -694,7 +698,8 @@ struct options {
 
 static bool is_enough(const struct options *options, unsigned int rounds, long ms)
 {
-	if (rounds < ROUNDS || ms < options->seconds * 1000L)
+	if (rounds < (is_debug_kernel() ? DEBUG_ROUNDS : ROUNDS) ||
+	    ms < options->seconds * 1000L)
 		return false;
 	return all_happened() || rounds >= MOST_ROUNDS;
 }
