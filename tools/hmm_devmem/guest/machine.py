@@ -83,7 +83,7 @@ def qemu_command(args, run, params):
         cmd += ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-cpu", "max,-erms,-fsrm",
                 "-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"]
     else:
-        cmd += ["-accel", "tcg,thread=multi", "-cpu", "max"]
+        cmd += ["-accel", "tcg,thread=" + ("single" if args.one_thread else "multi"), "-cpu", "max"]
     if any(os.path.exists(f"{d}/qboot.rom") for d in ("/usr/share/qemu", "/usr/share/qemu-firmware")):
         cmd += ["-bios", "qboot.rom"]
     cmd += ["-chardev", f"file,id=console,path={run}/console.log", "-serial", "chardev:console"]
