@@ -24,6 +24,11 @@ test_programs() {
 	sed -n 's/^TEST_GEN_PROGS [:+]= *//p' "$SELFTESTS/Makefile"
 }
 
+# race_programs: those of them that need virtual CPUs which really run side by side
+race_programs() {
+	sed -n 's/^RACE_PROGS [:+]= *//p' "$SELFTESTS/Makefile" | tr ' ' '\n'
+}
+
 # kunit_suites: the KUnit suites that there are in the sources
 kunit_suites() {
 	awk '/^static struct kunit_suite / { on = 1 }
