@@ -9,14 +9,17 @@
 #include <kunit/resource.h>
 #include <kunit/test.h>
 #include <linux/cleanup.h>
+#include <linux/completion.h>
 #include <linux/device.h>
 #include <linux/ioport.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
 #include <linux/mman.h>
+#include <linux/mmap_lock.h>
 #include <linux/pagemap.h>
 #include <linux/sizes.h>
 #include <linux/spinlock.h>
+#include <linux/workqueue.h>
 
 #include "../devmem.h"
 #include "wait_test.h"
@@ -327,6 +330,45 @@ static inline struct folio *init_classic(struct hmm_devmem *devmem,
 
 	zone_device_folio_init(folio, page_pgmap(page), order);
 	return folio;
+}
+
+/* A worker that holds the mmap lock of a process, which the test's own task must not. */
+struct mmap_holder {
+	struct work_struct work;
+	struct mm_struct *mm;
+	struct completion locked;
+	struct completion done;
+};
+
+static inline void mmap_holder_work(struct work_struct *work)
+{
+	struct mmap_holder *holder = container_of(work, struct mmap_holder, work);
+
+	mmap_write_lock(holder->mm);
+	complete(&holder->locked);
+	wait_for_completion(&holder->done);
+	mmap_write_unlock(holder->mm);
+}
+
+static inline void mmap_holder_init(struct mmap_holder *holder, struct mm_struct *mm)
+{
+	INIT_WORK(&holder->work, mmap_holder_work);
+	init_completion(&holder->locked);
+	init_completion(&holder->done);
+	holder->mm = mm;
+}
+
+/* Returns when the worker has the lock. */
+static inline void mmap_holder_begin(struct mmap_holder *holder)
+{
+	queue_work(system_dfl_wq, &holder->work);
+	wait_for_completion(&holder->locked);
+}
+
+static inline void mmap_holder_end(struct mmap_holder *holder)
+{
+	complete(&holder->done);
+	flush_work(&holder->work);
 }
 
 #endif /* _HMM_DEVMEM_CORE_TEST_H */

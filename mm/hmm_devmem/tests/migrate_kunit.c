@@ -42,21 +42,8 @@ struct interruption {
 
 static const struct interruption *interruption;
 
-/* A worker that holds the mmap lock when the migration wants it again. */
-static struct holder {
-	struct work_struct work;
-	struct mm_struct *mm;
-	struct completion locked;
-	struct completion done;
-} holder;
-
-static void holder_work(struct work_struct *work)
-{
-	mmap_write_lock(holder.mm);
-	complete(&holder.locked);
-	wait_for_completion(&holder.done);
-	mmap_write_unlock(holder.mm);
-}
+/* It wants the mmap lock when the migration wants it again. */
+static struct mmap_holder holder;
 
 static void suspend_begins(struct hmm_devmem *devmem)
 {
@@ -70,8 +57,7 @@ static void removal_begins(struct hmm_devmem *devmem)
 
 static void caller_is_killed(struct hmm_devmem *devmem)
 {
-	queue_work(system_dfl_wq, &holder.work);
-	wait_for_completion(&holder.locked);
+	mmap_holder_begin(&holder);
 	send_sig(SIGKILL, current, 1);
 }
 
@@ -132,14 +118,6 @@ static long to_device(struct hmm_devmem *devmem, unsigned long addr, unsigned lo
 					    addr + (nr << PAGE_SHIFT), NULL);
 }
 
-static void holder_init(void)
-{
-	INIT_WORK(&holder.work, holder_work);
-	init_completion(&holder.locked);
-	init_completion(&holder.done);
-	holder.mm = current->mm;
-}
-
 /* It returns the number of pages that have moved; an errno would mean none has. */
 static void interrupted_migration_returns_what_moved(struct kunit *test)
 {
@@ -147,7 +125,7 @@ static void interrupted_migration_returns_what_moved(struct kunit *test)
 	unsigned long other = map_pages(test, OTHER_PAGES);
 	unsigned long addr = map_pages(test, MOVED_PAGES);
 
-	holder_init();
+	mmap_holder_init(&holder, current->mm);
 	interruption = NULL;
 	KUNIT_ASSERT_EQ(test, OTHER_PAGES, to_device(devmem, other, OTHER_PAGES));
 	allow_signal(SIGKILL);
@@ -156,8 +134,7 @@ static void interrupted_migration_returns_what_moved(struct kunit *test)
 	KUNIT_EXPECT_NULL(test, interruption);
 	flush_signals(current);
 	disallow_signal(SIGKILL);
-	complete(&holder.done);
-	flush_work(&holder.work);
+	mmap_holder_end(&holder);
 	scoped_guard(mmap_read_lock, current->mm)
 		KUNIT_EXPECT_EQ(test, FREE_PAGES,
 				hmm_devmem_count_resident(devmem, current->mm, addr,

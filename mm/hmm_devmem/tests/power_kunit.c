@@ -164,37 +164,20 @@ static long end_call(struct caller *caller)
 	return caller->ret;
 }
 
-/* A task that holds the mmap lock, so that the test itself has no lock. */
-static struct holder {
-	struct work_struct work;
-	struct completion locked;
-	struct completion done;
-} holder;
-
-static void holder_work(struct work_struct *work)
-{
-	mmap_write_lock(power.mm);
-	complete(&holder.locked);
-	wait_for_completion(&holder.done);
-	mmap_write_unlock(power.mm);
-}
+static struct mmap_holder holder;
 
 /* Start a call that waits for the mmap lock until unblock_and_end(). */
 static void start_and_block(struct kunit *test, struct caller *caller, long (*call)(void))
 {
-	INIT_WORK(&holder.work, holder_work);
-	init_completion(&holder.locked);
-	init_completion(&holder.done);
-	queue_work(system_dfl_wq, &holder.work);
-	wait_for_completion(&holder.locked);
+	mmap_holder_init(&holder, power.mm);
+	mmap_holder_begin(&holder);
 	start_call(caller, call);
 	KUNIT_EXPECT_TRUE(test, soon(mmap_lock_is_contended(power.mm)));
 }
 
 static long unblock_and_end(struct caller *caller)
 {
-	complete(&holder.done);
-	flush_work(&holder.work);
+	mmap_holder_end(&holder);
 	return end_call(caller);
 }
 
