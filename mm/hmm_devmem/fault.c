@@ -78,23 +78,29 @@ static bool page_was_touched(const struct vm_area_struct *vma,
 
 /*
  * The next window of a stream. A walk with a stride that is a power of two can meet the
- * end of each window although it touches few of its pages, so check whether the page was
- * touched that a walk page by page has touched just before. Do so only for faults of user
- * mode: the kernel need not set the accessed bit when it accesses memory of a process.
+ * end of each window although it touches few of its pages, and a program can use both
+ * ends of each and nothing between. So check two pages of the last window: the one that a
+ * walk page by page has touched just before, and one in the middle, which is at an odd
+ * distance from the start. Do so only for faults of user mode: the kernel need not set the
+ * accessed bit when it accesses memory of a process.
  */
 static noinline struct hmm_devmem_window
 fault_continue(const struct vm_area_struct *vma,
 	       struct hmm_devmem_stream *stream, unsigned long page,
 	       unsigned int flags)
 {
+	const unsigned long half = (READ_ONCE(stream->span) - 1) / 2;
 	struct hmm_devmem_window window;
+	bool up, read;
 
 	window = hmm_devmem_stream_continue(stream, page,
 					    fault_bounds(vma, page));
-	if (hmm_devmem_window_pages(window) > 1 && flags & FAULT_FLAG_USER &&
-	    !page_was_touched(vma, window.first == page ? page - 1 : page + 1))
-		return hmm_devmem_stream_drop(stream, page);
-	return window;
+	if (hmm_devmem_window_pages(window) == 1 || !(flags & FAULT_FLAG_USER))
+		return window;
+	up = window.first == page;
+	read = page_was_touched(vma, up ? page - 1 : page + 1) &&
+	       page_was_touched(vma, up ? page - 1 - half : page + 1 + half);
+	return read ? window : hmm_devmem_stream_drop(stream, page);
 }
 
 /* Which pages to bring back, where PTEs map them. */

@@ -4,8 +4,8 @@
  * faults, whichever way it goes, and other patterns bring back no page that is not
  * touched. Every byte is checked.
  *
- * What a fault brings depends on earlier faults on the same CPU, so each test keeps to
- * one CPU.
+ * What a fault brings depends on earlier faults on the same CPU, so each test decides
+ * on which CPU it runs.
  */
 #define ONLY_PRIVATE
 #include "fixture.h"
@@ -22,13 +22,18 @@
 #define NR_ARRAYS	8
 #define STEP		16
 
-static bool keep_to_one_cpu(void)
+static bool keep_to_cpu(int cpu)
 {
 	cpu_set_t cpus;
 
 	CPU_ZERO(&cpus);
-	CPU_SET(sched_getcpu(), &cpus);
+	CPU_SET(cpu, &cpus);
 	return !sched_setaffinity(0, sizeof(cpus), &cpus);
+}
+
+static bool keep_to_one_cpu(void)
+{
+	return keep_to_cpu(sched_getcpu());
 }
 
 /* Touch one page; returns whether its content is wrong. */
@@ -110,6 +115,58 @@ TEST_F(devmem, downward_through_split_pmds)
 	EXPECT_EQ(0, check_pages(ptr, 3, 0, self->npages));
 }
 
+/* Verifies that a walk goes on from small pages to a huge page and back, either way. */
+TEST_F(devmem, small_and_huge_pages)
+{
+	char *ptr = area_map(self->npages, variant->thp);
+	unsigned long i, page;
+	int downward;
+	long bad = 0;
+
+	ASSERT_TRUE(keep_to_one_cpu());
+	ASSERT_EQ(0, madvise(ptr, HUGE, MADV_NOHUGEPAGE));
+	fill(ptr, 14, self->npages);
+	for (downward = 0; downward < 2; downward++) {
+		ASSERT_EQ(self->npages, all_moved(self->fd, ptr, self->npages));
+		self->before = device_stats(self->ctl);
+		for (i = 0; i < self->npages; i++) {
+			page = downward ? self->npages - 1 - i : i;
+			bad += check_page(ptr, 14, page);
+		}
+		EXPECT_EQ(0, bad);
+		EXPECT_GE(FEW, SINCE(faults));
+		EXPECT_EQ(self->npages, SINCE(fault_pages));
+	}
+}
+
+/*
+ * Verifies that a walk which changes the CPU begins with small windows there, and that
+ * nothing moves that it does not read.
+ */
+TEST_F(devmem, walk_that_changes_cpu)
+{
+	const unsigned long turn = HUGE_PAGES / 8;
+	char *ptr = area_on_device(self, false, 15);
+	const int here = sched_getcpu();
+	unsigned long page;
+	long bad = 0;
+
+	ASSERT_NE(NULL, ptr);
+	if (!keep_to_cpu(!here))
+		SKIP(return, "there is only one CPU");
+	for (page = 0; page < self->npages / 2; page++) {
+		if (page % turn == 0)
+			ASSERT_TRUE(keep_to_cpu(page / turn % 2 ? here : !here));
+		bad += check_page(ptr, 15, page);
+	}
+	EXPECT_EQ(0, bad);
+	/* Windows of 1, 1, 2, 4, 8, 16 and 32 pages in each turn. */
+	EXPECT_GE(7 * page / turn, SINCE(faults));
+	EXPECT_LE(6 * page / turn, SINCE(faults));
+	EXPECT_EQ(page, SINCE(fault_pages));
+	EXPECT_EQ(0, check_pages(ptr, 15, 0, self->npages));
+}
+
 /* Verifies that each of several arrays that are read in lockstep has large windows. */
 TEST_F(devmem, lockstep)
 {
@@ -161,6 +218,26 @@ TEST_F(devmem, window_that_is_not_read)
 	/* The pages that were touched, and one window of which one page was. */
 	EXPECT_GE(STEP + nr + STEP - 1, SINCE(fault_pages));
 	EXPECT_EQ(0, check_pages(ptr, 6, 0, self->npages));
+}
+
+/* Verifies the same when the walk turns into touches of both ends of each window. */
+TEST_F(devmem, window_of_which_both_ends_are_read)
+{
+	char *ptr = area_on_device(self, false, 13);
+	unsigned long page, nr = 0;
+	long bad = 0;
+
+	ASSERT_NE(NULL, ptr);
+	for (page = 0; page < STEP; page++, nr++)
+		bad += check_page(ptr, 13, page);
+	for (page = STEP; page < self->npages; page *= 2, nr += 2) {
+		bad += check_page(ptr, 13, page - 1);
+		bad += check_page(ptr, 13, page);
+	}
+	EXPECT_EQ(0, bad);
+	/* The pages that were touched, and one window of which two pages were. */
+	EXPECT_GE(nr + STEP, SINCE(fault_pages));
+	EXPECT_EQ(0, check_pages(ptr, 13, 0, self->npages));
 }
 
 /* Verifies that windows grow also when the kernel reads memory for the process. */
