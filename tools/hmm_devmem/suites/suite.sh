@@ -24,9 +24,15 @@ test_programs() {
 	sed -n 's/^TEST_GEN_PROGS [:+]= *//p' "$SELFTESTS/Makefile"
 }
 
-# race_programs: those of them that need virtual CPUs which really run side by side
-race_programs() {
-	sed -n 's/^RACE_PROGS [:+]= *//p' "$SELFTESTS/Makefile" | tr ' ' '\n'
+# races: tests that need virtual CPUs which really run side by side, as 'program' (all of
+# it) or 'program:test', one per line
+races() {
+	sed -n 's/^RACES [:+]= *//p' "$SELFTESTS/Makefile" | tr ' ' '\n'
+}
+
+# races_of PROGRAM: its tests that do; nothing if none does, or if all do
+races_of() {
+	races | sed -n "s/^$1://p"
 }
 
 # kunit_suites: the KUnit suites that there are in the sources
