@@ -259,7 +259,7 @@ TEST_F(devmem, async_races)
 	hole = mover.ptr + 500 * PAGE;
 	source = mover.ptr + 1000 * PAGE;
 	ASSERT_EQ(0, pthread_create(&mover.thread, NULL, mover_run, &mover));
-	for (i = 0; i < 12; i++) {
+	for (i = 0; i < 8; i++) {
 		pid = child_start(!!wrong(mover.ptr, 7, MANY));
 		to = mremap(source, 64 * PAGE, 64 * PAGE,
 			    MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,

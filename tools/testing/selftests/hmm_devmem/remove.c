@@ -99,7 +99,7 @@ TEST_F(devmem, evict_under_fire)
 	int i;
 
 	workers_start(workers, move_if_there, self->fd, variant->thp);
-	for (i = 0; i < 40 || !SINCE(evicted); i++) {
+	for (i = 0; i < 20 || !SINCE(evicted); i++) {
 		EXPECT_LE(0, device_evict_all(self->ctl));
 		sleep_ms(3);
 	}
@@ -209,7 +209,7 @@ static void unplug_under_fire(struct __test_metadata *_metadata, int fd, int ctl
 
 	ASSERT_TRUE(removal_waits(true));
 	workers_start(workers, move_if_there, fd, thp);
-	for (i = 1; i <= 20; i++) {
+	for (i = 1; i <= 10; i++) {
 		if (i % 5 == 1)
 			ASSERT_TRUE(workers_have_moved(workers));
 		sleep_ms(5 + i);

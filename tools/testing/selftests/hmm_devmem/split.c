@@ -156,7 +156,7 @@ TEST_F(devmem, zap_on_the_way_to_the_device)
 TEST_F(devmem, zap_while_a_part_is_collected)
 {
 	const unsigned long small = 16;
-	const int rounds = variant->thp ? rounds_of(4 * ROUNDS) : SMALL_ROUNDS;
+	const int rounds = variant->thp ? rounds_of(2 * ROUNDS) : SMALL_ROUNDS;
 	const long end = now_ms() + HANG_MS;
 	char *ptr = area_map(HUGE_PAGES, variant->thp);
 	long before = memory_unknown();
