@@ -67,12 +67,13 @@ enum hmm_devmem_dir {
  *	but has copied other runs, it sets an errno here. The pages of this run then
  *	stay where they were.
  *
- * Device memory, user virtual addresses, and what the device uses to find system memory are
- * contiguous. Where an IOMMU translates for the device, with %HMM_DEVMEM_DMA, scattered
- * pages of system memory are one run. Pages that are not contiguous in physical memory are
- * put into one run only up to dma_get_max_seg_size(), and not across
- * dma_get_seg_boundary(): a driver whose engine can do more than the 64 KiB that PCI
- * devices have by default calls dma_set_max_seg_size() before the add.
+ * A run is contiguous in device memory, in user virtual addresses and, with
+ * %HMM_DEVMEM_DMA, in DMA addresses; without that flag in physical addresses of system
+ * memory. So where an IOMMU translates for the device, scattered pages of system memory can
+ * be one run. The library puts pages that are not contiguous in physical memory into one run
+ * only up to dma_get_max_seg_size(), and not across dma_get_seg_boundary(): a driver whose
+ * copy engine can do more than the 64 KiB that PCI devices have by default calls
+ * dma_set_max_seg_size() before the add.
  */
 struct hmm_devmem_run {
 	struct page *device;
@@ -333,7 +334,7 @@ struct hmm_devmem_ops {
  * (&hmm_devmem_ops.get_blocks), and gives them back (&hmm_devmem_ops.put_block) when no page
  * of theirs was in use for some seconds, when the driver asks for one
  * (hmm_devmem_withdraw()) or for some (hmm_devmem_shrink()), and at suspend and removal.
- * Offsets and pfns are those of all of the device's memory, whoever owns it. Struct pages
+ * Offsets and pfns count all of the device's memory, the driver's blocks as well. Struct pages
  * exist as with %HMM_DEVMEM_LAZY, which this flag includes. Size, or resource, must consist
  * of whole blocks. When a migration needs memory, the library uses, in this order: a free
  * block, one that the driver lends without evicting a buffer, one of its own that it
@@ -375,7 +376,8 @@ struct hmm_devmem_ops {
  * @reserve: With %HMM_DEVMEM_SHARED, how much device memory the library can claim from the
  *	driver's buffers, in bytes, rounded down to whole blocks of 2 MiB. As long as it has
  *	less, &hmm_devmem_ops.get_blocks may evict; as long as it has no more,
- *	hmm_devmem_shrink() evicts nothing. 0: none. Not more than the device has.
+ *	hmm_devmem_shrink() evicts nothing. 0 if the library can claim nothing; more than
+ *	the device has counts as all of it.
  */
 struct hmm_devmem_desc {
 	const struct hmm_devmem_ops *ops;
@@ -401,17 +403,17 @@ struct hmm_devmem_desc {
  * @no_device_memory: Number of pages for which there was no device memory. With
  *	%HMM_DEVMEM_SHARED also those for which there was no memory for struct pages. 0 in
  *	an eviction.
- * @no_memory: Number of pages for which the kernel had no memory. In an eviction, memory
- *	for the pages. In a migration to the device, memory for page tables or for the
- *	charge of pages that were never touched; for the record of which pages must not be
- *	evicted for it (%HMM_DEVMEM_RECLAIM); or, without %HMM_DEVMEM_SHARED, for struct
- *	pages.
+ * @no_memory: Number of pages for which the kernel had no memory. In an eviction: no memory
+ *	to move the pages to. In a migration to the device: for pages that were never touched,
+ *	no memory for page tables, or the memory cgroup of the process is at its limit; no
+ *	memory to note which pages must not be evicted (%HMM_DEVMEM_RECLAIM); or, without
+ *	%HMM_DEVMEM_SHARED, no memory for struct pages.
  * @not_copied: Number of pages that the driver failed to copy, that could not be mapped for
  *	DMA, or whose device page was lost meanwhile (hmm_devmem_poison()).
  * @not_suitable: Number of pages that cannot move: those without a mapping, in a mapping
- *	whose pages do not move, or where the process has no page that the library may fill
- *	in (PROT_NONE, userfaultfd); pages of files, swapped out, out of the device's reach,
- *	on another device, or used by a device exclusively. 0 in an eviction.
+ *	whose pages do not move, or where the process has no page and the library must not
+ *	provide one (PROT_NONE, userfaultfd); pages of files, swapped out, out of the device's
+ *	reach, on another device, or used by a device exclusively. 0 in an eviction.
  *
  * In pages of PAGE_SIZE. Each page that is left has exactly one reason: the sum is what
  * hmm_devmem_evict() returns, and what hmm_devmem_migrate() returns less than the pages of
@@ -430,7 +432,7 @@ struct hmm_devmem_left {
  * struct hmm_devmem_request - a request to move memory of a process to the device
  * @mm: The process; the caller has at least mmgrab()bed it.
  * @start: User virtual address, page aligned, inclusive.
- * @end: The same, exclusive.
+ * @end: User virtual address, page aligned, exclusive.
  * @ctx: Context for the device folios, each of which takes a reference; or NULL.
  * @priv: For use by the driver: &hmm_devmem_copy.priv in every callback of this call.
  * @left: Filled in by hmm_devmem_migrate(): why pages of the range are not on the device.
@@ -492,7 +494,7 @@ struct hmm_devmem_stats {
  *	the kernel reserves in larger units.
  * @pfn_first: First pfn of device memory.
  * @pfn_last: One past the last pfn, despite its name: the range is
- *	[@pfn_first, @pfn_last), as it always was.
+ *	[@pfn_first, @pfn_last).
  * @type: MEMORY_DEVICE_PRIVATE or MEMORY_DEVICE_COHERENT.
  * @owner: For &hmm_range.dev_private_owner and &migrate_vma.pgmap_owner.
  * @driver_data: For use by the driver, which also locks it where it has to. The
@@ -582,7 +584,8 @@ void hmm_devmem_get_stats(struct hmm_devmem *devmem,
  * returns true, the driver may keep the entries in the device's page table for pages
  * that are on @devmem already, and must remove all other entries of the range. If it
  * returns false, the driver must remove all entries of the range. This function is for
- * drivers with an MMU notifier of their own; others use struct hmm_devmem_mirror.
+ * drivers with an MMU notifier of their own; a mirror (struct hmm_devmem_mirror) calls it
+ * for the driver.
  *
  * Context: Any.
  * Return: True for an invalidation by hmm_devmem_migrate_to_device(@devmem); false for

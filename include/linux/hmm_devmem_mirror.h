@@ -38,8 +38,8 @@ struct hmm_devmem_mirror_ops {
 	 * When the callback returns, the device must neither use these entries
 	 * any more nor access the pages by means of them: the callback ends with
 	 * the invalidation of the device's TLB. Both addresses are page aligned.
-	 * There may be no entry in the range; and an entry may lie in it only in
-	 * part, which the driver then removes as a whole or splits.
+	 * There need not be an entry in the range. An entry can be in the range only
+	 * in part: then the driver removes all of it, or splits it.
 	 *
 	 * If @keep_local is true, entries of pages on &hmm_devmem_mirror.devmem may
 	 * stay (hmm_devmem_from_page() tells which those are). The driver is free to
@@ -73,8 +73,8 @@ struct hmm_devmem_mirror_ops {
 	 * errno of that call. If it is %-ENOMEM, the driver can allocate the memory
 	 * without the lock, and call hmm_devmem_mirror_fault() again. If the callback
 	 * was called in a migration, the errno is ignored, and the device takes a page
-	 * fault later. It is not %-EBUSY, which makes a device fault begin again, as
-	 * after an invalidation.
+	 * fault later. The callback must not return %-EBUSY: a device fault would begin
+	 * again, as after an invalidation.
 	 */
 	int (*map)(struct hmm_devmem_mirror *m,
 		   const struct hmm_devmem_map_entry *entries, unsigned int nr);
@@ -101,8 +101,8 @@ struct hmm_devmem_mirror_ops {
 
 /**
  * struct hmm_devmem_mirror - the device's view of one process
- * @lock: Held around &hmm_devmem_mirror_ops. The driver takes it to read its page table
- *	on behalf of the device, if the device does not read it itself. Never allocate
+ * @lock: Held around &hmm_devmem_mirror_ops. A driver whose device does not read its page
+ *	table by itself takes it to read the page table for the device. Never allocate
  *	with GFP_KERNEL under it; lockdep reports that.
  * @notifier: The MMU interval notifier, for all addresses. Its mm is that of the
  *	process. A driver that makes entries by itself, for example after
