@@ -125,9 +125,9 @@
  * - After hmm_devmem_remove() has returned, the library neither calls the driver nor
  *   uses its data. A call that races with it, or comes later, fails with -ENODEV,
  *   gets no page, or moves nothing.
- * - hmm_devmem_remove() takes mmap locks of no process but folio locks of all,
- *   and waits for the driver's callbacks: the driver must not call it with a lock
- *   held that those, or an MMU notifier, take.
+ * - hmm_devmem_remove() takes no mmap lock, but locks of folios of any process, and
+ *   waits for the driver's callbacks: the driver must not call it with a lock held
+ *   that those, or an MMU notifier, take.
  * - The copy callbacks may sleep and wait for the device, but not for a CPU fault
  *   and not for memory that could be reclaimed only by migrating the very pages
  *   that they are called for.
@@ -307,7 +307,7 @@ static void teardown_devmem(struct hmm_devmem *devmem)
 	wait_for_completion(&priv(devmem)->idle);
 	hmm_devmem_power_release(devmem);
 	hmm_devmem_unmap_lost(devmem);
-	/* No callback is running or will run: the pages have no driver any more. */
+	/* Of the driver's callbacks, only put_block and cleanup are called from here on. */
 	WRITE_ONCE(priv(devmem)->gone, true);
 	hmm_devmem_segments_release(devmem);
 	hmm_devmem_backing_put_all(devmem);
@@ -349,7 +349,7 @@ static void remove_on_detach(void *data)
  *
  * Physical addresses for MEMORY_DEVICE_PRIVATE are found by
  * request_free_mem_region(), which takes the highest free ones that the kernel
- * can map; Documentation/mm/hmm_devmem/design.rst says what follows.
+ * can map. Documentation/mm/hmm_devmem/design.rst lists the consequences.
  *
  * Context: Process context, may sleep.
  * Return:
@@ -364,7 +364,7 @@ static void remove_on_detach(void *data)
  * * %-EOVERFLOW - size overflows when it is rounded up
  * * %-ERANGE - no free range of that size, or the resource is out of reach
  * * %-EIO - with %HMM_DEVMEM_DMA, the device's DMA mask reaches no memory that pages
- *   could be brought back to, see there
+ *   could be brought back to: see DOC: Flags
  * * %-EADDRNOTAVAIL - the resource is not aligned to memremap_compat_align()
  * * %-ENXIO - the resource overlaps system memory
  * * %-EBUSY - the resource has struct pages already

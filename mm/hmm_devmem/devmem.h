@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What all files know of a devmem.
+ * A devmem as the library sees it: what all files of the library use.
  */
 #ifndef _MM_HMM_DEVMEM_DEVMEM_H
 #define _MM_HMM_DEVMEM_DEVMEM_H
@@ -33,9 +33,9 @@ struct shrinker;
 struct task_struct;
 
 /*
- * Large device folios have the size that a page table maps with one PMD entry;
- * that is all that core migrates whole. Without transparent huge pages blocks
- * are 512 pages too, so that the pool is the same everywhere.
+ * Large device folios have the size that a page table maps with one PMD entry, the
+ * only size of large folio that core migrates as a whole. Without transparent huge
+ * pages blocks have 512 pages, so that the pool works in the same way.
  */
 #ifdef CONFIG_TRANSPARENT_HUGEPAGE
 #define HMM_DEVMEM_BLOCK_ORDER	HPAGE_PMD_ORDER
@@ -47,15 +47,15 @@ struct task_struct;
 
 /**
  * struct hmm_devmem_priv - what the library knows of a devmem
- * @pub: What drivers see of it.
+ * @pub: What drivers see of it; see there.
  * @intake: A rwsem, see DOC: Locking: held for reading while pages are migrated to the
  *	device.
  * @handout: A rwsem as well: hmm_devmem_alloc_folio() holds it for reading while it turns
  *	free pages into folios.
  * @handles: References to this structure. Needs no lock.
  * @kref: References to the range. Needs no lock.
- * @ref: Held around every callback into the driver but kill and cleanup.
- *	hmm_devmem_remove() waits for it to fall to zero before it calls
+ * @ref: Held around every callback into the driver but kill, cleanup, and put_block during
+ *	a removal. hmm_devmem_remove() waits for it to fall to zero before it calls
  *	&hmm_devmem_ops.cleanup. Needs no lock.
  * @idle: Completed when @ref has fallen to zero. Has a lock of its own.
  * @remover: The task that removes the devmem, or did. Changed once, by cmpxchg().
@@ -86,7 +86,7 @@ struct task_struct;
  *	together with @dma_max_pfn.
  * @flags: HMM_DEVMEM_*. %HMM_DEVMEM_SHARED comes with %HMM_DEVMEM_LAZY. Set by the add.
  * @fail_next: For tests: a bit for each &enum hmm_devmem_fail; the first of these steps
- *	that is tried fails. Changed by cmpxchg().
+ *	that is tried fails. Set without a lock, cleared by cmpxchg().
  * @backing: The owner of each block; NULL without %HMM_DEVMEM_SHARED. Set by the add. Has a
  *	lock of its own.
  * @hold: The policy of eviction; NULL without %HMM_DEVMEM_RECLAIM. Set by the add. Has a
@@ -96,11 +96,12 @@ struct task_struct;
  * @suspend_lock: A mutex, see DOC: Locking: held by suspend and resume; protects
  *	@suspended.
  * @max_run: Pages of a run, at most, because of the DMA mapping. Set by the add.
- * @gone: No callback but cleanup is called any more. Set once, by removal, after all
- *	callbacks have returned.
+ * @gone: No callback but put_block and cleanup is called any more. Set once, by removal,
+ *	after all callbacks have returned.
  * @has_free: The library must look at pages that are freed: the driver has a free
  *	callback, or is gone. Set by the add, and by removal when nothing can be allocated.
- * @shrink_now: @shrink_work is to take away all empty segments. Changed by xchg().
+ * @shrink_now: @shrink_work is to take away all empty segments. Set by the shrinker without
+ *	a lock, cleared by @shrink_work with xchg().
  * @dead: The device is gone: no page is copied any more. Set once, by xchg().
  * @suspended: The devmem is suspended. Protected by @suspend_lock.
  * @powered: The devmem has a runtime PM reference, which keeps its device on. Protected

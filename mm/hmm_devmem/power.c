@@ -170,7 +170,7 @@ void hmm_devmem_power_put(struct hmm_devmem *devmem)
 
 /**
  * hmm_devmem_power_release() - Drop what keeps the device on, since it is being removed
- * @devmem: The device memory; its last callback has returned.
+ * @devmem: The device memory; no copy callback runs or will run.
  *
  * No worker uses @devmem after this.
  *

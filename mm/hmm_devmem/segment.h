@@ -26,7 +26,11 @@
  * @end: The work that ends the segment; it does nothing while a zombie has a page in use.
  * @contexts: In a zombie, until all contexts were dropped: a bit for each page that has
  *	a context.
- * @node: On the list of all segments.
+ * @node: On the list of all segments; protected by segments_list_lock.
+ *
+ * @pagemap, @devmem and @idx are set when the segment is created; removal replaces the owner
+ * in @pagemap, without a lock. @idle belongs to the shrink worker, @first_busy to the @end
+ * work, @contexts to removal. @is_zombie is set once, by removal: see zombie_let_go().
  */
 struct hmm_devmem_segment {
 	struct dev_pagemap pagemap;

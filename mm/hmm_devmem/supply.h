@@ -27,9 +27,10 @@
  * @order: No free, aligned piece is larger than 2^@order pages. -1 if none is free. Less
  *	if none is handed out although some may be free: %BLOCK_WITHHELD, %BLOCK_AWAY.
  *
- * @nr_taken and @nr_disabled count pages by their state, and are changed by block.c only.
- * @node and @order decide which free pages are handed out next, and are changed by
- * supply.c only. No page of a block that is on no list is handed out.
+ * @nr_taken and @nr_disabled count pages by their state, and are changed by functions of
+ * block.c and block.h only. @node and @order decide which free pages are handed out next,
+ * and are changed by functions of supply.c and supply.h only. No page of a block that is on
+ * no list is handed out. All are protected by &hmm_devmem_pool.blocks_lock.
  */
 struct hmm_devmem_block {
 	struct list_head node;
