@@ -40,9 +40,9 @@ bool hmm_devmem_may_fill_holes(struct vm_area_struct *vma)
 /**
  * hmm_devmem_page_can_go() - Can a page of system memory move to the device?
  * @devmem: The device memory.
- * @page: The page; it stays.
+ * @page: The page, which cannot be freed meanwhile.
  *
- * Context: Process context.
+ * Context: Process context. Does not sleep: a page table can be locked.
  * Return: True if it is anonymous, no device page, and in the device's reach.
  */
 bool hmm_devmem_page_can_go(struct hmm_devmem *devmem, struct page *page)

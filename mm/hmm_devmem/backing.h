@@ -61,7 +61,7 @@ hmm_devmem_backing_pfn(const struct hmm_devmem *devmem, u32 block)
 	return devmem->pfn_first + ((unsigned long)block << HMM_DEVMEM_BLOCK_ORDER);
 }
 
-/* Is a block the library's, and stays for now? A hint. */
+/* Does the library have a block that is not just being got or given back? A hint. */
 static inline bool
 hmm_devmem_backing_has(const struct hmm_devmem_backing *backing, u32 block)
 {

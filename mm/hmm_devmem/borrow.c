@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * More device memory: struct pages for a part of it, or blocks that the driver lends.
+ * Getting more device memory: create struct pages for a part of it, or borrow blocks from
+ * the driver.
  */
 
 #include <linux/atomic.h>
@@ -29,7 +30,10 @@ static int try_lend(struct hmm_devmem *devmem, unsigned int idx, unsigned long p
 {
 	int ret;
 
-	/* Segments are taken away with the lock held for writing, if no block is lent. */
+	/*
+	 * A segment is taken away only with the lock held for writing, and only if none of
+	 * its blocks is lent.
+	 */
 	scoped_guard(rwsem_read, &priv(devmem)->segments_lock) {
 		if (priv(devmem)->segments[idx]) {
 			hmm_devmem_pool_lend(priv(devmem)->pool, pfn);
@@ -65,8 +69,8 @@ static int lend(struct hmm_devmem *devmem, unsigned long pfn)
 }
 
 /*
- * Make a block usable that the driver has given. If that fails, give it back, or refuse it
- * if the driver must not give it.
+ * Let the pool use a block that get_blocks() has given. If that fails, give the block back.
+ * One that the driver cannot have given is refused and not given back.
  */
 static int use_block(struct hmm_devmem *devmem, u64 offset)
 {

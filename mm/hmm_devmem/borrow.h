@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * More device memory: see borrow.c.
+ * Getting more device memory: see borrow.c.
  */
 #ifndef _MM_HMM_DEVMEM_BORROW_H
 #define _MM_HMM_DEVMEM_BORROW_H

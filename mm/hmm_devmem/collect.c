@@ -8,8 +8,8 @@
  *
  * Core collects pages in two ways: by virtual address, which needs a vma and the mmap
  * lock, and by pfn, which needs neither and finds the mappings by rmap. A CPU fault and
- * the migration of a range do the former, eviction the latter. Either way core has
- * locked and unmapped the pages that it has collected.
+ * the migration of a range collect by virtual address, an eviction by pfn. Either way
+ * core has locked and unmapped the pages that it has collected.
  *
  * Pages are collected by the *window*: 2 MiB, or what the parameter
  * ``hmm_devmem.window_kb`` says (on the kernel's command line, or in sysfs) if that is
@@ -138,9 +138,9 @@ static struct anon_vma *get_mapping(struct page *page, bool *block)
 }
 
 /*
- * Hold the anon_vma of each page, by which the places of their copies are chosen, and what
- * was evicted is recognised when it comes again. Leave out pages without one: no process
- * has data on them.
+ * Hold the anon_vma of each page: place.c chooses a NUMA node by it, and use.c the name by
+ * which data that was evicted is recognised when it returns. Leave out pages without one:
+ * they hold no data of a process.
  */
 static void hold_mappings(struct hmm_devmem_txn *txn)
 {
@@ -192,8 +192,8 @@ static void spare_orphans(struct hmm_devmem_txn *txn)
 }
 
 /*
- * Has the process dropped pages of a large folio? Core frees these when it splits the
- * folio, but only of system memory it remembers folios that are worth it.
+ * Has the process dropped pages of a large folio? A split frees these. Core has a list of
+ * such folios to split when memory is short, but only for folios of system memory.
  */
 static bool is_partly_mapped(const struct folio *folio)
 {

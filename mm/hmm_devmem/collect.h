@@ -22,7 +22,7 @@ static inline unsigned long hmm_devmem_window_nr(void)
 	return min(READ_ONCE(hmm_devmem_max_window), HMM_DEVMEM_BLOCK_NR);
 }
 
-/* Is a window as large as a block, so that large folios move as a whole? Else split them. */
+/* Is a window as large as a block? Only then large folios move as a whole. */
 static inline bool hmm_devmem_moves_blocks(void)
 {
 	return hmm_devmem_window_nr() == HMM_DEVMEM_BLOCK_NR;

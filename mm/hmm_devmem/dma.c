@@ -6,13 +6,13 @@
 /**
  * DOC: DMA
  *
- * With %HMM_DEVMEM_DMA every run of a copy that has system memory gets a DMA
- * address before the driver sees it. Where an IOMMU translates for the device,
- * all runs of a copy are put into one range of IOVA, which is allocated, flushed
- * and given back once, and runs that are neighbours in it and in device memory are joined;
- * elsewhere each run is mapped by itself. Either way it is
- * unmapped exactly once: when the copy is over and before any process sees the
- * pages, so that data in a bounce buffer is where it belongs.
+ * With %HMM_DEVMEM_DMA every run of a copy that has system memory gets a DMA address
+ * before the driver sees it. Where an IOMMU translates for the device, all runs of a copy
+ * are put into one range of IOVA, which is allocated, flushed and given back once, and
+ * runs that are neighbours in it and in device memory are joined. Elsewhere each run is
+ * mapped by itself. Either way each run is unmapped exactly once: when the copy is over
+ * and before any process sees the pages, since the unmapping copies data from a bounce
+ * buffer to them.
  *
  * If a run cannot be mapped, only its own pages stay where they are.
  *
@@ -217,8 +217,7 @@ bool __hmm_devmem_dma_reaches(struct hmm_devmem *devmem, phys_addr_t phys,
 
 static enum dma_data_direction txn_dma_dir(const struct hmm_devmem_txn *txn)
 {
-	return txn->to ? DMA_TO_DEVICE :
-						       DMA_FROM_DEVICE;
+	return txn->to ? DMA_TO_DEVICE : DMA_FROM_DEVICE;
 }
 
 static size_t run_size(const struct hmm_devmem_run *run)

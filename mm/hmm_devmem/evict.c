@@ -56,7 +56,7 @@
  * suspend try again, with a pause in between, until hmm_devmem_evict_wait_s seconds have
  * passed since the last page came back, or HMM_DEVMEM_EVICT_WAITS times as many in all. The
  * time in which pages come back does not count. The number is a file in debugfs, see
- * debugfs.c; 0 would keep all eviction from trying.
+ * debugfs.c. 0 counts as 1, because with no time to spend no eviction would try at all.
  */
 u32 hmm_devmem_evict_wait_s = 1;
 #define HMM_DEVMEM_EVICT_WAIT_MOST_S	3600
@@ -65,8 +65,8 @@ u32 hmm_devmem_evict_wait_s = 1;
 
 /*
  * Eviction gives up on a device that refuses to copy, or is too slow: after so many
- * copies in a row that failed with -EIO and brought no page back, or when as much time as
- * it waits for a page was spent on pages that did not come back.
+ * copies in a row that failed with -EIO and brought no page back, or when it has spent
+ * hmm_devmem_evict_wait_s seconds on pages that did not come back.
  */
 #define HMM_DEVMEM_EVICT_REFUSALS	16
 
@@ -91,7 +91,7 @@ u32 hmm_devmem_evict_wait_s = 1;
  * @moves_on: The eviction tries other places before it gives up.
  * @killable: The eviction ends when the caller is being killed.
  * @in_reclaim: The caller may have a transaction or be in memory reclaim: do not wait for a
- *	transaction. It keeps the struct pages without a lock.
+ *	transaction. The struct pages cannot go away, although no lock is held.
  */
 struct evict_effort {
 	unsigned int refused;
@@ -306,7 +306,7 @@ static bool evict_window(struct evict_walk *walk)
 	if (hmm_devmem_split_large_folio(first, must_split_first(txn, walk->max)))
 		return false;
 	has_memory = evict_start(txn);
-	/* Two are in flight now; the device works on the second meanwhile. */
+	/* Two windows are in flight; the device copies the second while the first is finished. */
 	evict_drain(walk);
 	if (has_memory && txn->nr && walk->spare) {
 		walk->in_flight = txn;
@@ -451,9 +451,9 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_drain_batches);
 
 /*
  * Bring back [@pfn, @end) and count the pages that are left. Pages that core did not
- * collect, or that are new, are busy. With @drain, pages to which only core's
- * batches for mlock have a reference are not busy: an idle system may never empty
- * those.
+ * collect, or that are new, are busy. With @drain, if pages are busy, empty core's batches
+ * for mlock and try again: only these can have references, and an idle system may never
+ * empty them.
  */
 static unsigned long evict_and_count(struct hmm_devmem *devmem,
 				     unsigned long pfn, unsigned long end,
@@ -468,7 +468,7 @@ static unsigned long evict_and_count(struct hmm_devmem *devmem,
 	return evict_and_count_once(devmem, pfn, end, effort, left);
 }
 
-/* Count the pages in use where the library brings none back: classic or dead. */
+/* Count the pages in use of a devmem whose pages the library cannot move: classic or dead. */
 static unsigned long count_busy(struct hmm_devmem *devmem, bool drain)
 {
 	unsigned long nr = hmm_devmem_segments_busy(devmem);
@@ -570,7 +570,7 @@ static unsigned long evict_pass(struct hmm_devmem *devmem,
 	return left->busy;
 }
 
-/* Find the block of the page that @nth pages in use precede: its first page in use. */
+/* Find the block of the page in use number @nth, and return the block's first page in use. */
 static unsigned long find_in_use(struct hmm_devmem *devmem, unsigned long nth)
 {
 	unsigned long pfn = devmem->pfn_first;
@@ -588,8 +588,9 @@ static unsigned long find_in_use(struct hmm_devmem *devmem, unsigned long nth)
 }
 
 /*
- * Choose the place to go on at when @nr pages are left: the fraction of them before it grows
- * by the golden ratio, modulo 1, so that each place is far from all earlier ones.
+ * Choose the place to go on at when @nr pages are left. The fraction of them that is before
+ * the place grows by the golden ratio with each place, modulo 1: so each place is far from
+ * all earlier ones.
  */
 static void effort_move_on(struct hmm_devmem *devmem, struct evict_effort *effort,
 			   unsigned long nr)
@@ -766,7 +767,7 @@ static bool reclaim_may_go(void *arg, u32 block)
 			  block_pfn(reclaim->devmem, block + 1));
 }
 
-/* Shall it end? Also if a removal or a suspend has begun, which waits for the caller. */
+/* Shall this give up? Also if a removal or a suspend has begun, which waits for the caller. */
 static bool reclaim_is_over(const struct reclaim *reclaim)
 {
 	return effort_is_over(&reclaim->effort) ||
@@ -807,7 +808,7 @@ static int reclaim_chosen(struct reclaim *reclaim,
 	return -ENOMEM;
 }
 
-/* Evict the next block in the order of pfns; the one brought in last after all others. */
+/* Evict the next block in the order of pfns. The block that was brought in last is tried last. */
 static int reclaim_in_turn(struct reclaim *reclaim)
 {
 	struct hmm_devmem *devmem = reclaim->devmem;

@@ -21,7 +21,7 @@ extern struct fault_attr hmm_devmem_fail_attrs[HMM_DEVMEM_NR_FAIL];
 bool __hmm_devmem_should_fail(struct hmm_devmem *devmem,
 			      enum hmm_devmem_fail step);
 
-/* Shall @step fail? Inline, because most kernels with this never use it. */
+/* Shall @step fail? Inline, because most kernels with fault injection inject nothing here. */
 static inline bool hmm_devmem_should_fail(struct hmm_devmem *devmem,
 					  enum hmm_devmem_fail step)
 {

@@ -161,7 +161,7 @@ static vm_fault_t no_ram_for_fault(struct hmm_devmem *devmem)
 								VM_FAULT_RETRY;
 }
 
-/* Bring back the pages that were collected, above all the page at entry @first. */
+/* Bring back the pages that were collected. The fault is about the one at entry @first. */
 static vm_fault_t fault_copy(struct hmm_devmem_txn *txn, unsigned int first)
 {
 	bool collected;
@@ -281,8 +281,8 @@ static void fault_drain(const struct vm_area_struct *vma,
 }
 
 /*
- * Let the CPU fault again, after a while. If the kernel has touched the page,
- * nothing else checks whether the process is being killed meanwhile.
+ * Let the CPU fault again, after a while. Check for a fatal signal: if the kernel has
+ * touched the page, no other code does before the next fault.
  */
 static vm_fault_t fault_again(unsigned long delay_us)
 {

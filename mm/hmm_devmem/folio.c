@@ -118,8 +118,8 @@ static noinline int grow_and_get(struct hmm_devmem *devmem, unsigned int order,
  * The folio is not cleared: it has the content that the memory had before. Free it
  * with folio_unlock() and folio_put().
  *
- * For an @order between those two, blocks that are partly in use are searched. How long
- * that takes depends on how many of them have had pages freed since they were
+ * For an @order between 0 and HPAGE_PMD_ORDER, blocks that are partly in use are searched.
+ * How long that takes depends on how many of them have had pages freed since they were
  * searched last, but interrupts are off for no more than eight of them at a time.
  *
  * Context: Process context, may sleep. With %HMM_DEVMEM_LAZY the caller has locked

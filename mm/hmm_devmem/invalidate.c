@@ -25,10 +25,9 @@
  * mapped. The task does not change the process's mappings meanwhile: it holds the mmap
  * lock. When it allocates memory, the task may also reclaim or compact memory. Reclaim and
  * compaction find the mappings of a page by rmap, for which they lock the page first, so
- * they never unmap a page of the migration. And own invalidations remove entries of the
- * device's page table like all others: only they are not noted. Pages that
- * the task evicts to make room are not those of an open window, because a migration has
- * none open then.
+ * they never unmap a page of the migration. A migration that evicts pages to make room has
+ * no window open then. The migration's own invalidations remove entries of the device's
+ * page table like all others; they are only not noted.
  *
  * An invalidation can also have begun before a window is opened, and zap the page only
  * after it was collected. So before a window is opened all such invalidations must have
@@ -105,7 +104,7 @@ static bool mirror_invalidate(struct mmu_interval_notifier *notifier,
 	const unsigned long end = min(range->end, HMM_DEVMEM_MIRROR_END);
 	bool keep_local;
 
-	/* The page stays, and the driver makes the entry: see the structure. */
+	/* The page stays, and the driver makes the entry: see struct hmm_devmem_mirror. */
 	if (range->event == MMU_NOTIFY_EXCLUSIVE && range->owner == m)
 		return true;
 
@@ -187,7 +186,7 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_mirror_reach);
  * @m: The mirror.
  * @devmem: The device memory.
  * @start: User virtual address, inclusive.
- * @end: The same, exclusive.
+ * @end: User virtual address, exclusive.
  *
  * Context: Process context, may sleep.
  */
@@ -223,9 +222,9 @@ void hmm_devmem_mirror_end(struct hmm_devmem_mirror_migration *migration)
 }
 
 /*
- * Wait until all invalidations that have begun until now have ended. If others begin before
- * these end, that moment may not come: then stop waiting after @timeout. What begins after
- * that moment is noted, or is about other memory.
+ * Wait until all invalidations that the mirror has been told of have ended. If others begin
+ * before these end, that may never be: then stop waiting after @timeout jiffies. What begins
+ * later is noted, or is about other memory.
  */
 static void migration_settle(struct hmm_devmem_mirror_migration *migration,
 			     unsigned long timeout)
@@ -236,7 +235,7 @@ static void migration_settle(struct hmm_devmem_mirror_migration *migration,
 	scoped_guard(mutex, &m->lock)
 		migration->unsettled = false;
 	seq = mmu_interval_read_begin_timeout(&m->notifier, timeout);
-	/* An even number says that the moment has not come. */
+	/* The number is odd if all have ended, and even after the timeout. */
 	if (seq & 1)
 		return;
 	guard(mutex)(&m->lock);
@@ -271,7 +270,7 @@ static bool window_open(struct hmm_devmem_mirror_window *window,
  * hmm_devmem_mirror_open() - Begin to note the invalidations of a window
  * @migration: The migration.
  * @start: User virtual address, inclusive.
- * @end: The same, exclusive.
+ * @end: User virtual address, exclusive.
  * @in_flight: The window that is in flight, or NULL. This opens the other one.
  * @may_wait: May this wait for invalidations? Not if a window is in flight, since they
  *	can wait for its folios.

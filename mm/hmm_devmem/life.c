@@ -126,8 +126,8 @@ static void devmem_ref_release(struct percpu_ref *ref)
  * @desc: The descriptor; it was checked.
  *
  * Context: Process context, may sleep.
- * Return: The devmem, with one reference on its &hmm_devmem_priv.kref that
- * hmm_devmem_release() ends, or NULL if there is no memory.
+ * Return: The devmem, with one reference on its &hmm_devmem_priv.kref, or NULL if there is
+ * no memory. kref_put() with hmm_devmem_release() drops the reference.
  */
 struct hmm_devmem *hmm_devmem_create(struct device *device,
 				     const struct hmm_devmem_desc *desc)

@@ -86,7 +86,10 @@ static void __init fault_in_order(struct mm_struct *mm)
 #endif
 }
 
-/* A driver can withdraw blocks in reclaim; put_block() frees nothing of the pool's. */
+/*
+ * A driver can withdraw blocks in memory reclaim; the pool gives them up under its locks.
+ * This allocation takes those locks and fails: there are no pages.
+ */
 static void __init withdraw_in_order(struct hmm_devmem *devmem)
 {
 	unsigned long pfn;
@@ -125,7 +128,7 @@ static void __init take_in_order(struct hmm_devmem *devmem, struct mm_struct *mm
 	mutex_unlock(&priv(devmem)->suspend_lock);
 }
 
-/* Locks that are held to allocate a folio, if more struct pages are needed. */
+/* hmm_devmem_alloc_folio() holds the first lock, and may have to create struct pages. */
 static void __init grow_in_order(struct hmm_devmem *devmem)
 {
 	percpu_down_read(&priv(devmem)->handout);

@@ -105,12 +105,12 @@ static unsigned long window_finish(struct hmm_devmem_txn *txn, unsigned long *ow
 }
 
 /*
- * Some pages do not move to the device. KSM maps a page that it merges before rmap finds the
- * mapping: core would collect the page from the page table, and not find it again to end
- * its migration. Drivers copy no memory tags (MTE of arm64). Where userfaultfd is told of
- * each access, it would not be told of those of a device that has the page. And a shadow
- * stack is for the CPU's calls and returns only. A mapping can get these flags when it
- * has pages on the device already; those can come back.
+ * Pages of mappings with these flags do not move to the device. VM_MERGEABLE: KSM maps a
+ * page that it merges before rmap finds the mapping, so core would collect the page from
+ * the page table, and not find it again to end its migration. VM_MTE: drivers copy no
+ * memory tags. VM_UFFD_RWP: userfaultfd is to be told of each access, and would not be told
+ * of the device's. VM_SHADOW_STACK: only the CPU's calls and returns use it. A mapping can
+ * get these flags when it has pages on the device already; those can come back.
  */
 static bool must_stay_in_ram(const struct vm_area_struct *vma)
 {
@@ -127,13 +127,14 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
  * @priv: &hmm_devmem_copy.priv of its copies.
  * @mirror: The mirror's part of the migration; NULL if it does not go through a mirror.
  * @start: User virtual address, inclusive.
- * @end: The same, exclusive.
+ * @end: User virtual address, exclusive.
  * @in_flight: A window whose copy was started and not yet waited for.
  * @done: Number of pages to return.
  * @tries: How often the present window was tried again for lack of device memory.
  * @split: The present window is collected as single pages.
  * @full: An errno if there was no way to get more device memory, else 0.
- * @stunted: There was no memory for more struct pages, or the driver lent no more blocks.
+ * @stunted: There was no memory for more struct pages, or the driver lent no more blocks:
+ *	do not try that again.
  * @seq: hmm_devmem_segments_seq() from before the present window looked for device memory.
  * @missing: For how many pages more device memory is needed.
  * @data: What the policy of eviction calls the data of the present window.
@@ -236,7 +237,7 @@ static noinline unsigned long count_window(struct range_walk *walk,
 	return found.here;
 }
 
-/* Count a window of which no page was collected. @is_full: for want of device memory. */
+/* Count a window of which no page was collected; if @is_full, for lack of device memory. */
 static void skip_window(struct range_walk *walk, struct vm_area_struct *vma,
 			unsigned long start, unsigned long end, bool is_full)
 {
@@ -347,9 +348,10 @@ static bool device_is_full(const struct range_walk *walk)
 }
 
 /*
- * Can no page of a window move? Then do not collect it, because core splits a large folio
- * that lies only partly in a window, which would be in vain: to the device if that is full,
- * back from it if the folio is a peer's.
+ * Can no page of a window move? Then do not collect it: core would split a large folio that
+ * lies only partly in the window, for nothing. To the device no page can move if the device
+ * is full, or the mapping's pages stay. Back from it none can if none is on this device; a
+ * large folio there can be a peer's.
  */
 static bool window_stays(const struct range_walk *walk,
 			 const struct vm_area_struct *vma, unsigned long start,
@@ -400,7 +402,7 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 	started = walk->to ?
 		  window_start_to_device(txn, end, walk->split) :
 		  window_start_to_ram(txn, end, walk->split);
-	/* Two are in flight now; the device works on the second meanwhile. */
+	/* Two windows are in flight; the device copies the second while the first is finished. */
 	ret = range_drain(walk);
 	if (started <= 0) {
 		hmm_devmem_txn_put(txn);
@@ -484,10 +486,10 @@ enum range_pause {
 };
 
 /*
- * Get more device memory. When there was no memory for struct pages once, or no block
- * that the driver could lend without an eviction, do not try these again. Evict other
- * pages only if there is no free page, not to get a whole block. The driver's buffers are
- * evicted last, and only up to the reserve.
+ * Get more device memory. When there was once no memory for struct pages, or no block
+ * that the driver could lend without an eviction, do not ask for these again. Evict other
+ * pages only if there is no free page, not to get a whole block. Last, have the driver
+ * evict buffers, but only as long as the library has less than the reserve.
  */
 static int __get_more(struct range_walk *walk, enum range_pause why)
 {
@@ -507,7 +509,7 @@ static int __get_more(struct range_walk *walk, enum range_pause why)
 	return ret == -ENOMEM ? hmm_devmem_get_reserve(devmem, walk->missing) : ret;
 }
 
-/* Take the reference on hmm_devmem_priv.ref that range_pause() dropped, and get more. */
+/* Get more device memory while the walk pauses, and so holds no reference of its own. */
 static int get_more(struct range_walk *walk, enum range_pause why)
 {
 	int ret;
@@ -663,10 +665,10 @@ static int range_migrate_windows(struct range_walk *walk)
 }
 
 /*
- * Mlocked pages have stayed, for which there is device memory. Core's batches for mlock can
- * have references to them on any CPU, and keep these until they are full, which may be
- * never. So empty all batches, and try the range once more. A page that stays again has
- * a reference of another kind.
+ * Mlocked pages have stayed although there is device memory for them. Core's batches for
+ * mlock can have references to them on any CPU, and keep these until they are full, which
+ * may be never. So empty all batches, and try the range once more. A page that stays again
+ * has a reference of another kind.
  */
 static int range_migrate_mlocked(struct range_walk *walk)
 {
@@ -823,7 +825,7 @@ EXPORT_SYMBOL_GPL(hmm_devmem_migrate);
  * @devmem: A managed devmem.
  * @mm: The process; the caller has at least mmgrab()bed it.
  * @start: User virtual address, page aligned, inclusive.
- * @end: The same, exclusive.
+ * @end: User virtual address, page aligned, exclusive.
  * @ctx: Context for the device folios, each of which takes a reference; or NULL.
  *
  * The short form of hmm_devmem_migrate(), for a caller that need not know why pages are
@@ -853,7 +855,7 @@ EXPORT_SYMBOL_GPL(hmm_devmem_migrate_to_device);
  * @devmem: A managed devmem. Only its pages are moved.
  * @mm: The process; the caller has at least mmgrab()bed it.
  * @start: User virtual address, page aligned, inclusive.
- * @end: The same, exclusive.
+ * @end: User virtual address, page aligned, exclusive.
  *
  * Context: Process context, may sleep. Takes the mmap lock of @mm for reading,
  * which the caller must not hold.

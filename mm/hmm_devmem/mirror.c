@@ -106,7 +106,7 @@ static long mirror_migrate(struct hmm_devmem_mirror *m,
  * hmm_devmem_mirror_migrate() - Move memory of the process to the device, and map it
  * @m: The mirror.
  * @start: User virtual address, page aligned, inclusive.
- * @end: The same, exclusive.
+ * @end: User virtual address, page aligned, exclusive.
  *
  * As hmm_devmem_migrate_to_device() with &hmm_devmem_mirror.devmem and
  * &hmm_devmem_mirror.context. Also maps the pages that have moved for the device, but
@@ -150,10 +150,11 @@ EXPORT_SYMBOL_GPL(hmm_devmem_mirror_migrate);
  * @along: Where to note what @window brings along; NULL if that was not decided.
  * @faults: How often the CPU's fault handler was called.
  * @to_ram: The CPU's fault handler has to bring the page back from private memory.
- * @raced: An invalidation has made it begin again: let no other fault migrate meanwhile.
+ * @raced: An invalidation has made the fault begin again: let no other fault of the mirror
+ *	migrate while this one walks.
  * @guarded: userfaultfd is told of accesses to the mapping: no page of it moves.
  * @first: Index in @pfns of the first page that is of the same mapping, inclusive.
- * @end: The same of the last one, exclusive.
+ * @end: Index in @pfns of the end of the mapping's pages, exclusive.
  * @result: What to return.
  * @range: The last walk of the CPU's page table.
  * @pfns: What that walk has found.
@@ -220,15 +221,16 @@ static unsigned int fault_index_of(const struct mirror_fault *fault, unsigned lo
 	return (addr - fault->range.start) >> PAGE_SHIFT;
 }
 
-/* That of the page that the fault is about. */
+/* The index of the page that the fault is about. */
 static unsigned int fault_index(const struct mirror_fault *fault)
 {
 	return fault_index_of(fault, fault->addr);
 }
 
 /*
- * May the device access the mapping as it does? Find out before anything moves. With
- * HMM_DEVMEM_MIRROR_PRESENT nothing moves, and what is not mapped is not for the device.
+ * Does the mapping allow the access that the fault is about? Find out before anything moves.
+ * With HMM_DEVMEM_MIRROR_PRESENT nothing moves, and the walk finds no page that the CPU's
+ * page table does not map: only shadow stacks must be refused.
  */
 static int fault_check_access(const struct mirror_fault *fault, vm_flags_t vm_flags)
 {
@@ -243,12 +245,13 @@ static int fault_check_access(const struct mirror_fault *fault, vm_flags_t vm_fl
 
 /*
  * Look at the mapping of the address, since hmm_range_fault() does not look at all that
- * matters. This comes after the walk: a page is protected against reads, or a shadow stack
- * mapped there, either before this, or with an invalidation that makes the fault begin again.
+ * matters. Do so after the walk: if the process makes the mapping unreadable, or maps a
+ * shadow stack there, it has done so before this look, or an invalidation makes the fault
+ * begin again.
  *
  * A shadow stack is only for the CPU's calls and returns. In a mapping for which
- * userfaultfd is told of each access, device pages look as if there were no protection:
- * have them brought back to system memory, and leave all pages there.
+ * userfaultfd is told of each access, hmm_range_fault() reports device pages as if they
+ * could be accessed: have them brought back to system memory, and leave all pages there.
  */
 static int fault_look_at_mapping(struct mirror_fault *fault)
 {
@@ -306,14 +309,14 @@ static struct page *fault_page(const struct mirror_fault *fault, unsigned int i)
 	return folio_page(page_folio(page), index & (HMM_DEVMEM_BLOCK_NR - 1));
 }
 
-/* Is it a page of the mirror's device memory? */
+/* Is @page on the mirror's device memory? */
 static bool fault_is_local(const struct mirror_fault *fault, const struct page *page)
 {
 	return fault->devmem && is_zone_device_page(page) &&
 	       hmm_devmem_from_page(page) == fault->devmem;
 }
 
-/* Is the data of a page of that memory lost? */
+/* Is the data of @page, which is on the mirror's device memory, lost? */
 static bool fault_is_lost(const struct mirror_fault *fault, const struct page *page)
 {
 	return READ_ONCE(priv(fault->devmem)->dead) ||
@@ -333,7 +336,7 @@ static bool fault_maps_block(const struct mirror_fault *fault, unsigned int i)
 }
 
 /*
- * Is it a page that the device must not have, although hmm_range_fault() reports it? The
+ * Is @page one that the device must not have, although hmm_range_fault() reports it? The
  * data of a @local page may be lost. The kernel has no mapping of pages of memfd_secret(),
  * and PCI memory of another device has no DMA address like that of system memory.
  */
@@ -438,8 +441,8 @@ static bool page_is_zeros(struct page *page)
 }
 
 /*
- * Can the page at @i be one that moves? To try with one of a file would only remove the
- * entries of all pages that move with it. A zero page is replaced.
+ * Can the page at @i be one that moves? A page of a file does not: a migration would only
+ * invalidate the pages around it. A zero page is replaced by a device page.
  */
 static bool fault_may_move(const struct mirror_fault *fault, unsigned int i)
 {
@@ -452,9 +455,9 @@ static bool fault_may_move(const struct mirror_fault *fault, unsigned int i)
 }
 
 /*
- * Does a write fault have to get the process a page of its own first? Else the page that it
- * shares would move to the device, back, and the copy to the device. The zero page need
- * not be copied.
+ * Does a write fault have to get the process its own copy of a shared page first? Else the
+ * shared page would move to the device, then back to be copied, and then the copy to the
+ * device. A zero page need not be copied.
  */
 static bool fault_wants_copy(const struct mirror_fault *fault, unsigned int asked)
 {
@@ -530,7 +533,7 @@ static unsigned long fault_page_nr(const struct mirror_fault *fault)
 	return fault->addr >> PAGE_SHIFT;
 }
 
-/* Leave out of a window what the process does not map, and what is behind that. */
+/* Cut a window down to the pages around the fault's that the process maps without a gap. */
 static struct hmm_devmem_window window_present(struct mirror_fault *fault,
 					       struct hmm_devmem_window window)
 {
@@ -546,7 +549,7 @@ static struct hmm_devmem_window window_present(struct mirror_fault *fault,
 
 	if (nr == 1)
 		return window;
-	/* The page of the fault moves also if there is no memory for others. */
+	/* If there is no memory to look at the others, only the page of the fault moves. */
 	range.hmm_pfns = kcalloc(nr, sizeof(*range.hmm_pfns),
 				 GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
 	if (!range.hmm_pfns || hmm_devmem_mirror_walk(&range)) {
@@ -608,7 +611,7 @@ static void fault_choose(struct mirror_fault *fault)
 	struct hmm_devmem_streams *set;
 	unsigned int i;
 
-	/* Once for each fault: to look up the same page a second time would end its stream. */
+	/* Once for each fault: looking the same page up again would start its stream again. */
 	if (fault->along)
 		return;
 	fault_count_used(fault);
@@ -621,7 +624,7 @@ static void fault_choose(struct mirror_fault *fault)
 	else
 		fault->window = window_present(fault, fault_expect(fault, set, bounds));
 	fault->along = &streams->along[i][hmm_devmem_streams_latest(set)];
-	/* It is not known that the former window was used, or it was counted. */
+	/* What the stream brought last was counted just now, or is not known to be used. */
 	xchg(fault->along, 0);
 }
 
@@ -646,7 +649,7 @@ static long fault_migrate_powered(struct mirror_fault *fault)
 	struct hmm_devmem_window window = hmm_devmem_window_one(fault_page_nr(fault));
 	long ret;
 
-	/* A page that is not present, such as a page of zeros, is provided alone. */
+	/* Where the process has no page, migrate only this address: others get no memory yet. */
 	if (fault->pfns[fault_index(fault)] & HMM_PFN_VALID) {
 		fault_choose(fault);
 		window = fault->window;

@@ -15,7 +15,7 @@
 struct hmm_range;
 struct task_struct;
 
-/* The end of all addresses, page aligned. */
+/* The end of what a mirror covers, exclusive: the last page, which no process has. */
 #define HMM_DEVMEM_MIRROR_END		(ULONG_MAX & PAGE_MASK)
 /* Pages of a window of a migration, at most. */
 #define HMM_DEVMEM_MIRROR_WINDOW_NR	(SZ_2M >> PAGE_SHIFT)
@@ -26,7 +26,7 @@ struct task_struct;
  * struct hmm_devmem_mirror_window - a window of a migration through a mirror
  * @migration: The migration.
  * @start: User virtual address, inclusive.
- * @end: The same, exclusive.
+ * @end: User virtual address, exclusive.
  * @raced: A bit for each page, set if anything else than this migration has invalidated
  *	the page since the window was opened. Such a page must not be mapped for the device.
  */
@@ -44,7 +44,7 @@ struct hmm_devmem_mirror_window {
  * @devmem: The device memory that pages migrate to.
  * @task: The task that migrates.
  * @start: User virtual address, inclusive.
- * @end: The same, exclusive.
+ * @end: User virtual address, exclusive.
  * @unsettled: An invalidation of a part of the range, not by this migration, may have
  *	begun before the next window is opened, and not end before core collects it.
  * @forced: A window was opened all the same, after a long wait: do not wait for long again.

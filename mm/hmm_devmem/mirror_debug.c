@@ -107,7 +107,7 @@ static void shadow_map(struct hmm_devmem_mirror *m,
 			 GFP_NOWAIT);
 }
 
-/* Called with the mirror's lock, like the functions below, if they have a mirror. */
+/* Called with the mirror's lock held, as is hmm_devmem_mirror_debug_unmap(). */
 void hmm_devmem_mirror_debug_map(struct hmm_devmem_mirror *m,
 				 const struct hmm_devmem_map_entry *entries,
 				 unsigned int nr)

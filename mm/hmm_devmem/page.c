@@ -16,17 +16,16 @@
  * was allocated with. The folio has a reference on it, which is dropped when the
  * folio is freed or when the driver goes away, whichever is first: both take the
  * word out with xchg(), so that exactly one of them drops the reference. A task that frees
- * a folio does so under rcu_read_lock(), so removal, which waits for a grace period,
+ * a folio drops it under rcu_read_lock(), so removal, which waits for a grace period,
  * does not return before such a task has called the driver's release function. The parts
  * of a folio that core splits share its context. Once removal has begun to drop the
  * contexts, parts of folios that are split get none. Core splits with interrupts off, so a
  * grace period of RCU waits for splits that began before.
  *
- * The folio of a managed devmem is dirty from the moment it is allocated. No page
- * table of the CPU sees what the device writes, so the process's entry for the page
- * stays clean. Core copies the flag whenever and wherever the folio is migrated, so that
- * what the device wrote is neither dropped because MADV_FREE was called before nor taken
- * for what swap still has.
+ * The folio of a managed devmem is dirty from the moment it is allocated. A write of the
+ * device does not set the dirty bit in the CPU's page table. Core copies the folio's dirty
+ * flag to the new folio in each migration. Without it, core could drop what the device
+ * wrote: because MADV_FREE was called before, or because swap has an older copy.
  */
 
 #include <linux/export.h>
@@ -46,7 +45,7 @@
  */
 void __hmm_devmem_page_drop_context(struct page *page)
 {
-	/* See hmm_devmem_segments_release(). */
+	/* Removal waits for this task to leave: see zombies_drop_contexts(). */
 	guard(rcu)();
 	hmm_devmem_context_put(xchg(&page->zone_device_data, NULL));
 }

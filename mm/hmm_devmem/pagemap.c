@@ -149,13 +149,16 @@ hmm_devmem_head_context(const struct folio *head)
 }
 EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_head_context);
 
-/* Core has interrupts off from before the first part of the folio until the last. */
+/*
+ * Give a part of a folio that core splits the folio's context. Core has interrupts off until
+ * the split has ended, which zombies_drop_contexts() relies on.
+ */
 static void share_context(struct hmm_devmem *devmem, struct folio *head,
 			  struct folio *tail)
 {
 	struct hmm_devmem_context *ctx = NULL;
 
-	/* See zombies_drop_contexts(). */
+	/* Removal may drop the folio's context now. */
 	if (likely(!READ_ONCE(priv(devmem)->gone)))
 		ctx = hmm_devmem_head_context(head);
 	hmm_devmem_context_get(ctx);

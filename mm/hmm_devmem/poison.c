@@ -24,9 +24,9 @@
  *
  * Pages of private memory that are left when the device is removed stay mapped, and
  * an access by the CPU gives SIGBUS. A peer device can have them in its own page
- * table: when their device is removed, MMU notifiers tell the peer's driver to
- * invalidate them, and hmm_range_fault() does not report them any more. While their
- * device is dead but not removed, hmm_range_fault() still reports them.
+ * table: when the device that has the pages is removed, MMU notifiers tell the peer's
+ * driver to invalidate them, and hmm_range_fault() does not report them any more. While
+ * that device is dead but not removed, hmm_range_fault() still reports them.
  *
  * The CPU reads memory of type MEMORY_DEVICE_COHERENT without a fault. When its
  * device is dead, and when it is removed and pages could not be brought back, the
@@ -156,7 +156,10 @@ static bool unmap_page_as_lost(struct page *page)
 
 	/* After the split, lock and reference are those of the part with @page. */
 	if (folio_test_large(page_folio(page)) && split_huge_page(page)) {
-		/* The CPU finds that the page is lost when it touches it; devices now. */
+		/*
+		 * The CPU takes a fault when it accesses private memory, and gets SIGBUS.
+		 * Devices must drop their entries now.
+		 */
 		forget_folio(page_folio(page));
 		return false;
 	}

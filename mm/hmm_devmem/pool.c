@@ -86,7 +86,7 @@
 /**
  * struct hmm_devmem_pcp - free pages of one CPU
  * @lock: Protects the rest. Only drains take it from another CPU.
- * @look: The next free to this cache must set @filled, and check for retired pages.
+ * @look: The next free to this cache must set @filled, and check for pages not to cache.
  * @filled: There may be a page here; counted in &hmm_devmem_pool.nr_filled.
  * @nr: Number of @pfns.
  * @pfns: A stack of pfns, the next to be handed out last.
@@ -175,7 +175,7 @@ static int pcp_alloc(struct hmm_devmem_pool *pool, unsigned long *pfn)
 	struct hmm_devmem_pcp *pcp;
 	unsigned long flags;
 
-	/* A move to another CPU after this costs the transfer of a lock, no more. */
+	/* If the task moves to another CPU now, to take this CPU's lock is only slower. */
 	pcp = raw_cpu_ptr(pool->pcp);
 	spin_lock_irqsave(&pcp->lock, flags);
 	if (unlikely(READ_ONCE(pool->refused) || !pcp->nr))
@@ -511,7 +511,7 @@ bool hmm_devmem_pool_freeze(struct hmm_devmem_pool *pool)
 {
 	if (!pool_refuse(pool, 0, -EAGAIN))
 		return false;
-	/* See hmm_devmem_pool_kill(). */
+	/* Wait for allocations that have not seen @refused: see hmm_devmem_pool_kill(). */
 	pcp_drain_all(pool);
 	return true;
 }
@@ -574,7 +574,7 @@ void hmm_devmem_pool_retire_range(struct hmm_devmem_pool *pool,
 	if (pfn >= end)
 		return;
 	for (; pfn < end; pfn++) {
-		/* A segment needs this memory, a page of it, only once. */
+		/* Allocates memory at most once for each segment: a bit for each page. */
 		while (!hmm_devmem_block_retire(pool, pfn))
 			hmm_devmem_pool_reserve_bad(pool, pfn,
 						    GFP_KERNEL | __GFP_NOFAIL);

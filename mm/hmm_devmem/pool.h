@@ -14,7 +14,7 @@
 struct hmm_devmem_pcp;
 struct hmm_devmem_pool_segment;
 
-/* Blocks are not larger than that on any machine, and have bits enough to count. */
+/* No machine has larger blocks, and &hmm_devmem_block.nr_disabled can count their pages. */
 #define HMM_DEVMEM_MAX_BLOCK_ORDER	15
 
 /**

@@ -13,9 +13,9 @@
 #define HMM_DEVMEM_HOLD_NONE	U32_MAX
 
 /* What &hmm_devmem_hold.used says of a block that has no data. */
-#define HMM_DEVMEM_HOLD_EMPTY	0	/* the next data here goes through the FIFO */
-#define HMM_DEVMEM_HOLD_VACATED	1	/* the next data here is held: it displaced held data */
-#define HMM_DEVMEM_HOLD_START	2	/* the first time: larger than the two above */
+#define HMM_DEVMEM_HOLD_EMPTY	0	/* data that comes next goes through the FIFO */
+#define HMM_DEVMEM_HOLD_VACATED	1	/* data that comes next displaces held data, so is held */
+#define HMM_DEVMEM_HOLD_START	2	/* the first time; no time is one of the two above */
 
 /**
  * struct hmm_devmem_hold - what is known of the use of the blocks of one device
@@ -51,7 +51,7 @@ struct hmm_devmem_hold {
 
 /**
  * struct hmm_devmem_hold_data - names a piece of data of the size of a block
- * @owner: To whom the data belongs. Only compared, never followed.
+ * @owner: The root of the data's anon_vmas, see use.c. Only compared, never dereferenced.
  * @index: The number of the piece among those of @owner.
  */
 struct hmm_devmem_hold_data {

@@ -143,7 +143,7 @@ static const struct mm_walk_ops resident_walk_ops = {
  * @devmem: The device memory.
  * @mm: The process.
  * @start: User virtual address, page aligned, inclusive.
- * @end: The same, exclusive.
+ * @end: User virtual address, page aligned, exclusive.
  * @used: See hmm_devmem_count_resident().
  * @pages: See hmm_devmem_count_resident().
  * @found: Filled in: what was found in mappings that are suitable.
@@ -173,7 +173,7 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_find_pages);
  * @devmem: The device memory.
  * @mm: The process.
  * @start: User virtual address, page aligned, inclusive.
- * @end: The same, exclusive.
+ * @end: User virtual address, page aligned, exclusive.
  * @used: The device is about to use the range: mark the pages found as used.
  * @pages: A bitmap with a bit for each page of the device, in which all pages of the
  *	folios found are set; or NULL.

@@ -28,7 +28,7 @@ struct hmm_devmem_found {
 	bool mlocked;
 };
 
-/* Pages of mappings with one of these flags do not move to the device: see migrate.c. */
+/* Pages of mappings with one of these flags stay in RAM: see must_stay_in_ram(). */
 #define HMM_DEVMEM_VM_STAYS	(VM_MERGEABLE | VM_MTE | VM_UFFD_RWP | VM_SHADOW_STACK)
 
 bool hmm_devmem_vma_is_suitable(const struct vm_area_struct *vma);

@@ -6,8 +6,8 @@
 /**
  * DOC: Segments
  *
- * A segment is the lifetime of struct pages: it starts with memremap_pages() and
- * ends with memunmap_pages(). The latter waits until all pages are free, and that
+ * A segment is a part of the range that has struct pages: memremap_pages() creates them,
+ * memunmap_pages() removes them. The latter waits until all pages are free, and that
  * can be never: a process, or a driver that has a reference, can keep a device page
  * for as long as it likes. When a driver goes away and pages are still in use, the
  * segment becomes a *zombie*: it keeps the physical range and the struct pages, CPU
@@ -28,7 +28,7 @@
  * the task that has just created one is about to. The shrinker does not end them itself,
  * because memory can be short while a task holds the locks that this takes.
  *
- * A devmem has one segment, which exists from the start; a lazy one has many, which are
+ * A devmem that is not lazy has one segment, from the start. A lazy one has many, which are
  * created when pages are needed and ended when none of their pages is in use. To create
  * or end one takes the lock of memory hotplug. Core takes folio locks inside that, so an
  * allocation with pages locked cannot create a segment: a migration checks before each
@@ -88,11 +88,12 @@
 
 /*
  * A worker checks all segments of a lazy devmem at this interval while there are any, and
- * ends those that it has found empty so many times in a row: a process that frees its
- * memory and allocates it again within seconds causes no work. dev_pagemap.ref cannot
- * tell: it does not fall to 0 before it is killed, and then core does not find the pages
- * any more. To look at each free would cost each free, and the segment is to stay for some
- * seconds anyway. Zombies are not polled, see hmm_devmem_segment_page_freed().
+ * ends those that it has found empty HMM_DEVMEM_SHRINK_IDLE times in a row: a process that
+ * frees its memory and allocates it again within seconds causes no work. dev_pagemap.ref
+ * does not tell when a segment is empty: it does not fall to 0 before it is killed, and then
+ * core does not find the pages any more. To check in each free would make each free slower,
+ * and the segment is to stay for some seconds anyway. Zombies are not polled, see
+ * hmm_devmem_segment_page_freed().
  */
 #define HMM_DEVMEM_SHRINK_INTERVAL	round_jiffies_relative(2 * HZ)
 #define HMM_DEVMEM_SHRINK_IDLE		3
@@ -753,13 +754,12 @@ static void call_for_segments(struct hmm_devmem *devmem,
 }
 
 /*
- * A task with a reference to a folio can split it at any time. Splits that begin
- * after &hmm_devmem_priv.gone was set leave the parts without a context; the first grace
- * period waits for splits that began before. A part of a folio that is being split
- * can look as if it had a context, but core still uses its word: the second grace
- * period waits until core has handed the word over, which is NULL then. The third
- * one is for a folio that is being freed: its context can have been taken out and
- * not been released yet.
+ * A task with a reference to a folio can split it at any time. Splits that begin after
+ * &hmm_devmem_priv.gone was set leave the parts without a context; the first grace period
+ * waits for splits that began before. In a folio that is being split, zone_device_data of
+ * a part can still have data of core's that looks like a context: the second grace period
+ * waits for the end of the split, after which it is NULL. The third one waits for tasks
+ * that free a folio: they can have taken its context out and not released it yet.
  */
 static void zombies_drop_contexts(struct hmm_devmem *devmem)
 {

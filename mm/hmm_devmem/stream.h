@@ -74,9 +74,9 @@ struct hmm_devmem_streams {
  * @next: Which set the next stream starts in.
  * @set: The sets.
  *
- * For a device, which can do many things at a time. Streams start in the sets by turns,
- * so a stream is replaced at the earliest when seven times as many as there are sets have
- * started after its last use.
+ * For a device, which runs many threads. New streams start in the sets by turns, so at
+ * least 28 others, seven in each set, start after the last use of a stream before another
+ * one replaces it.
  */
 struct hmm_devmem_stream_sets {
 	unsigned int next;

@@ -89,7 +89,7 @@ static void trial_begin(struct hmm_devmem_trial *trial,
 	WRITE_ONCE(trial->mm, mm);
 }
 
-/* Returns whether the trial was good. */
+/* Returns whether few pages came back, so that blocks are to be split. */
 static bool trial_end(struct hmm_devmem_trial *trial, unsigned int order,
 		      u32 clock)
 {

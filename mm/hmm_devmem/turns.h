@@ -15,9 +15,9 @@ struct mm_struct;
 
 /* How often a block comes back as a whole before it may be split. */
 #define HMM_DEVMEM_TURNS_WHOLE	2
-/* How many blocks are split after a trial that was good. */
+/* How many blocks are split after a trial in which few pages came back. */
 #define HMM_DEVMEM_TURNS_CREDIT	64
-/* How many blocks must come back after a trial that was bad, before the next one. */
+/* After a trial in which many came back, how many blocks must come back before the next. */
 #define HMM_DEVMEM_TURNS_PAUSE	1024
 
 /**

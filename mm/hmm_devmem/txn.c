@@ -14,11 +14,11 @@
  * *Collect*: core locks and unmaps the pages that can be moved. *Allocate* gives each of
  * them a destination, or does not: pages without one stay where they are, and that is no
  * error. *Copy* passes the pages to the driver, in runs as long as possible. *Status*:
- * pages that were not copied lose their destination, before core could see it. *Commit*:
+ * pages that were not copied lose their destination, before core looks at it. *Commit*:
  * core moves the folios that have a destination, and says which it has moved; their data
- * was copied before. The driver gets only these to *map*. *Finalize*: core restores the mappings,
- * to the destination or to the old place, and unlocks the pages. Once pages were collected
- * finalize always follows: there is no other way out of a transaction.
+ * was copied before. The driver gets only these to *map*. *Finalize*: core restores the
+ * mappings, to the destination or to the old place, and unlocks the pages. Once pages were
+ * collected finalize always follows: there is no other way out of a transaction.
  *
  * The pages to copy are taken from the arrays that core filled when it collected,
  * and never from the page that a CPU fault was about: core may have split its folio.
@@ -124,8 +124,8 @@ static mempool_t *txn_pool(unsigned int nr)
 
 /**
  * hmm_devmem_txn_get() - Get a transaction
- * @from: The device memory that it moves pages from; NULL for system memory.
- * @to: The same for where it moves them to. One of the two is NULL.
+ * @from: The device memory that pages move from; NULL for system memory.
+ * @to: The device memory that they move to; NULL for system memory. One of the two is NULL.
  * @nr: For how many pages, at most %HMM_DEVMEM_BLOCK_NR.
  *
  * Context: Process context, may sleep until another transaction has ended. The caller
@@ -141,12 +141,12 @@ struct hmm_devmem_txn *hmm_devmem_txn_get(struct hmm_devmem *from,
 
 /**
  * hmm_devmem_txn_tryget() - Get a second transaction
- * @from: The device memory that it moves pages from; NULL for system memory.
- * @to: The same for where it moves them to. One of the two is NULL.
+ * @from: The device memory that pages move from; NULL for system memory.
+ * @to: The device memory that they move to; NULL for system memory. One of the two is NULL.
  * @nr: For how many pages, at most %HMM_DEVMEM_BLOCK_NR.
  *
- * For a caller that has a transaction already, so that it must not wait for another: the
- * task that has that one could in turn wait for the caller's.
+ * For a caller that has a transaction already, and so must not wait for another one: if
+ * two tasks did that, each could wait for the transaction that the other has.
  *
  * Context: Any context.
  * Return: The transaction, or NULL if there is no memory.
@@ -164,8 +164,8 @@ EXPORT_SYMBOL_IF_KUNIT(hmm_devmem_txn_tryget);
 
 /**
  * hmm_devmem_txn_get_locked() - Get a transaction with a folio locked
- * @from: The device memory that it moves pages from; NULL for system memory.
- * @to: The same for where it moves them to. One of the two is NULL.
+ * @from: The device memory that pages move from; NULL for system memory.
+ * @to: The device memory that they move to; NULL for system memory. One of the two is NULL.
  * @nr: For how many pages, at most %HMM_DEVMEM_BLOCK_NR.
  *
  * Context: Process context, may sleep, but not until another transaction has ended.
@@ -192,8 +192,8 @@ struct hmm_devmem_txn *hmm_devmem_txn_get_locked(struct hmm_devmem *from,
 /**
  * hmm_devmem_txn_init_one() - Set up a transaction of one page
  * @one: Memory for it.
- * @from: The device memory that it moves a page from; NULL for system memory.
- * @to: The same for where it moves it to. One of the two is NULL.
+ * @from: The device memory that the page moves from; NULL for system memory.
+ * @to: The device memory that it moves to; NULL for system memory. One of the two is NULL.
  *
  * Context: Any context.
  * Return: The transaction. There is nothing to give back.
@@ -453,9 +453,9 @@ static noinline void txn_drop_retired(struct hmm_devmem_txn *txn)
  * @txn: The transaction; entries whose copy failed lose their destination.
  *
  * Context: Process context, may sleep. Source and destination are locked.
- * Return: 0, or an errno if at least one page could not be copied: that of the copy,
- * else that of the first run that failed; -EAGAIN if the driver was not asked
- * because the page could not be mapped for DMA.
+ * Return: 0, or an errno if at least one page could not be copied: the errno that the
+ * driver's callback has returned, else that of the first run that failed, else -EAGAIN if
+ * a run could not be mapped for DMA, so that the driver was not asked to copy it.
  */
 int hmm_devmem_txn_copy_wait(struct hmm_devmem_txn *txn)
 {

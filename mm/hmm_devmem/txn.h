@@ -31,8 +31,8 @@ struct vm_area_struct;
  *	a destination, to find that out.
  * @nr_short: In a migration to the device: how many pages got no destination because there
  *	was not enough device memory.
- * @nr_not_copied: How many pages have lost their destination because of the copy, or
- *	because the device has lost their destination.
+ * @nr_not_copied: How many pages have no destination any more because the copy failed, or
+ *	because the device has lost the memory there.
  * @in_fault: A CPU fault waits for the transaction.
  * @keep_holes: Pages that the process does not have get no device page.
  * @no_memory: There was no system memory for the first page.
@@ -125,7 +125,7 @@ static inline bool txn_dst_is_large(const struct hmm_devmem_txn *txn)
 	return txn->dst[0] & MIGRATE_PFN_COMPOUND;
 }
 
-/* Make the folio that @pfn begins, of @order, the destination of entry @i. */
+/* Make the folio of @order at @pfn the destination of entry @i. */
 static inline void txn_set_dst(struct hmm_devmem_txn *txn, unsigned int i,
 			       unsigned long pfn, unsigned int order)
 {

@@ -101,7 +101,7 @@ static void block_brought(struct hmm_devmem *devmem, unsigned long pfn,
 		hmm_devmem_hold_mark(priv(devmem)->hold, block);
 }
 
-/* How many pages from the @i-th on have moved to one block. */
+/* How many pages from entry @i on have moved to the same block as the page there. */
 static unsigned int nr_to_block(const struct hmm_devmem_txn *txn, unsigned int i)
 {
 	const unsigned long block = txn_dst_pfn(txn, i) >> HMM_DEVMEM_BLOCK_ORDER;

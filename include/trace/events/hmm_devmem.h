@@ -110,7 +110,7 @@ DEFINE_EVENT(hmm_devmem_migrate, hmm_devmem_to_ram,
 	     TP_ARGS(devmem, start, end, nr_pages)
 );
 
-/* By pfn; nr_pages is what could not be moved. */
+/* By pfn; nr_pages is what is still in use. */
 DEFINE_EVENT(hmm_devmem_migrate, hmm_devmem_evict,
 	     TP_PROTO(const struct hmm_devmem *devmem, unsigned long start,
 		      unsigned long end, unsigned long nr_pages),
