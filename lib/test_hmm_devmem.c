@@ -17,14 +17,15 @@
  * an open file may call all ioctls, for the memory of the process that opened the file.
  *
  * lib/test_hmm_devmem_uapi.h describes the ioctls, and how they differ from those of
- * lib/test_hmm.c. With compat=1 the first four nodes are /dev/hmm_dmirror0 to 3, and
- * tools/testing/selftests/mm/hmm-tests takes them for that driver's, which must not be
- * loaded then.
+ * lib/test_hmm.c. With compat=1 the first four nodes have the names of that driver's, which
+ * must not be loaded then: /dev/hmm_dmirror0 to 3, for tools/testing/selftests/mm/hmm-tests.
  *
- * This file is the driver. Its mirror of processes is in test_hmm_devmem/mirror.c, and the
- * ioctls about their memory are in access.c, replay.c, request.c and snapshot.c. Its memory
- * manager is in vram.c there, and power management in power.c. The hardware is a module of
- * its own: hw.c and table.c.
+ * This file is the driver: copies, adding and removing the memory, ioctls, devices. The ioctls
+ * about the memory of a process are in test_hmm_devmem/access.c, except three: replay.c,
+ * request.c and snapshot.c there have one each. mirror.c has the device's view of a process,
+ * vram.c the memory manager, power.c suspend and resume. Modules of their own are the hardware
+ * (hw.c: memory and copy engine, table.c: page tables), which this driver uses as one of real
+ * hardware would, the classic driver (classic.c), and the benchmark (bench/).
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt

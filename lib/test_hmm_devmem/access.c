@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the device does with the memory of a process: a function for each ioctl.
+ * What the device does with the memory of a process, a function for each ioctl; and the other
+ * operations of an open file: open, release and mmap.
  */
 
 #include <linux/cleanup.h>
@@ -43,7 +44,7 @@ struct thd_transfer {
 	char __user *buffer;
 };
 
-/* -EAGAIN: the buffer is not mapped at the moment. */
+/* Returns -EAGAIN if the buffer is not mapped at the moment. */
 static int transfer_use(const struct thd_access *access, void *page)
 {
 	const struct thd_transfer *transfer = container_of(access, struct thd_transfer, access);
@@ -297,7 +298,7 @@ static int cmd_check_exclusive(struct thd_mirror *mirror,
 }
 
 /*
- * The device alone.
+ * The device's page table.
  */
 
 static int cmd_fault(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd)
@@ -333,9 +334,10 @@ static int cmd_mapped(struct thd_mirror *mirror, struct hmm_devmem_test_cmd *cmd
 /**
  * struct thd_cmd - an ioctl with a range of user addresses
  * @nr: The ioctl.
- * @run: Does it. The range is valid, and the address space of the process still
- *	exists. cpages and faults are 0 on entry.
- * @after_exit: It may have been freed: @run is for a process that has exited, too.
+ * @run: Does it. The range is valid, and cpages and faults are 0 on entry. The address
+ *	space of the process still exists, unless @after_exit says otherwise.
+ * @after_exit: @run is also called when the process has exited, and its address space may
+ *	have been freed.
  */
 struct thd_cmd {
 	unsigned int nr;

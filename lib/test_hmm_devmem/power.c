@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Power management of the test device.
+ * Power management of the test device: system sleep for all managed devices, runtime PM for
+ * those that were plugged in with it.
  */
 
 #include <linux/atomic.h>
@@ -13,10 +14,6 @@
 #include <linux/rwsem.h>
 
 #include "test_hmm_devmem.h"
-
-/*
- * System sleep for all managed devices, runtime PM for those that were plugged in with it.
- */
 
 /* Processes are frozen, so no device is plugged or unplugged meanwhile. */
 static int thd_suspend(struct device *dev)
@@ -46,7 +43,7 @@ static int thd_resume(struct device *dev)
 	return 0;
 }
 
-/* Tries the lock only: a migration that holds it resumes the device, and waits for this. */
+/* Only tries the lock: a task that holds it to migrate can be waiting for this, to resume. */
 static int thd_runtime_suspend(struct device *dev)
 {
 	struct thd_device *tdev = container_of(dev, struct thd_device, dev);

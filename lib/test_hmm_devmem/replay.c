@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Many accesses of the device and of the CPU to the memory of a process, in one call.
+ * The ioctl that replays many accesses of the device and of the CPU to the memory of a
+ * process, to compare policies of eviction.
  */
 
 #include <linux/cleanup.h>

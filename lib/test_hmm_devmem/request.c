@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Requests to migrate memory, and what their callbacks know of them.
+ * Requests to migrate memory: the ioctl that reports why pages are left, and a count of the
+ * callbacks that get the request's priv.
  */
 
 #include <linux/atomic.h>
@@ -71,7 +72,7 @@ static long migrate(struct thd_mirror *mirror, struct hmm_devmem_test_migrate *a
  * Context: Process context, may sleep.
  * Return:
  * * %0 - done
- * * %-EFAULT - the argument is not mapped, or nothing is in the range
+ * * %-EFAULT - the argument is not mapped, or there is no mapping in the range
  * * %-EINVAL - the range is not valid
  * * others - from thd_enter() or hmm_devmem_migrate()
  */

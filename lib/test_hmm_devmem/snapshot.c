@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Reporting to userspace how the CPU's page table maps a range. Uses an MMU notifier of its
+ * The ioctl that reports how the CPU's page table maps a range. Uses an MMU notifier of its
  * own, besides the mirror's, so that two notifiers of one range are tested.
  */
 
