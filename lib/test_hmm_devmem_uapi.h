@@ -67,7 +67,7 @@ enum {
 	HMM_DEVMEM_TEST_PROT_PMD	= 0x04,
 	HMM_DEVMEM_TEST_PROT_PUD	= 0x08,
 	HMM_DEVMEM_TEST_PROT_ZERO	= 0x10,
-	/* The upper half is one of these when the page is device memory. */
+	/* The upper four bits are one of these if the page is device memory. */
 	HMM_DEVMEM_TEST_PRIVATE_LOCAL	= 0x20,
 	HMM_DEVMEM_TEST_PRIVATE_REMOTE	= 0x30,
 	HMM_DEVMEM_TEST_COHERENT_LOCAL	= 0x40,
@@ -95,7 +95,7 @@ enum {
  * @pfn_first: First pfn of device memory.
  * @in_flight: The most copies that were in flight at the same time since it was
  *	plugged.
- * @bad_power: Copies while the device was, or might have been, suspended.
+ * @bad_power: Copies that began while the device was, or could have been, suspended.
  * @copies: How often the device was asked to copy, in either direction.
  * @resumes: How often runtime power management has resumed the device.
  * @mm_locks: Processes that are in HMM_DEVMEM_TEST_LOCK_MM.
@@ -192,7 +192,7 @@ struct hmm_devmem_test_range {
 #define HMM_DEVMEM_TEST_RUNTIME_PM	0x08	/* HMM_DEVMEM_RUNTIME_PM */
 #define HMM_DEVMEM_TEST_ASYNC		0x10	/* a worker copies */
 #define HMM_DEVMEM_TEST_SYNC		0x20	/* no copy_wait() */
-#define HMM_DEVMEM_TEST_COMMON		0x40	/* one owner for all that have this */
+#define HMM_DEVMEM_TEST_COMMON		0x40	/* devices with this flag have one owner */
 #define HMM_DEVMEM_TEST_BAD		0x80	/* some pages are bad from the start */
 #define HMM_DEVMEM_TEST_SHARED		0x100	/* HMM_DEVMEM_SHARED: see vram.c */
 #define HMM_DEVMEM_TEST_PLUG_FLAGS	0x1ff
@@ -225,7 +225,7 @@ struct hmm_devmem_test_plug {
 
 /* What HMM_DEVMEM_TEST_INJECT makes fail. */
 enum hmm_devmem_test_fail {
-	HMM_DEVMEM_TEST_FAIL_NONE,		/* nothing, nor what was asked for before */
+	HMM_DEVMEM_TEST_FAIL_NONE,		/* nothing; takes back what was asked for */
 	HMM_DEVMEM_TEST_FAIL_TO_DEVICE,		/* copy_to_device() returns an error */
 	HMM_DEVMEM_TEST_FAIL_TO_DEVICE_RUN,	/* one run has an error */
 	HMM_DEVMEM_TEST_FAIL_TO_RAM,		/* copy_to_ram() returns an error */
@@ -367,9 +367,9 @@ struct hmm_devmem_test_owners {
 #define HMM_DEVMEM_TEST_BUFFER_TOUCH	_IOWR('H', 0x31, struct hmm_devmem_test_buffer)
 #define HMM_DEVMEM_TEST_BUFFER_FREE	_IOW('H', 0x32, struct hmm_devmem_test_buffer)
 #define HMM_DEVMEM_TEST_OWNERS		_IOR('H', 0x33, struct hmm_devmem_test_owners)
-/* How many bytes the library is to give back; how many it has given. */
+/* In: how many bytes the library is to give back. Out: how many it has given back. */
 #define HMM_DEVMEM_TEST_SHRINK		_IOWR('H', 0x34, __u64)
-/* The offset of the block that it is to give back. */
+/* Offset of the block that the library is to give back, in bytes. */
 #define HMM_DEVMEM_TEST_WITHDRAW	_IOW('H', 0x35, __u64)
 /*
  * Like TO_DEVICE_ONLY, but without the mirror, so that the device takes page faults

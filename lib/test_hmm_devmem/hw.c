@@ -263,7 +263,7 @@ void *thd_hw_window(struct thd_hw *hw, unsigned long pfn)
  * @fail: Which copies, and with which errno.
  *
  * Context: Process context.
- * Return: 0 or -EINVAL.
+ * Return: 0, or -EINVAL if there is no such kind of copy or no such errno.
  */
 int thd_hw_inject(struct thd_hw *hw, const struct hmm_devmem_test_inject *fail)
 {
@@ -522,7 +522,7 @@ EXPORT_SYMBOL_NS_GPL(thd_hw_start, "TEST_HMM_DEVMEM");
 /**
  * thd_hw_wait() - Wait until a copy is over
  * @hw: The hardware.
- * @batch: The same as in thd_hw_start().
+ * @batch: The commands, as they were passed to thd_hw_start().
  *
  * Context: Process context, may sleep.
  * Return: 0, or the errno of a failure; then the destination of all commands has

@@ -179,7 +179,7 @@ int thd_mirror_fault_range(struct thd_mirror *mirror, unsigned long addr,
 	return 0;
 }
 
-/* Enter what is on the device; -ENOENT if the page at @addr is not. */
+/* Have the page at @addr entered if it is on the device; returns -ENOENT if it is not. */
 static int find_local(struct thd_mirror *mirror, unsigned long addr)
 {
 	struct thd_pte pte;
@@ -197,7 +197,7 @@ static int find_local(struct thd_mirror *mirror, unsigned long addr)
 	return -ENOENT;
 }
 
-/* The hardware calls this when the device lacks an entry. Serves what is left at once. */
+/* Serve a page fault: provide all pages of @access that are left, or one that is on the device. */
 static int mirror_fault(struct thd_table *table, const struct thd_access *access)
 {
 	struct thd_mirror *mirror = container_of(table, struct thd_mirror, table);

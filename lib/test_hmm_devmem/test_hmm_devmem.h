@@ -45,8 +45,8 @@ struct thd_vram;
  * no access of the device takes the plug lock, and no task that waits for it holds
  * another of these locks. What an access uses exists without the plug lock: VRAM
  * as long as the device, and pages as long as the device's page table has entries
- * for them. &thd_device.devmem is only compared with. No lock of the driver is held
- * while the device accesses memory.
+ * for them. Without the plug lock, &thd_device.devmem is only compared with, except by
+ * the runtime resume. No lock of the driver is held while the device accesses memory.
  */
 
 /**
@@ -61,11 +61,11 @@ struct thd_vram;
  * @size: Bytes of device memory.
  * @res: Physical range of a coherent device.
  * @plug_lock: Held for writing to add or remove @devmem, for reading to use it.
- * @devmem: The device memory; NULL if unplugged. Written under @plug_lock; can
- *	be compared with, but not dereferenced, without.
+ * @devmem: The device memory; NULL if unplugged. Written under @plug_lock. Without that
+ *	lock it can be removed at any time, but it stays valid memory until @dev is deleted.
  * @owner: &hmm_devmem.owner of @devmem, or NULL. Never dereferenced.
  * @auto_plug: Protected by @plug_lock: the next use adds @devmem again.
- * @plug: How @devmem was added.
+ * @plug: How @devmem was added. Does not change while there is a @devmem.
  * @dma_dev: Device that DMA is mapped for, if @plug says so; NULL if it is @dev.
  * @bad_power: Copies while the device might have been suspended.
  * @resumes: How often it was resumed at run time.

@@ -17,7 +17,8 @@
  * turns for an amount, hmm_devmem_shrink(), and for single blocks, hmm_devmem_withdraw().
  * For the library it evicts buffers only if it may.
  *
- * Every word of a buffer is known, so that a write by others is found.
+ * Every word of a buffer has a known value, so that a check finds a word that anything else
+ * has written.
  *
  * &thd_vram.resv is held in all that, as a dma_resv is; &thd_vram.lock, which put_block()
  * takes, is innermost.
@@ -48,8 +49,8 @@
 /**
  * struct thd_vram - the memory manager of a device
  * @resv: Held while blocks change hands; protects @buffers, @nr_buffer_blocks, @lru,
- *	@turn and @evictions. The library
- *	must be able to give blocks back to a caller that holds it.
+ *	@turn and @evictions. Stands for a dma_resv: the library must be able to give
+ *	blocks back to a caller that holds it.
  * @lock: Protects @nr_blocks, @used, @lent and @wrong_puts. Innermost.
  * @hw: The hardware.
  * @max_blocks: Blocks of the hardware.
@@ -59,7 +60,8 @@
  * @buffers: All buffers, by their number.
  * @nr_buffer_blocks: How many blocks they have in all, on the device or not.
  * @lru: Those on the device, the one that was used last first.
- * @turn: How the library is asked next.
+ * @turn: Counts the requests to the library: every second one is for a
+ *	single block, unless the library would have less than its reserve then.
  * @evictions: How often a buffer was evicted since the device was plugged.
  * @wrong_puts: Blocks that were given back and had not been lent.
  */
@@ -181,7 +183,7 @@ static void free_blocks(struct thd_vram *vram, const unsigned int *blocks, unsig
 }
 
 /*
- * The content of buffers. A device would write and read it.
+ * The content of buffers. The CPU writes and reads it in place of the device.
  */
 
 static u64 first_word(const struct vram_buffer *buffer, unsigned int i)
@@ -470,9 +472,9 @@ int thd_vram_plug(struct thd_vram *vram, u64 size, bool shared)
  * thd_vram_removed() - Note that device memory was removed
  * @vram: The manager.
  *
- * The blocks that are still lent have pages of zombies, or pages that were retired. No CPU
- * and no copy reaches private memory of a zombie; and coherent memory cannot be added
- * again before it has ended.
+ * The blocks that are still lent have pages of zombies, or pages that were retired. They can
+ * be given to others: no CPU and no copy reaches private memory of a zombie, and coherent
+ * memory cannot be added again before the zombie has ended.
  *
  * Context: &hmm_devmem_ops.cleanup.
  */
@@ -505,7 +507,13 @@ void thd_vram_close(struct thd_vram *vram, const struct thd_mirror *mirror)
  * Ioctls.
  */
 
-/* What an ioctl works with. */
+/**
+ * struct vram_call - what an ioctl works with
+ * @mirror: The open file.
+ * @vram: The memory manager.
+ * @devmem: The device memory.
+ * @reserve: &hmm_devmem_desc.reserve of @devmem, bytes.
+ */
 struct vram_call {
 	struct thd_mirror *mirror;
 	struct thd_vram *vram;

@@ -58,7 +58,7 @@ static int ivshmem_copy(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
 		void __iomem *vram = ivshmem->vram + run->offset;
 		const size_t size = (size_t)run->nr_pages << PAGE_SHIFT;
 
-		/* Private memory exists on 64 bit only: all RAM has an address. */
+		/* Private memory exists on 64 bit only, where all RAM has a kernel address. */
 		if (!run->ram)
 			memset_io(vram, 0, size);
 		else if (copy->dir == HMM_DEVMEM_TO_DEVICE)

@@ -31,7 +31,7 @@
  * @first: First pfn.
  * @lock: Protects what follows.
  * @small: Free pages that have been used before, linked by zone_device_data.
- * @large: The same for large folios.
+ * @large: Free large folios that have been used before, linked in the same way.
  * @next_small: First pfn of those never used.
  * @next_large: One past the last of them.
  */
