@@ -80,6 +80,12 @@ static int window_start_to_ram(struct hmm_devmem_txn *txn, unsigned long end,
 	return 1;
 }
 
+static int window_start(struct hmm_devmem_txn *txn, unsigned long end, bool split)
+{
+	return txn->to ? window_start_to_device(txn, end, split) :
+			 window_start_to_ram(txn, end, split);
+}
+
 /*
  * Finish a window that was started; returns how many pages have moved. Sets their bits in
  * @own, if there is one: see &struct range_walk.
@@ -399,9 +405,7 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 		hmm_devmem_txn_put(txn);
 		return ret;
 	}
-	started = walk->to ?
-		  window_start_to_device(txn, end, walk->split) :
-		  window_start_to_ram(txn, end, walk->split);
+	started = window_start(txn, end, walk->split);
 	/* Two windows are in flight; the device copies the second while the first is finished. */
 	ret = range_drain(walk);
 	if (started <= 0) {
