@@ -75,8 +75,9 @@ static bool alloc_large_device_folio(struct hmm_devmem_txn *txn)
 	unsigned long pfn;
 
 	if (txn_is_large_hole(txn) &&
-	    !thp_vma_allowable_order(txn->vma, txn->vma->vm_flags,
-				     TVA_PAGEFAULT, HMM_DEVMEM_BLOCK_ORDER))
+	    (txn->small_holes ||
+	     !thp_vma_allowable_order(txn->vma, txn->vma->vm_flags,
+				      TVA_PAGEFAULT, HMM_DEVMEM_BLOCK_ORDER)))
 		return false;
 	if (hmm_devmem_should_fail(devmem, HMM_DEVMEM_FAIL_DEVICE_LARGE) ||
 	    hmm_devmem_pool_alloc(priv(devmem)->pool, HMM_DEVMEM_BLOCK_ORDER, &pfn))

@@ -20,6 +20,7 @@ struct hmm_devmem_left;
  * @no_memory: The reason for that is that the kernel had no memory.
  * @nr_not_copied: How many were not copied.
  * @nr_unfilled: How many core did not fill in, though they were copied.
+ * @large: The destination of these was a large folio.
  *
  * All numbers are of pages. Other tasks can have changed the page table between the
  * migration and the look at it, so the numbers need not agree.
@@ -34,6 +35,7 @@ struct hmm_devmem_left_window {
 	bool no_memory;
 	unsigned long nr_not_copied;
 	unsigned long nr_unfilled;
+	bool large;
 };
 
 void hmm_devmem_left_add(struct hmm_devmem_left *left,

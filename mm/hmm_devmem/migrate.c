@@ -139,8 +139,7 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
  * @tries: How often the present window was tried again for lack of device memory.
  * @split: The present window is collected as single pages.
  * @full: An errno if there was no way to get more device memory, else 0.
- * @stunted: There was no memory for more struct pages, or the driver lent no more blocks:
- *	do not try that again.
+ * @stunted: No memory for more struct pages, or no more blocks on loan: do not try again.
  * @seq: hmm_devmem_segments_seq() from before the present window looked for device memory.
  * @missing: For how many pages more device memory is needed.
  * @data: What the policy of eviction calls the data of the present window.
@@ -148,11 +147,11 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
  *	page of the device, set if the page belongs to the range, or did so earlier in this
  *	migration. Such pages are not evicted.
  * @mlocked: Mlocked pages have stayed in system memory.
- * @keep_holes: Core has not filled in a page, because there was no memory for it or the
- *	memory cgroup of the process is at its limit. To try the other holes would be in
- *	vain, and each try reclaims memory of the cgroup.
- * @recount: @done may be wrong: pages of the range can have been evicted, or have
- *	moved in a window that was not tried to the end.
+ * @keep_holes: Core has not filled in a page, for want of memory or because of the limit of
+ *	the cgroup. To try other holes would be in vain, and reclaim memory each time.
+ * @small_holes: Holes get no large folio: core has refused one, maybe without reclaim.
+ * @again: Core has not filled in a large folio. One page that the process has is enough.
+ * @recount: @done may be wrong: pages have been evicted, or moved in an unfinished window.
  * @moved: How many pages moved in the present window before it was tried again. Added
  *	to @done if the mmap lock could not be taken again for a recount.
  * @left: Why pages of the windows that were tried to the end are not on the device.
@@ -182,6 +181,8 @@ struct range_walk {
 	unsigned long *own;
 	bool mlocked;
 	bool keep_holes;
+	bool small_holes;
+	bool again;
 	bool recount;
 	unsigned long moved;
 	struct hmm_devmem_left left;
@@ -190,10 +191,7 @@ struct range_walk {
 	bool entered;
 };
 
-/*
- * How often a window is tried again for which there was too little device memory: other
- * migrations can take the pages that this one has freed by eviction.
- */
+/* How often to try a window again: others can take the pages that were evicted for it. */
 #define HMM_DEVMEM_WINDOW_TRIES		8
 
 /* How often, and after which delay, a migration tries again to evict pages that are busy. */
@@ -225,8 +223,10 @@ static noinline unsigned long count_window(struct range_walk *walk,
 					   struct hmm_devmem_left_window *known)
 {
 	struct hmm_devmem_found found;
+	unsigned long present;
 
 	hmm_devmem_find_pages(walk->devmem, walk->mm, start, end, true, walk->own, &found);
+	present = found.here + found.movable + found.fixed;
 	known->nr = (end - start) >> PAGE_SHIFT;
 	known->here = found.here;
 	known->movable = found.movable;
@@ -237,9 +237,10 @@ static noinline unsigned long count_window(struct range_walk *walk,
 	if (walk->keep_holes)
 		known->nr_unfilled = known->nr;
 	hmm_devmem_left_add(&walk->left, known);
-	/* If the process has the page meanwhile, that is why core did not fill it in. */
-	walk->keep_holes |= known->nr_unfilled &&
-			    found.here + found.movable + found.fixed < known->nr;
+	/* If the process has a page meanwhile, that is why core did not fill it in. */
+	walk->again |= known->nr_unfilled && known->large;
+	walk->small_holes |= known->nr_unfilled && known->large && !present;
+	walk->keep_holes |= known->nr_unfilled && !known->large && present < known->nr;
 	return found.here;
 }
 
@@ -268,6 +269,7 @@ static unsigned long window_pages(struct range_walk *walk,
 		.nr_short = txn->nr_short,
 		.nr_not_copied = txn->nr_not_copied,
 		.nr_unfilled = hmm_devmem_txn_nr_unfilled(txn),
+		.large = txn_dst_is_large(txn),
 	};
 	return count_window(walk, txn->vma, txn->start, txn->mig.end, &known);
 }
@@ -400,6 +402,7 @@ static int window_migrate(struct range_walk *walk, struct vm_area_struct *vma,
 	txn->copy.context = walk->ctx;
 	txn->copy.priv = walk->priv;
 	txn->keep_holes = walk->keep_holes;
+	txn->small_holes = walk->small_holes;
 	ret = ret ?: range_open_window(walk, txn, end);
 	if (ret) {
 		hmm_devmem_txn_put(txn);
@@ -672,18 +675,20 @@ static int range_migrate_windows(struct range_walk *walk)
  * Mlocked pages have stayed although there is device memory for them. Core's batches for
  * mlock can have references to them on any CPU, and keep these until they are full, which
  * may be never. So empty all batches, and try the range once more. A page that stays again
- * has a reference of another kind.
+ * has a reference of another kind. Also try once more if a large hole was not filled.
  */
-static int range_migrate_mlocked(struct range_walk *walk)
+static int range_migrate_again(struct range_walk *walk)
 {
 	const unsigned long done = walk->done;
 	int ret;
 
-	if (!walk->mlocked || !hmm_devmem_pool_has_page(priv(walk->devmem)->pool))
+	if ((!walk->mlocked && (!walk->again || walk->keep_holes)) ||
+	    !hmm_devmem_pool_has_page(priv(walk->devmem)->pool))
 		return 0;
-	ret = range_pause(walk, PAUSE_TO_DRAIN);
+	ret = range_pause(walk, walk->mlocked ? PAUSE_TO_DRAIN : PAUSE_FOR_OTHERS);
 	if (ret)
 		return ret;
+	walk->small_holes = true;
 	walk->recount = true;
 	walk->left = (struct hmm_devmem_left) { };
 	walk->done = 0;
@@ -698,7 +703,7 @@ static long range_migrate_locked(struct range_walk *walk)
 
 	mmap_assert_locked(walk->mm);
 
-	ret = range_migrate_windows(walk) ?: range_migrate_mlocked(walk);
+	ret = range_migrate_windows(walk) ?: range_migrate_again(walk);
 	if (walk->recount && walk->locked)
 		walk->done = count_resident(walk, walk->start, walk->end);
 	else

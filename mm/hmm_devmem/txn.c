@@ -100,6 +100,7 @@ static struct hmm_devmem_txn *txn_start(struct hmm_devmem_txn *txn,
 	txn->nr_not_copied = 0;
 	txn->in_fault = false;
 	txn->keep_holes = false;
+	txn->small_holes = false;
 	txn->no_memory = false;
 	txn->must_split = false;
 	txn->unmapped = false;

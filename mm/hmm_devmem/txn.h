@@ -35,6 +35,7 @@ struct vm_area_struct;
  *	because the device has lost the memory there.
  * @in_fault: A CPU fault waits for the transaction.
  * @keep_holes: Pages that the process does not have get no device page.
+ * @small_holes: They get no large folio.
  * @no_memory: There was no system memory for the first page.
  * @must_split: The large folio that was collected has no large destination, and
  *	must be split before it can move.
@@ -64,6 +65,7 @@ struct hmm_devmem_txn {
 	u64 ns;
 	bool in_fault;
 	bool keep_holes;
+	bool small_holes;
 	bool no_memory;
 	bool must_split;
 	bool unmapped;

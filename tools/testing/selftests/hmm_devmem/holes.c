@@ -9,7 +9,10 @@
  * ==== ==========================================================================
  */
 #include "fixture.h"
+#include "files.h"
 #include "uffd.h"
+
+#include <pthread.h>
 
 /*
  * Verifies that a zero page that userfaultfd has write protected does not move, and
@@ -221,6 +224,51 @@ TEST_F(devmem, hole_of_many_huge_pages_goes_whole)
 	ASSERT_EQ(npages, device_read(self->fd, ptr, data, npages));
 	EXPECT_EQ(0, not_zero(data, npages));
 	EXPECT_EQ(0, not_zero(ptr - HUGE, npages + 2 * HUGE_PAGES));
+}
+
+#define THP_ENABLED	"/sys/kernel/mm/transparent_hugepage/enabled"
+
+struct migrate_thread {
+	int fd;
+	char *ptr;
+	unsigned long npages;
+	int ret;
+	struct hmm_devmem_test_migrate migrate;
+};
+
+static void *migrate_thread(void *arg)
+{
+	struct migrate_thread *thread = arg;
+
+	thread->ret = device_migrate(thread->fd, thread->ptr, thread->npages,
+				     &thread->migrate);
+	return NULL;
+}
+
+/*
+ * Verifies that a page which the process touches while the huge hole around it is being
+ * filled keeps only itself out, neither the rest of that hole nor later ones.
+ */
+TEST_F(devmem, touched_page_keeps_only_itself_out)
+{
+	struct migrate_thread thread = { .fd = self->fd, .npages = 4 * HUGE_PAGES };
+	pthread_t id;
+
+	ASSERT_EQ(0, plug_as(self, 0, HMM_DEVMEM_TEST_ASYNC, 400000));
+	thread.ptr = area_map(thread.npages, variant->thp);
+	ASSERT_EQ(0, pthread_create(&id, NULL, migrate_thread, &thread));
+	EXPECT_TRUE(soon(device_stats(self->ctl).copying || SINCE(to_device)));
+	/* As if there was no huge page for it */
+	EXPECT_TRUE(file_write(THP_ENABLED, "never"));
+	write_word(thread.ptr + PAGE, 1);
+	EXPECT_TRUE(file_write(THP_ENABLED, "madvise"));
+	ASSERT_EQ(0, pthread_join(id, NULL));
+	ASSERT_EQ(0, thread.ret);
+	EXPECT_LE(thread.npages - 1, thread.migrate.moved);
+	EXPECT_EQ(0, thread.migrate.no_memory);
+	EXPECT_EQ(thread.npages, migrate_sum(&thread.migrate));
+	EXPECT_EQ(1, read_word(thread.ptr + PAGE));
+	EXPECT_EQ(0, not_zero(thread.ptr + 2 * PAGE, thread.npages - 2));
 }
 
 TEST_HARNESS_MAIN

@@ -569,4 +569,47 @@ TEST_F(devmem, holes_over_memory_limit)
 	EXPECT_TRUE(cgroup_end());
 }
 
+#define THP_DEFRAG	"/sys/kernel/mm/transparent_hugepage/defrag"
+
+/* The child's part of the next test: all but some of the room is taken by lazily freed pages. */
+static int holes_after_reclaim(int nr, bool thp, unsigned long npages)
+{
+	int fd = device_open(nr), limit = open(CGROUP "/memory.max", O_WRONLY), ret;
+	struct hmm_devmem_test_migrate migrate;
+	char *ptr, *lazy;
+
+	if (!file_write(CGROUP "/cgroup.procs", "0"))
+		return 1;
+	ptr = area_map(npages, thp);
+	lazy = area_filled(2 * npages, false, 51);
+	if (madvise(lazy, 2 * npages * PAGE, MADV_FREE))
+		return 2;
+	if (!cgroup_limit(HUGE / 2))
+		return 3;
+	ret = device_migrate(fd, ptr, npages, &migrate);
+	if (write(limit, "max", 3) != 3 || ret)
+		return 4;
+	if (cgroup_events("oom") || cgroup_events("oom_kill"))
+		return 5;
+	/* Core drops lazily freed pages only if nothing has a reference to them */
+	if (migrate.moved < npages - 64)
+		return 6;
+	return not_zero(ptr, npages) ? 7 : 0;
+}
+
+/*
+ * Verifies that holes are filled if the cgroup has no room, but pages that can be
+ * reclaimed: also huge ones, for which core reclaims nothing.
+ */
+TEST_F(devmem, holes_make_the_cgroup_reclaim)
+{
+	ASSERT_TRUE(cgroup_begin());
+	ASSERT_TRUE(file_write(THP_DEFRAG, "never"));
+	EXPECT_EQ(0, child_run(holes_after_reclaim(variant->nr, variant->thp,
+						   self->npages)));
+	EXPECT_TRUE(file_write(THP_DEFRAG, "madvise"));
+	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
+	EXPECT_TRUE(cgroup_end());
+}
+
 TEST_HARNESS_MAIN
