@@ -37,12 +37,14 @@
 #include <linux/export.h>
 #include <linux/hmm.h>
 #include <linux/huge_mm.h>
+#include <linux/hugetlb_inline.h>
 #include <linux/jiffies.h>
 #include <linux/memremap.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
 #include <linux/pagemap.h>
+#include <linux/pagewalk.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/secretmem.h>
@@ -153,6 +155,7 @@ EXPORT_SYMBOL_GPL(hmm_devmem_mirror_migrate);
  * @raced: An invalidation has made the fault begin again: let no other fault of the mirror
  *	migrate while this one walks.
  * @guarded: userfaultfd is told of accesses to the mapping: no page of it moves.
+ * @marked: NUMA balancing has marked the page: the CPU's fault handler has to end that.
  * @first: Index in @pfns of the first page that is of the same mapping, inclusive.
  * @end: Index in @pfns of the end of the mapping's pages, exclusive.
  * @result: What to return.
@@ -171,6 +174,7 @@ struct mirror_fault {
 	bool to_ram;
 	bool raced;
 	bool guarded;
+	bool marked;
 	unsigned int first;
 	unsigned int end;
 	long result;
@@ -244,6 +248,24 @@ static int fault_check_access(const struct mirror_fault *fault, vm_flags_t vm_fl
 }
 
 /*
+ * Is the page there, although hmm_range_fault() does not report it? NUMA balancing marks
+ * pages to be told of the next access, and takes the permission to write away. If a page
+ * moved like this, the device could not write to it, and of a huge page nothing is known:
+ * it would be split, for one page that moves. What the walk did not find may also have come
+ * since, which makes no difference.
+ */
+static bool fault_is_marked(const struct mirror_fault *fault, struct vm_area_struct *vma)
+{
+	struct folio_walk walk;
+
+	if (!fault->may_migrate || fault->pfns[fault_index(fault)] & HMM_PFN_VALID ||
+	    is_vm_hugetlb_page(vma) || !folio_walk_start(&walk, vma, fault->addr, 0))
+		return false;
+	folio_walk_end(&walk, vma);
+	return true;
+}
+
+/*
  * Look at the mapping of the address, since hmm_range_fault() does not look at all that
  * matters. Do so after the walk: if the process makes the mapping unreadable, or maps a
  * shadow stack there, it has done so before this look, or an invalidation makes the fault
@@ -257,17 +279,19 @@ static int fault_look_at_mapping(struct mirror_fault *fault)
 {
 	const struct hmm_range *range = &fault->range;
 	struct mm_struct *mm = fault->m->notifier.mm;
-	const struct vm_area_struct *vma;
+	struct vm_area_struct *vma;
 	int ret = 0;
 
 	fault->first = fault_index(fault);
 	fault->end = fault->first + 1;
 	fault->guarded = false;
+	fault->marked = false;
 	if (mmap_read_lock_killable(mm))
 		return -EINTR;
 	vma = vma_lookup(mm, fault->addr);
 	if (vma) {
 		fault->guarded = vma->vm_flags & VM_UFFD_RWP;
+		fault->marked = fault_is_marked(fault, vma);
 		fault->first = fault_index_of(fault, max(range->start, vma->vm_start));
 		fault->end = fault_index_of(fault, min(range->end, vma->vm_end));
 		ret = fault_check_access(fault, vma->vm_flags);
@@ -493,7 +517,7 @@ static enum fault_step fault_finish(struct mirror_fault *fault)
 		fault->result = -EFAULT;
 		return STEP_DONE;
 	}
-	if (fault->may_migrate && !fault->guarded &&
+	if (fault->may_migrate && !fault->guarded && !fault->marked &&
 	    !local && fault_may_move(fault, asked) && !fault_wants_copy(fault, asked))
 		return STEP_MIGRATE;
 	if (!fault_can_map(fault, asked, asked)) {

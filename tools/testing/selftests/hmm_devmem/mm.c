@@ -287,16 +287,6 @@ TEST_F(devmem, race_swap)
  * KSM.
  */
 
-#define KSM	"/sys/kernel/mm/ksm/"
-
-/* Let KSM merge as fast as it can. Returns false if there is no KSM. */
-static bool ksm_begin(void)
-{
-	return file_write(KSM "sleep_millisecs", "2") &&
-	       file_write(KSM "pages_to_scan", "500") &&
-	       file_write(KSM "run", "1");
-}
-
 static long wait_for_sharing(long wanted)
 {
 	soon(atol(file_read(KSM "pages_sharing")) >= wanted);
@@ -388,18 +378,6 @@ TEST_F(devmem, race_ksm)
 /*
  * NUMA balancing.
  */
-
-#define NUMA_BALANCING	"/proc/sys/kernel/numa_balancing"
-#define SCHED_NUMA	"/sys/kernel/debug/sched/numa_balancing/"
-
-/* Let NUMA balancing start soon, and scan often. */
-static bool balancing_begin(void)
-{
-	return file_write(SCHED_NUMA "scan_delay_ms", "10") &&
-	       file_write(SCHED_NUMA "scan_period_min_ms", "20") &&
-	       file_write(SCHED_NUMA "scan_period_max_ms", "40") &&
-	       file_write(NUMA_BALANCING, "1");
-}
 
 /* Touch from another node each time, if nodes have CPUs of their own. */
 static long turn_count_anywhere(struct actor *actor)

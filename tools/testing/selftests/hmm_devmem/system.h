@@ -50,6 +50,30 @@ static inline bool area_bind(void *ptr, unsigned long npages, int node)
 			8 * sizeof(nodes), 0);
 }
 
+#define NUMA_BALANCING	"/proc/sys/kernel/numa_balancing"
+#define SCHED_NUMA	"/sys/kernel/debug/sched/numa_balancing/"
+
+/* Let NUMA balancing start soon, and scan often. */
+static inline bool balancing_begin(void)
+{
+	return file_write(SCHED_NUMA "scan_delay_ms", "10") &&
+	       file_write(SCHED_NUMA "scan_period_min_ms", "20") &&
+	       file_write(SCHED_NUMA "scan_period_max_ms", "40") &&
+	       file_write(NUMA_BALANCING, "1");
+}
+
+/* KSM. */
+
+#define KSM		"/sys/kernel/mm/ksm/"
+
+/* Let KSM merge as fast as it can. Returns false if there is no KSM. */
+static inline bool ksm_begin(void)
+{
+	return file_write(KSM "sleep_millisecs", "2") &&
+	       file_write(KSM "pages_to_scan", "500") &&
+	       file_write(KSM "run", "1");
+}
+
 /* Number of physical ranges with the name of a device; not of coherent devices. */
 static inline int ranges(int nr)
 {
