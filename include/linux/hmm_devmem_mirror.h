@@ -152,6 +152,8 @@ long hmm_devmem_mirror_fault(struct hmm_devmem_mirror *m, unsigned long addr,
 			     unsigned int flags);
 long hmm_devmem_mirror_migrate(struct hmm_devmem_mirror *m, unsigned long start,
 			       unsigned long end);
+long hmm_devmem_mirror_request(struct hmm_devmem_mirror *m,
+			       struct hmm_devmem_request *req);
 
 #else /* !CONFIG_HMM_DEVMEM_MIRROR */
 
@@ -182,6 +184,12 @@ static inline long hmm_devmem_mirror_fault(struct hmm_devmem_mirror *m,
 static inline long hmm_devmem_mirror_migrate(struct hmm_devmem_mirror *m,
 					     unsigned long start,
 					     unsigned long end)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline long hmm_devmem_mirror_request(struct hmm_devmem_mirror *m,
+					     struct hmm_devmem_request *req)
 {
 	return -EOPNOTSUPP;
 }

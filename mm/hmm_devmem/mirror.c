@@ -85,24 +85,56 @@ static void mirror_put_devmem(struct hmm_devmem *devmem)
 		hmm_devmem_put(devmem);
 }
 
+/* Move @req->start to @req->end, and set @req->left. */
 static long mirror_migrate(struct hmm_devmem_mirror *m,
-			   struct hmm_devmem *devmem, unsigned long start,
-			   unsigned long end,
+			   struct hmm_devmem *devmem, struct hmm_devmem_request *req,
 			   struct hmm_devmem_mirror_migration *migration)
 {
-	struct hmm_devmem_request req = {
+	struct hmm_devmem_request own = {
 		.mm = m->notifier.mm,
-		.start = start,
-		.end = end,
+		.start = req->start,
+		.end = req->end,
 		.ctx = m->context,
+		.priv = req->priv,
 	};
 	long ret;
 
-	hmm_devmem_mirror_begin(migration, m, devmem, start, end);
-	ret = hmm_devmem_migrate_through(devmem, &req, migration);
+	hmm_devmem_mirror_begin(migration, m, devmem, own.start, own.end);
+	ret = hmm_devmem_migrate_through(devmem, &own, migration);
 	hmm_devmem_mirror_end(migration);
+	req->left = own.left;
 	return ret;
 }
+
+/**
+ * hmm_devmem_mirror_request() - Move memory to the device, map it, and report what is left
+ * @m: The mirror.
+ * @req: What to move: &hmm_devmem_request.start and .end; and &hmm_devmem_request.priv.
+ *	&hmm_devmem_request.left is filled in. The process and the context are those of
+ *	the mirror, so the other fields need not be set.
+ *
+ * As hmm_devmem_migrate() with &hmm_devmem_mirror.devmem and &hmm_devmem_mirror.context.
+ * Also maps the pages that have moved for the device, as hmm_devmem_mirror_migrate() does.
+ *
+ * Context: As hmm_devmem_mirror_migrate().
+ * Return: As hmm_devmem_migrate(), and %-ENODEV if the mirror has no device memory.
+ */
+long hmm_devmem_mirror_request(struct hmm_devmem_mirror *m, struct hmm_devmem_request *req)
+{
+	struct hmm_devmem_mirror_migration migration = {
+		.want = HMM_DEVMEM_MIRROR_END,
+	};
+	struct hmm_devmem *devmem = mirror_get_devmem(m);
+	long ret;
+
+	req->left = (struct hmm_devmem_left) { };
+	if (!devmem)
+		return -ENODEV;
+	ret = mirror_migrate(m, devmem, req, &migration);
+	mirror_put_devmem(devmem);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(hmm_devmem_mirror_request);
 
 /**
  * hmm_devmem_mirror_migrate() - Move memory of the process to the device, and map it
@@ -113,7 +145,7 @@ static long mirror_migrate(struct hmm_devmem_mirror *m,
  * As hmm_devmem_migrate_to_device() with &hmm_devmem_mirror.devmem and
  * &hmm_devmem_mirror.context. Also maps the pages that have moved for the device, but
  * not those that were there before, nor those that were invalidated meanwhile:
- * for these the device takes faults.
+ * for these the device takes faults. The short form of hmm_devmem_mirror_request().
  *
  * Context: Process context, may sleep. Takes the mmap lock, and
  * &hmm_devmem_mirror.lock. May be called by several tasks at once.
@@ -123,17 +155,12 @@ static long mirror_migrate(struct hmm_devmem_mirror *m,
 long hmm_devmem_mirror_migrate(struct hmm_devmem_mirror *m, unsigned long start,
 			       unsigned long end)
 {
-	struct hmm_devmem_mirror_migration migration = {
-		.want = HMM_DEVMEM_MIRROR_END,
+	struct hmm_devmem_request req = {
+		.start = start,
+		.end = end,
 	};
-	struct hmm_devmem *devmem = mirror_get_devmem(m);
-	long ret;
 
-	if (!devmem)
-		return -ENODEV;
-	ret = mirror_migrate(m, devmem, start, end, &migration);
-	mirror_put_devmem(devmem);
-	return ret;
+	return hmm_devmem_mirror_request(m, &req);
 }
 EXPORT_SYMBOL_GPL(hmm_devmem_mirror_migrate);
 
@@ -671,6 +698,7 @@ static long fault_migrate_powered(struct mirror_fault *fault)
 		.want_write = fault->flags & HMM_DEVMEM_MIRROR_WRITE,
 	};
 	struct hmm_devmem_window window = hmm_devmem_window_one(fault_page_nr(fault));
+	struct hmm_devmem_request req = { };
 	long ret;
 
 	/* Where the process has no page, migrate only this address: others get no memory yet. */
@@ -678,10 +706,11 @@ static long fault_migrate_powered(struct mirror_fault *fault)
 		fault_choose(fault);
 		window = fault->window;
 	}
+	req.start = window.first << PAGE_SHIFT;
+	req.end = window.end << PAGE_SHIFT;
 	if (down_read_killable(&fault->m->turn))
 		return -EINTR;
-	ret = mirror_migrate(fault->m, fault->devmem, window.first << PAGE_SHIFT,
-			     window.end << PAGE_SHIFT, &migration);
+	ret = mirror_migrate(fault->m, fault->devmem, &req, &migration);
 	up_read(&fault->m->turn);
 	fault_count(fault, migration.moved);
 	return ret == -EINTR ? ret : migration.mapped;

@@ -42,6 +42,7 @@
  * @fails: what map() returns
  * @fails_at: only if it is called for the page at this address; 0 for any page
  * @during_copy: called when the next copy to the device starts
+ * @priv: what the last copy to the device had for its request
  */
 struct test_mirror {
 	struct hmm_devmem_mirror m;
@@ -57,6 +58,7 @@ struct test_mirror {
 	int fails;
 	unsigned long fails_at;
 	void (*during_copy)(struct test_mirror *mirror);
+	void *priv;
 };
 
 static struct test_mirror *the_mirror;
@@ -137,6 +139,7 @@ static int test_copy(struct hmm_devmem *devmem, struct hmm_devmem_copy *copy)
 
 	if (copy->dir == HMM_DEVMEM_TO_RAM)
 		return 0;
+	the_mirror->priv = copy->priv;
 	during_copy = the_mirror->during_copy;
 	the_mirror->during_copy = NULL;
 	if (during_copy)
@@ -624,6 +627,39 @@ static void migration_maps_once(struct kunit *test)
 	fini_mirror(test, mirror);
 }
 
+/* What could not move is reported; the rest is mapped. */
+static void request_reports_what_is_left(struct kunit *test)
+{
+	struct test_mirror *mirror = init_mirror(test);
+	struct hmm_devmem_request req = {
+		.start = page_addr(mirror, 0),
+		.end = page_addr(mirror, 4),
+		.priv = mirror,
+	};
+	struct page *pinned;
+
+	touch(test, mirror, 0, 4);
+	KUNIT_ASSERT_EQ(test, 1, get_user_pages_unlocked(page_addr(mirror, 2), 1, &pinned,
+							 FOLL_WRITE));
+	KUNIT_EXPECT_EQ(test, 3, hmm_devmem_mirror_request(&mirror->m, &req));
+	KUNIT_EXPECT_EQ(test, 1, req.left.busy);
+	KUNIT_EXPECT_PTR_EQ(test, (void *)mirror, mirror->priv);
+	KUNIT_EXPECT_EQ(test, 3, mirror->nr_mapped);
+	KUNIT_EXPECT_EQ(test, 0, mirror->pfns[2]);
+	put_page(pinned);
+	/* The other fields are those of the mirror, and are left alone. */
+	KUNIT_EXPECT_NULL(test, req.mm);
+	KUNIT_EXPECT_NULL(test, req.ctx);
+	KUNIT_EXPECT_EQ(test, 4, hmm_devmem_mirror_request(&mirror->m, &req));
+	KUNIT_EXPECT_EQ(test, 0, req.left.busy);
+	expect_mapped(test, mirror, 0, 4);
+	req.left.busy = 1;
+	hmm_devmem_mirror_set_devmem(&mirror->m, NULL);
+	KUNIT_EXPECT_EQ(test, -ENODEV, hmm_devmem_mirror_request(&mirror->m, &req));
+	KUNIT_EXPECT_EQ(test, 0, req.left.busy);
+	fini_mirror(test, mirror);
+}
+
 /* Invalidations */
 
 static bool invalidate(struct test_mirror *mirror, unsigned int first, unsigned int nr,
@@ -875,6 +911,7 @@ static struct kunit_case mirror_cases[] = {
 	KUNIT_CASE(lost_page_of_a_busy_block),
 	KUNIT_CASE(page_of_a_dead_device_is_lost),
 	KUNIT_CASE(migration_maps_once),
+	KUNIT_CASE(request_reports_what_is_left),
 	KUNIT_CASE(own_invalidation_is_no_race),
 	KUNIT_CASE(race_leaves_out_its_own_range),
 	KUNIT_CASE(race_elsewhere_does_not_matter),
