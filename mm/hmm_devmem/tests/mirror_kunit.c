@@ -9,6 +9,7 @@
 #include <linux/align.h>
 #include <linux/bitmap.h>
 #include <linux/cleanup.h>
+#include <linux/dma-mapping.h>
 #include <linux/hmm.h>
 #include <linux/hmm_devmem_mirror.h>
 #include <linux/jiffies.h>
@@ -660,6 +661,37 @@ static void request_reports_what_is_left(struct kunit *test)
 	fini_mirror(test, mirror);
 }
 
+/*
+ * With the attribute that the documentation names for entries, a page that the device does
+ * not reach gets no bounce buffer: that fails. Core warns of an address beyond the mask.
+ */
+static void entries_get_no_bounce_buffers(struct kunit *test)
+{
+	struct device *dev = ((struct fixture *)test->priv)->device;
+	struct page *page = alloc_page(GFP_KERNEL);
+	dma_addr_t dma;
+
+	if (!IS_ENABLED(CONFIG_HAS_DMA))
+		kunit_skip(test, "no DMA");
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	dev->dma_mask = &dev->coherent_dma_mask;
+	dev->coherent_dma_mask = DMA_BIT_MASK(64);
+	KUNIT_EXPECT_FALSE(test, dma_addressing_limited(dev));
+	dma = dma_map_page_attrs(dev, page, 0, PAGE_SIZE, DMA_BIDIRECTIONAL,
+				 DMA_ATTR_REQUIRE_COHERENT);
+	KUNIT_EXPECT_FALSE(test, dma_mapping_error(dev, dma));
+	dma_unmap_page_attrs(dev, dma, PAGE_SIZE, DMA_BIDIRECTIONAL, DMA_ATTR_REQUIRE_COHERENT);
+	dev->coherent_dma_mask = DMA_BIT_MASK(PAGE_SHIFT);
+	KUNIT_EXPECT_TRUE(test, dma_addressing_limited(dev));
+	kunit_warning_suppress(test) {
+		dma = dma_map_page_attrs(dev, page, 0, PAGE_SIZE, DMA_BIDIRECTIONAL,
+					 DMA_ATTR_REQUIRE_COHERENT);
+		KUNIT_EXPECT_TRUE(test, dma_mapping_error(dev, dma));
+	}
+	dev->dma_mask = NULL;
+	put_page(page);
+}
+
 /* Invalidations */
 
 static bool invalidate(struct test_mirror *mirror, unsigned int first, unsigned int nr,
@@ -912,6 +944,7 @@ static struct kunit_case mirror_cases[] = {
 	KUNIT_CASE(page_of_a_dead_device_is_lost),
 	KUNIT_CASE(migration_maps_once),
 	KUNIT_CASE(request_reports_what_is_left),
+	KUNIT_CASE(entries_get_no_bounce_buffers),
 	KUNIT_CASE(own_invalidation_is_no_race),
 	KUNIT_CASE(race_leaves_out_its_own_range),
 	KUNIT_CASE(race_elsewhere_does_not_matter),
