@@ -23,9 +23,11 @@
  * the pages or fewer came back, the next 64 such folios are split, else none for a long
  * time.
  *
- * All this is remembered in hash tables of a fixed size, without locks. An entry that is
- * overwritten, or that is of a process which has exited, or of an mm whose address another
- * process got, at worst makes a folio move as a whole, or splits one.
+ * All this is remembered in hash tables of a fixed size, without locks. An entry for a folio
+ * is not replaced before that folio is split, or 4096 others have come back since it was
+ * touched: so if there are more folios than entries, they are split one after the other.
+ * An entry that is overwritten, or that is of a process which has exited, or of an mm whose
+ * address another process got, at worst makes a folio move as a whole, or splits one.
  */
 
 #include <kunit/visibility.h>
@@ -75,6 +77,17 @@ static unsigned int turn_times(struct hmm_devmem_turn *turn,
 	if (READ_ONCE(turn->mm) != mm || READ_ONCE(turn->page) != page)
 		return 0;
 	return READ_ONCE(turn->times);
+}
+
+/* Is the entry of another block that may be split soon? */
+static bool turn_is_kept(const struct hmm_devmem_turn *turn,
+			 const struct mm_struct *mm, unsigned long block,
+			 unsigned int order, u32 clock)
+{
+	if (READ_ONCE(turn->mm) == mm && READ_ONCE(turn->page) >> order == block)
+		return false;
+	return READ_ONCE(turn->times) &&
+	       clock - READ_ONCE(turn->last) < HMM_DEVMEM_TURNS_KEEP;
 }
 
 static void trial_begin(struct hmm_devmem_trial *trial,
@@ -151,10 +164,14 @@ bool hmm_devmem_turns_split(struct hmm_devmem_turns *turns,
 	if (turns_walk(turns, mm, page, order))
 		return false;
 	turn = turn_of(turns, mm, block);
+	if (turn_is_kept(turn, mm, block, order, clock))
+		return false;
 	times = turn_times(turn, mm, page);
 	if (times >= HMM_DEVMEM_TURNS_WHOLE &&
-	    turns_may_split(turns, mm, block, order, READ_ONCE(turn->last)))
+	    turns_may_split(turns, mm, block, order, READ_ONCE(turn->last))) {
+		WRITE_ONCE(turn->times, 0);
 		return true;
+	}
 	WRITE_ONCE(turn->mm, mm);
 	WRITE_ONCE(turn->page, page);
 	WRITE_ONCE(turn->times, times + 1);

@@ -15,6 +15,8 @@ struct mm_struct;
 
 /* How often a block comes back as a whole before it may be split. */
 #define HMM_DEVMEM_TURNS_WHOLE	2
+/* How many blocks come back before the entry of one that was not split is replaced. */
+#define HMM_DEVMEM_TURNS_KEEP	4096
 /* How many blocks are split after a trial in which few pages came back. */
 #define HMM_DEVMEM_TURNS_CREDIT	64
 /* After a trial in which many came back, how many blocks must come back before the next. */

@@ -155,12 +155,37 @@ static void bad_trial_does_not_matter_to_others(struct kunit *test)
 
 	begin_trial(test, turns);
 	come_back(turns, ONE_MM, MIDDLE(1) + 1, BLOCK / 8);
+	/* Nor does the entry of the block that was not split, after some time. */
+	turns->clock += HMM_DEVMEM_TURNS_KEEP;
 	for (i = 1; i < NR_MMS; i++) {
 		for (n = 0; n < HMM_DEVMEM_TURNS_WHOLE; n++)
 			KUNIT_EXPECT_FALSE(test, touch_by(turns, SOME_MM(i),
 							  MIDDLE(5)));
 		KUNIT_EXPECT_TRUE(test, touch_by(turns, SOME_MM(i), MIDDLE(5)));
 	}
+}
+
+/* If there are more blocks than entries, they are split one after the other. */
+static void more_blocks_than_entries_are_split(struct kunit *test)
+{
+	const unsigned int nr = 16 * BIT(HMM_DEVMEM_TURNS_BITS), nr_rounds = 200;
+	struct hmm_devmem_turns *turns = new_turns(test);
+	unsigned int round, i, nr_split = 0;
+	bool *split;
+
+	split = kunit_kcalloc(test, nr, sizeof(*split), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, split);
+	for (round = 0; round < nr_rounds; round++) {
+		for (i = 0; i < nr; i++) {
+			if (!split[i])
+				split[i] = touch(turns, MIDDLE(2 * i + 1));
+			if (split[i])
+				come_back(turns, ONE_MM, MIDDLE(2 * i + 1), 1);
+		}
+	}
+	for (i = 0; i < nr; i++)
+		nr_split += split[i];
+	KUNIT_EXPECT_EQ(test, nr, nr_split);
 }
 
 static struct kunit_case turns_cases[] = {
@@ -173,6 +198,7 @@ static struct kunit_case turns_cases[] = {
 	KUNIT_CASE(bad_trial_splits_no_others),
 	KUNIT_CASE(trial_counts_its_own_pages),
 	KUNIT_CASE(bad_trial_does_not_matter_to_others),
+	KUNIT_CASE(more_blocks_than_entries_are_split),
 	{}
 };
 
