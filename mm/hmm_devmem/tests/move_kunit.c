@@ -89,6 +89,13 @@ static void nobody_is_evicted_for_a_whole_block(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, pages_evicted(devmem));
 	kunit_deactivate_static_stub(test, hmm_devmem_memremap);
 
+	/* Nor when struct pages can be created, which is done first. */
+	KUNIT_EXPECT_EQ(test, HMM_DEVMEM_BLOCK_NR,
+			hmm_devmem_migrate_to_device(devmem, current->mm, own,
+						     own + BLOCK_SIZE_BYTES, NULL));
+	KUNIT_EXPECT_EQ(test, priv(devmem)->nr_populated, 2);
+	KUNIT_EXPECT_EQ(test, 0, pages_evicted(devmem));
+
 	vm_munmap(others, SEGMENT_SIZE);
 	vm_munmap(own, BLOCK_SIZE_BYTES);
 	hmm_devmem_remove(devmem);
