@@ -126,6 +126,72 @@ TEST_F(devmem, part_of_a_sweep_stays)
 	EXPECT_EQ(0, wrong(ptr, 5, blocks * HUGE_PAGES));
 }
 
+/*
+ * Verifies that a set which moves on by a block at a time, for which it would be right to
+ * evict what was used longest ago, moves at most twice.
+ */
+TEST_F(devmem, set_that_moves_on)
+{
+	const unsigned long set = BLOCKS - 2, blocks = 3 * BLOCKS;
+	unsigned long first, i;
+	char *ptr;
+
+	/* The size of a coherent device is fixed. */
+	if (variant->coherent)
+		return;
+	ASSERT_TRUE(plug_small(self));
+	ptr = area_filled(blocks * HUGE_PAGES, variant->thp, 9);
+	for (first = 0; first + set <= blocks; first++)
+		for (i = first; i < first + set; i++)
+			ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, block_of(ptr, i),
+							HUGE_PAGES));
+	EXPECT_LE(blocks * HUGE_PAGES, SINCE(to_device));
+	EXPECT_GE(2 * blocks * HUGE_PAGES, SINCE(to_device));
+	EXPECT_EQ(0, wrong(ptr, 9, blocks * HUGE_PAGES));
+}
+
+/* One of several processes that sweep more memory than there is, and exit. */
+static int sweep_and_exit(int nr, bool thp, unsigned int seed)
+{
+	const unsigned long blocks = BLOCKS * 3 / 2;
+	char *ptr = area_filled(blocks * HUGE_PAGES, thp, seed);
+	int fd = device_open(nr), sweep;
+	unsigned long i;
+
+	for (sweep = 0; sweep < 2; sweep++)
+		for (i = 0; i < blocks; i++)
+			if (all_moved(fd, block_of(ptr, i), HUGE_PAGES) != (long)HUGE_PAGES)
+				return 1;
+	return wrong(ptr, seed, blocks * HUGE_PAGES) ? 2 : 0;
+}
+
+/*
+ * Verifies that what is remembered of processes that have exited costs nothing: a process
+ * that may get their addresses and keeps to its own set moves that set once.
+ */
+TEST_F(devmem, memory_of_exited_processes)
+{
+	const unsigned long set = DEVICE * 6 / 10 / HUGE_PAGES * HUGE_PAGES;
+	unsigned long i, moved;
+	char *ptr;
+	int round;
+
+	/* The size of a coherent device is fixed. */
+	if (variant->coherent)
+		return;
+	ASSERT_TRUE(plug_small(self));
+	for (round = 0; round < 4; round++)
+		ASSERT_EQ(0, child_run(sweep_and_exit(variant->nr, variant->thp, round)));
+	EXPECT_EQ(0, device_used_soon(self->ctl, 0));
+	ptr = area_filled(set, variant->thp, 8);
+	moved = SINCE(to_device);
+	for (round = 0; round < SWEEPS; round++)
+		for (i = 0; i < set / HUGE_PAGES; i++)
+			ASSERT_EQ(HUGE_PAGES, all_moved(self->fd, block_of(ptr, i), HUGE_PAGES));
+	EXPECT_EQ(moved + set, SINCE(to_device));
+	EXPECT_EQ(0, wrong(ptr, 8, set));
+}
+
 static int replay(int fd, char *ptr, unsigned long npages,
 		  const struct policy_trace *trace, unsigned int flags, __u64 *faults)
 {
