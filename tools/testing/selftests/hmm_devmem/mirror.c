@@ -346,6 +346,26 @@ TEST_F(devmem, faults_with_a_stride)
 	EXPECT_EQ(0, wrong(ptr, 1, 2 * nr));
 }
 
+/*
+ * Verifies what is brought along, and counted as used, if a walk page by page turns into one
+ * whose steps are as large as the windows: each next fault is right behind a window.
+ */
+TEST_F(devmem, faults_with_the_stride_of_a_window)
+{
+	const unsigned long nr = 4 * HUGE_PAGES;
+	char *ptr = area_filled(nr, false, 1);
+	unsigned long page;
+
+	ASSERT_EQ(0, device_fault(self->fd, ptr, HMM_DEVMEM_TEST_FAULT_MIGRATE, HUGE_PAGES));
+	for (page = HUGE_PAGES; page < nr; page += HUGE_PAGES)
+		ASSERT_EQ(0, device_fault(self->fd, ptr + page * PAGE,
+					  HMM_DEVMEM_TEST_FAULT_MIGRATE, 1));
+	EXPECT_EQ(10 + 3, SINCE(device_faults));
+	EXPECT_EQ(nr, SINCE(device_fault_pages));
+	EXPECT_EQ(nr - HUGE_PAGES + 1, SINCE(device_fault_used));
+	EXPECT_EQ(0, wrong(ptr, 1, nr));
+}
+
 /* Verifies that a fault fails where the process has no memory. */
 TEST_F(devmem, fault_without_memory)
 {
