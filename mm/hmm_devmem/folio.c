@@ -116,7 +116,8 @@ static noinline int grow_and_get(struct hmm_devmem *devmem, unsigned int order,
  * @ctx: Context of the folio, which takes a reference on it; may be NULL.
  *
  * The folio is not cleared: it has the content that the memory had before. Free it
- * with folio_unlock() and folio_put().
+ * with folio_unlock() and folio_put(). Until a process has it, the driver can keep the
+ * lock: neither removal nor hmm_devmem_poison() waits for it.
  *
  * For an @order between 0 and HPAGE_PMD_ORDER, blocks that are partly in use are searched.
  * How long that takes depends on how many of them have had pages freed since they were

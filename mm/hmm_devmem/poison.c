@@ -167,30 +167,78 @@ static bool unmap_page_as_lost(struct page *page)
 	return !folio_mapped(page_folio(page));
 }
 
+/* Unmap a lost page, whose folio is locked and has a reference: drop both. */
+static bool poison_locked(struct page *page)
+{
+	const bool ret = unmap_page_as_lost(page);
+	struct folio *folio = page_folio(page);
+
+	folio_unlock(folio);
+	folio_put(folio);
+	return ret;
+}
+
 /**
  * hmm_devmem_poison_page() - Let no process read a page whose content is lost
  * @devmem: A managed devmem.
  * @pfn: The page, retired before, so that a later copy does not take its content for
  *	data; its struct page cannot go away.
  *
- * Context: Process context, may sleep. Takes the lock of its folio.
+ * Context: Process context, may sleep. Takes the lock of its folio, if that is or was
+ * mapped.
  * Return: True if no process can reach the page any more.
  */
 bool hmm_devmem_poison_page(struct hmm_devmem *devmem, unsigned long pfn)
 {
 	struct page *page = pfn_to_page(pfn);
-	struct folio *folio;
-	bool ret;
+	struct folio *folio = page_folio(page);
 
-	folio = lock_folio_of(page);
-	if (!folio)
+	/* Pairs with hmm_devmem_txn_commit(). */
+	smp_mb();
+	/*
+	 * Do not wait for the lock of a folio that no process has: the driver that has
+	 * allocated it can keep the lock. If it is the destination of a migration, that
+	 * finds after it has moved the page that it was retired.
+	 */
+	if (!folio_test_anon(folio)) {
+		if (folio_ref_count(folio) && folio_has_page(folio, page))
+			hmm_devmem_count(devmem, HMM_DEVMEM_LOST, 1);
+		return true;
+	}
+	if (!lock_folio_of(page))
 		return true;
 	hmm_devmem_count(devmem, HMM_DEVMEM_LOST, 1);
-	ret = unmap_page_as_lost(page);
-	folio = page_folio(page);
-	folio_unlock(folio);
-	folio_put(folio);
-	return ret;
+	return poison_locked(page);
+}
+
+/**
+ * hmm_devmem_poison_folio() - Let no process read the retired pages of a folio
+ * @devmem: A managed devmem.
+ * @folio: A folio that has just moved to it. The caller has a reference, which this drops.
+ *
+ * Context: Process context, may sleep. Takes the lock of the folio.
+ */
+void hmm_devmem_poison_folio(struct hmm_devmem *devmem, struct folio *folio)
+{
+	unsigned long pfn = folio_pfn(folio);
+	const unsigned long end = pfn + folio_nr_pages(folio);
+	struct page *first = NULL;
+
+	for (; pfn < end; pfn++) {
+		if (!hmm_devmem_pool_retired(priv(devmem)->pool, pfn))
+			continue;
+		if (!first) {
+			/* With the only reference that a split allows. */
+			first = pfn_to_page(pfn);
+			folio_lock(folio);
+			unmap_page_as_lost(first);
+			folio_unlock(page_folio(first));
+		} else if (lock_folio_of(pfn_to_page(pfn))) {
+			poison_locked(pfn_to_page(pfn));
+		}
+	}
+	/* Until now, this keeps the struct pages. */
+	folio_put(first ? page_folio(first) : folio);
 }
 
 /*
@@ -301,9 +349,10 @@ void hmm_devmem_unmap_lost(struct hmm_devmem *devmem)
  * knows them then can pass them in &hmm_devmem_desc.bad_pages. With %HMM_DEVMEM_LAZY
  * that holds as well for pages that have no struct page.
  *
- * Context: Process context, may sleep. Takes folio locks, and so waits for copies of these
- * pages: not to be called by a copy callback, or with locks held that one takes. The caller
- * holds no mmap lock and no folio lock.
+ * Context: Process context, may sleep. Takes locks of folios that processes have, and so
+ * waits for copies of these pages: not to be called by a copy callback, or with locks held
+ * that one takes. Does not wait for a folio that the driver has allocated and keeps locked.
+ * The caller holds no mmap lock and no lock of a folio that processes have.
  */
 void hmm_devmem_poison(struct hmm_devmem *devmem, unsigned long pfn,
 		       unsigned long nr_pages)

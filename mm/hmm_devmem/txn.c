@@ -39,6 +39,7 @@
 #include "devmem.h"
 #include "dma.h"
 #include "mirror.h"
+#include "poison.h"
 #include "pool.h"
 #include "stats.h"
 #include "txn.h"
@@ -542,6 +543,32 @@ static void txn_map(struct hmm_devmem_txn *txn)
 	txn->devmem->ops->map(txn->devmem, &txn->copy);
 }
 
+/*
+ * Pages that were retired after hmm_devmem_txn_copy_wait() has looked for such have become
+ * a process's, and hmm_devmem_poison() does not know. Take references to their folios.
+ * Returns how many there are, in the memory of the runs.
+ */
+static noinline unsigned int txn_hold_retired(struct hmm_devmem_txn *txn, struct folio **held)
+{
+	struct hmm_devmem_pool *pool = priv(txn->devmem)->pool;
+	unsigned int i, nr, n = 0;
+	unsigned long pfn, end;
+
+	for (i = 0; i < txn->nr; i += nr) {
+		nr = txn_dst_nr(txn, i);
+		if (!txn_entry_committed(txn, i))
+			continue;
+		pfn = txn->dst[i] >> MIGRATE_PFN_SHIFT;
+		for (end = pfn + nr; pfn < end && !hmm_devmem_pool_retired(pool, pfn); pfn++)
+			;
+		if (pfn == end)
+			continue;
+		held[n] = pfn_folio(pfn);
+		folio_get(held[n++]);
+	}
+	return n;
+}
+
 /**
  * hmm_devmem_txn_commit() - Let core move pages with a destination, and finalize
  * @txn: The transaction, after hmm_devmem_txn_copy_wait(); or no copy was started, and
@@ -556,6 +583,9 @@ static void txn_map(struct hmm_devmem_txn *txn)
  */
 unsigned long hmm_devmem_txn_commit(struct hmm_devmem_txn *txn)
 {
+	/* A run is larger than a pointer, and runs are not needed any more. */
+	struct folio **held = (void *)txn->runs;
+	unsigned int nr_held = 0;
 	unsigned long moved;
 
 	if (txn->vma)
@@ -563,14 +593,21 @@ unsigned long hmm_devmem_txn_commit(struct hmm_devmem_txn *txn)
 	else
 		migrate_device_pages(txn->src, txn->dst, txn->nr);
 	moved = txn_nr_committed(txn);
-	if (txn->to)
+	if (txn->to) {
 		txn_map(txn);
+		/* Pairs with hmm_devmem_poison_page(), which looks if the page has moved. */
+		smp_mb();
+		if (hmm_devmem_pool_any_retired(priv(txn->to)->pool))
+			nr_held = txn_hold_retired(txn, held);
+	}
 	if (txn->vma) {
 		migrate_vma_finalize(&txn->mig);
 	} else {
 		migrate_device_finalize(txn->src, txn->dst, txn->nr);
 		hmm_devmem_txn_put_mappings(txn);
 	}
+	while (nr_held)
+		hmm_devmem_poison_folio(txn->devmem, held[--nr_held]);
 	hmm_devmem_count(txn->devmem, txn->to ? HMM_DEVMEM_MOVED_TO_DEVICE :
 						HMM_DEVMEM_MOVED_TO_RAM, moved);
 	return moved;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * KUnit suite hmm_devmem_fault: CPU faults when there is no memory for a window, and on a
- * lost page whose folio cannot be split.
+ * lost page whose folio cannot be split; pages that are lost while they are locked.
  */
 
 #include <kunit/resource.h>
@@ -10,8 +10,10 @@
 #include <kunit/test-bug.h>
 #include <linux/mm.h>
 #include <linux/uaccess.h>
+#include <linux/workqueue.h>
 
 #include "../devmem.h"
+#include "../pool.h"
 #include "../txn.h"
 #include "core_test.h"
 
@@ -97,6 +99,83 @@ static void lost_page_of_a_busy_block_cannot_be_read(struct kunit *test)
 	hmm_devmem_remove(devmem);
 }
 
+struct loss {
+	struct work_struct work;
+	struct hmm_devmem *devmem;
+	struct completion done;
+};
+
+static void lose_in_work(struct work_struct *work)
+{
+	struct loss *loss = container_of(work, struct loss, work);
+
+	hmm_devmem_poison(loss->devmem, loss->devmem->pfn_first, 1);
+	complete(&loss->done);
+}
+
+/* Else a removal, which waits for the poisoning, would not end either. */
+static void poison_waits_for_no_folio_that_its_driver_keeps_locked(struct kunit *test)
+{
+	struct loss loss = { .devmem = add(test, &copying_ops, TEST_SIZE) };
+	struct folio *folio = alloc(test, loss.devmem, HMM_DEVMEM_BLOCK_ORDER, NULL);
+	struct hmm_devmem_stats stats;
+
+	KUNIT_ASSERT_EQ(test, folio_pfn(folio), loss.devmem->pfn_first);
+	init_completion(&loss.done);
+	INIT_WORK_ONSTACK(&loss.work, lose_in_work);
+	queue_work(system_dfl_wq, &loss.work);
+	KUNIT_EXPECT_TRUE(test, wait_for_completion_timeout(&loss.done, HANG_LIMIT));
+	hmm_devmem_get_stats(loss.devmem, &stats);
+	KUNIT_EXPECT_EQ(test, 1, stats.lost);
+	release(folio);
+	flush_work(&loss.work);
+	destroy_work_on_stack(&loss.work);
+	hmm_devmem_remove(loss.devmem);
+}
+
+/* Pages of a block that are lost when their migration has just looked for such pages. */
+static const unsigned int lost_pages[] = { 3, 4, 77 };
+
+static void map_loses(struct hmm_devmem *devmem, const struct hmm_devmem_copy *copy)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(lost_pages); i++)
+		hmm_devmem_pool_retire(priv(devmem)->pool,
+				       devmem->pfn_first + lost_pages[i]);
+}
+
+static const struct hmm_devmem_ops losing_ops = {
+	.copy_to_device = no_work,
+	.copy_to_ram = no_work,
+	.map = map_loses,
+};
+
+static void expect_lost(struct kunit *test, unsigned long size)
+{
+	struct hmm_devmem *devmem = add(test, &losing_ops, BLOCK_SIZE_BYTES);
+	const unsigned long addr = map_blocks(test, 1), nr = size >> PAGE_SHIFT;
+	unsigned int i;
+
+	KUNIT_ASSERT_EQ(test, nr,
+			hmm_devmem_migrate_to_device(devmem, current->mm, addr,
+						     addr + size, NULL));
+	KUNIT_EXPECT_EQ(test, nr - ARRAY_SIZE(lost_pages), pages_used(devmem));
+	for (i = 0; i < ARRAY_SIZE(lost_pages); i++)
+		KUNIT_EXPECT_FALSE(test, can_read(addr + lost_pages[i] * PAGE_SIZE));
+	KUNIT_EXPECT_TRUE(test, can_read(addr));
+	KUNIT_EXPECT_TRUE(test, can_read(addr + 5 * PAGE_SIZE));
+	vm_munmap(addr, BLOCK_SIZE_BYTES);
+	hmm_devmem_remove(devmem);
+}
+
+/* hmm_devmem_poison() does not see that a locked page becomes one of a process. */
+static void page_lost_on_its_way_is_unmapped(struct kunit *test)
+{
+	expect_lost(test, BLOCK_SIZE_BYTES);
+	expect_lost(test, BLOCK_SIZE_BYTES / 2);
+}
+
 static int fault_init(struct kunit *test)
 {
 	KUNIT_ASSERT_EQ(test, 0, kunit_attach_mm());
@@ -106,6 +185,8 @@ static int fault_init(struct kunit *test)
 static struct kunit_case fault_cases[] = {
 	KUNIT_CASE(fault_does_not_wait_for_a_transaction),
 	KUNIT_CASE(lost_page_of_a_busy_block_cannot_be_read),
+	KUNIT_CASE(poison_waits_for_no_folio_that_its_driver_keeps_locked),
+	KUNIT_CASE(page_lost_on_its_way_is_unmapped),
 	{ }
 };
 
