@@ -21,6 +21,7 @@
  * @read_moves: A fault for a read, with migration, moves it to the device.
  * @write_moves: The same for a write.
  * @refuses_write: The errno of a fault for a write.
+ * @huge: If it moves, so do all pages of the block.
  * @clean: The process may write to it, and the page table says that it has not. So nothing
  *	but the driver of a device that writes to it can say that it was written to.
  */
@@ -31,6 +32,7 @@ struct kind {
 	bool read_moves;
 	bool write_moves;
 	int refuses_write;
+	bool huge;
 	bool clean;
 };
 
@@ -129,7 +131,7 @@ static const struct kind kinds[] = {
 	{ .name = "the zero page", .map = map_zero_pages, .zero = true, .read_moves = true,
 	  .write_moves = true },
 	{ .name = "the huge zero page", .map = map_huge_zero_page, .zero = true, .read_moves = true,
-	  .write_moves = true },
+	  .write_moves = true, .huge = true },
 	{ .name = "shmem", .map = map_shmem },
 	{ .name = "huge pages of shmem", .map = map_shmem_thp },
 	{ .name = "a private file", .map = map_private_file, .write_moves = true },
@@ -165,6 +167,8 @@ TEST_F(devmem, read)
 		EXPECT_EQ(migrate && kind->read_moves, resident(self->fd, ptr, NPAGES) > 0)
 			TH_LOG("%s: %ld pages moved", kind->name,
 			       resident(self->fd, ptr, NPAGES));
+		if (migrate && kind->huge)
+			EXPECT_EQ(HUGE_PAGES, resident(self->fd, ptr, 2 * HUGE_PAGES));
 		EXPECT_EQ(NPAGES, mapped(self->fd, ptr, NPAGES))
 			TH_LOG("%s", kind->name);
 		EXPECT_EQ(NPAGES, device_read(self->fd, ptr, data, NPAGES));
@@ -205,6 +209,8 @@ TEST_F(devmem, write)
 		EXPECT_EQ(migrate && kind->write_moves, resident(self->fd, ptr, NPAGES) > 0)
 			TH_LOG("%s: %ld pages moved", kind->name,
 			       resident(self->fd, ptr, NPAGES));
+		if (migrate && kind->huge)
+			EXPECT_EQ(HUGE_PAGES, resident(self->fd, ptr, 2 * HUGE_PAGES));
 		if (kind->refuses_write) {
 			EXPECT_EQ(0, wrong_content(kind, ptr)) TH_LOG("%s", kind->name);
 		} else {
