@@ -19,6 +19,8 @@
 
 static const unsigned int sizes_kb[] = { 16, 64, 256, 1024 };
 
+#define NR_SIZES	(sizeof(sizes_kb) / sizeof(*sizes_kb))
+
 /*
  * Move a range to the device until all of it is mapped; returns how many pages are, or
  * the negative number of pages that are on the device, if those are fewer.
@@ -156,19 +158,23 @@ TEST_F(devmem, migration_maps_holes)
 }
 
 /*
- * Verifies that pages of large folios are mapped. Core splits these folios for the
- * migration, which are invalidations that look like any others.
+ * Verifies that pages of large folios are mapped, while a thread zaps other memory for every
+ * other size, and the other way round. Core splits these folios for the migration, which are
+ * invalidations that look like any others.
  */
 TEST_F(devmem, migration_maps_large_folios)
 {
 	const unsigned long npages = HUGE_PAGES;
+	char *ptr, *other = area_map(ZAPPED, false);
 	unsigned int i;
 	long allocated;
-	char *ptr;
 
-	for (i = 0; i < sizeof(sizes_kb) / sizeof(*sizes_kb); i++) {
-		const unsigned int kb = sizes_kb[i];
+	for (i = 0; i < 2 * NR_SIZES; i++) {
+		const unsigned int kb = sizes_kb[i % NR_SIZES];
+		const bool zaps = (i + i / NR_SIZES) & 1;
 
+		if (zaps)
+			zapper_start(other, ZAPPED);
 		ASSERT_TRUE(set_folio_size(kb));
 		allocated = folios_allocated(kb);
 		ptr = area_map(2 * npages, true);
@@ -181,6 +187,8 @@ TEST_F(devmem, migration_maps_large_folios)
 		EXPECT_EQ(npages, mapped_local(self->fd, ptr, npages));
 		EXPECT_EQ(0, wrong(ptr, i, 2 * npages));
 		EXPECT_TRUE(restore_folio_size(kb));
+		if (zaps)
+			zapper_stop();
 	}
 }
 
@@ -227,7 +235,10 @@ TEST_F(devmem, zaps_within_matter_only_there)
 	zapper_stop();
 }
 
-/* Verifies that pages shared since a fork are mapped, and copied for a write. */
+/*
+ * Verifies that pages shared since a fork are mapped, also while a thread zaps other memory,
+ * and copied for a write.
+ */
 TEST_F(devmem, shared_since_fork)
 {
 	char *ptr = area_filled(self->npages, variant->thp, 1);
@@ -236,6 +247,10 @@ TEST_F(devmem, shared_since_fork)
 
 	sharer_start(&sharer, ptr, 1, self->npages);
 	EXPECT_EQ(self->npages, move_and_count(self->fd, ptr, self->npages));
+	EXPECT_LE(0, to_ram(self->fd, ptr, self->npages));
+	zapper_start(area_map(ZAPPED, false), ZAPPED);
+	EXPECT_EQ(self->npages, move_and_count(self->fd, ptr, self->npages));
+	zapper_stop();
 	fill(data, 2, self->npages);
 	EXPECT_EQ(self->npages, device_write(self->fd, ptr, data, self->npages));
 	EXPECT_EQ(0, wrong(ptr, 2, self->npages));
