@@ -405,6 +405,25 @@ static bool fault_is_refused(const struct mirror_fault *fault, struct page *page
 	return mapping && secretmem_mapping(mapping);
 }
 
+static bool page_is_zeros(struct page *page)
+{
+	return is_zero_page(page) || is_huge_zero_folio(page_folio(page));
+}
+
+/*
+ * Can the page at @i be one that moves? A page of a file does not: a migration would only
+ * invalidate the pages around it. A zero page is replaced by a device page.
+ */
+static bool fault_may_move(const struct mirror_fault *fault, unsigned int i)
+{
+	struct page *page;
+
+	if (!(fault->pfns[i] & HMM_PFN_VALID))
+		return true;
+	page = fault_page(fault, i);
+	return PageAnon(page) || page_is_zeros(page);
+}
+
 /*
  * Can the page at @i be mapped for the device? @asked is the page that the fault is about.
  * The others are not mapped where they are if a later fault can migrate them.
@@ -426,7 +445,7 @@ static bool fault_can_map(const struct mirror_fault *fault, unsigned int i,
 		return !(fault->flags & HMM_DEVMEM_MIRROR_WRITE) ||
 		       fault->pfns[i] & HMM_PFN_WRITE;
 	/* With an entry, the device would take no fault that migrates it. */
-	return !(fault->flags & HMM_DEVMEM_MIRROR_MIGRATE) || local;
+	return !(fault->flags & HMM_DEVMEM_MIRROR_MIGRATE) || local || !fault_may_move(fault, i);
 }
 
 /* An entry for the page at @i, or for all of the block that it is in. */
@@ -484,25 +503,6 @@ static void fault_map(struct mirror_fault *fault, unsigned int asked)
 	/* It is not known whether the device uses the other pages. */
 	if (fault_is_local(fault, page))
 		hmm_devmem_mark_used(fault->devmem, page_to_pfn(page), 1);
-}
-
-static bool page_is_zeros(struct page *page)
-{
-	return is_zero_page(page) || is_huge_zero_folio(page_folio(page));
-}
-
-/*
- * Can the page at @i be one that moves? A page of a file does not: a migration would only
- * invalidate the pages around it. A zero page is replaced by a device page.
- */
-static bool fault_may_move(const struct mirror_fault *fault, unsigned int i)
-{
-	struct page *page;
-
-	if (!(fault->pfns[i] & HMM_PFN_VALID))
-		return true;
-	page = fault_page(fault, i);
-	return PageAnon(page) || page_is_zeros(page);
 }
 
 /*
@@ -825,8 +825,9 @@ static long mirror_fault(struct mirror_fault *fault)
  * pages of the same aligned 2 MiB that the process maps. If the page does not move,
  * pages of the same vma and the same aligned 64 KiB are mapped along: without
  * %HMM_DEVMEM_MIRROR_MIGRATE all that the process maps there, with it those that are on
- * the device. If a PMD entry of the CPU's page table maps a whole block, that moves as a
- * whole, and the device gets one entry for all of it, unless the device has lost pages.
+ * the device or part of a file. If a PMD entry of the CPU's page table maps a whole
+ * block, that moves as a whole, and the device gets one entry for all of it, unless the
+ * device has lost pages.
  *
  * A page in private memory of another device, or one on this device that has to be
  * copied for a write, moves back to system memory first. A page that is mapped where it

@@ -256,6 +256,34 @@ TEST_F(devmem, neighbours_of_what_cannot_move)
 	EXPECT_EQ(0, wrong(ptr, 1, 4));
 }
 
+/*
+ * Verifies that a fault that is to move a page maps those of a file along, which do not move,
+ * and that one of them moves after all when it is copied for a write.
+ */
+TEST_F(devmem, neighbours_of_a_file)
+{
+	const unsigned long flags = HMM_DEVMEM_TEST_FAULT_MIGRATE;
+	const int fd = syscall(__NR_memfd_create, "hmm_devmem", 0);
+	char *ptr = area_map(HUGE_PAGES, false), *data = area_filled(NPAGES, false, 1);
+	static const int kinds[] = { MAP_SHARED, MAP_PRIVATE };
+	unsigned int i;
+
+	ASSERT_EQ(NPAGES * PAGE, write(fd, data, NPAGES * PAGE));
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(ptr, mmap(ptr, NPAGES * PAGE, PROT_READ | PROT_WRITE,
+				    kinds[i] | MAP_FIXED, fd, 0));
+		touch(ptr, NPAGES);
+		EXPECT_EQ(0, device_fault(self->fd, ptr + 3 * PAGE, flags, 1));
+		EXPECT_EQ(16, mapped(self->fd, ptr, NPAGES));
+		EXPECT_EQ(0, device_used(self->ctl));
+		EXPECT_EQ(0, device_fault(self->fd, ptr + 5 * PAGE,
+					  flags | HMM_DEVMEM_TEST_FAULT_WRITE, 1));
+		EXPECT_EQ(kinds[i] == MAP_PRIVATE, mapped_local(self->fd, ptr, NPAGES));
+		EXPECT_EQ(0, wrong(ptr, 1, NPAGES));
+	}
+	close(fd);
+}
+
 /* Verifies that a fault maps no neighbours of another mapping, which can have other rights. */
 TEST_F(devmem, neighbours_in_other_mappings)
 {
