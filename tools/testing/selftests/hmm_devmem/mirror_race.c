@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Page faults of a device that many threads serve at once, while device memory comes
- * and goes, or while the thread that serves one is killed.
+ * and goes, while the process does to its mappings what it can, or while the thread that
+ * serves one is killed.
  */
 #include "fixture.h"
+#include "system.h"
 #include "uffd.h"
 
 #include <pthread.h>
+
+#ifndef MADV_COLD
+#define MADV_COLD	20
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25
+#endif
 
 #define FAULTERS	32
 /* Each thread begins so many pages behind the one before. */
@@ -172,6 +181,248 @@ TEST_F(devmem, devmem_changes_under_faults)
 	EXPECT_LE(0, to_ram(self->fd, ptr, ALL));
 	EXPECT_EQ(0, device_fault(self->fd, ptr, HMM_DEVMEM_TEST_FAULT_MIGRATE, 1));
 	EXPECT_LE(1, resident(self->fd, ptr, 1));
+}
+
+/* Writes of the device, while the process changes its mappings all the time. */
+
+/* A huge page, and small ones. */
+#define WRITTEN		(HUGE_PAGES + 64)
+#define WRITERS		3
+/* Pages that another device wants at a time. */
+#define PEER_PAGES	16
+/* How often each disturbance comes. */
+#define ROUNDS		5
+#define SWAP_PAGES	1024
+
+struct writer {
+	pthread_t thread;
+	unsigned int index;
+	int fd;
+	char *ptr;
+	int *stop;
+	unsigned int written[WRITTEN];
+	unsigned long count;
+	long errors;
+};
+
+/* The device cannot access memory that is not there, or not permitted, for a moment. */
+static bool comes_again(long ret)
+{
+	return ret == -EFAULT || ret == -EPERM || ret == -EBUSY;
+}
+
+/* Read a page by the device, or as a debugger does, which needs no permission. */
+static bool read_page(struct writer *writer, char *page, char *data, bool by_device)
+{
+	int fd;
+	bool done;
+
+	if (by_device)
+		return device_read(writer->fd, page, data, 1) == 1;
+	fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	done = pread(fd, data, PAGE, (uintptr_t)page) == PAGE;
+	close(fd);
+	return done;
+}
+
+/* Check what the device has written to a page the last time, and write again. */
+static void write_page(struct writer *writer, unsigned long i, char *data)
+{
+	const unsigned long flags = writer->count & 2 ? HMM_DEVMEM_TEST_FAULT_MIGRATE : 0;
+	char *page = writer->ptr + i * PAGE;
+	long ret;
+
+	if (read_page(writer, page, data, writer->count & 1) &&
+	    wrong_from(data, writer->written[i], i, 1)) {
+		printf("# page %lu has lost write %u\n", i, writer->written[i]);
+		writer->errors++;
+	}
+	device_fault(writer->fd, page, flags, 1);
+	fill_from(data, writer->written[i] + 1, i, 1);
+	ret = device_write(writer->fd, page, data, 1);
+	if (ret == 1) {
+		writer->written[i]++;
+		__atomic_add_fetch(&writer->count, 1, __ATOMIC_RELAXED);
+	} else if (!comes_again(ret)) {
+		printf("# a write got %ld\n", ret);
+		writer->errors++;
+	}
+}
+
+static void *writer_main(void *arg)
+{
+	struct writer *writer = arg;
+	char *data = malloc(PAGE);
+	unsigned long i = writer->index;
+
+	while (!__atomic_load_n(writer->stop, __ATOMIC_RELAXED)) {
+		write_page(writer, i, data);
+		i = (i + WRITERS * (1 + (writer->count & 4))) % (WRITTEN / WRITERS * WRITERS);
+		i = i / WRITERS * WRITERS + writer->index;
+	}
+	free(data);
+	return NULL;
+}
+
+/* What is disturbed, and the devices that use it. */
+struct target {
+	char *ptr;
+	int fd;
+	int peer;
+};
+
+#define TARGET_SIZE	(WRITTEN * PAGE)
+
+static void protect(const struct target *target, int prot)
+{
+	mprotect(target->ptr, TARGET_SIZE, prot);
+	sched_yield();
+	mprotect(target->ptr, TARGET_SIZE, PROT_READ | PROT_WRITE);
+}
+
+static void forbid_writes(const struct target *target)
+{
+	protect(target, PROT_READ);
+}
+
+static void forbid_all(const struct target *target)
+{
+	protect(target, PROT_NONE);
+}
+
+/* Move the mapping elsewhere, and back. */
+static void move_away(const struct target *target)
+{
+	const int flags = MREMAP_MAYMOVE | MREMAP_FIXED;
+	char *to = mmap(NULL, TARGET_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (mremap(target->ptr, TARGET_SIZE, TARGET_SIZE, flags, to) != to)
+		abort();
+	sched_yield();
+	if (mremap(to, TARGET_SIZE, TARGET_SIZE, flags, target->ptr) != target->ptr)
+		abort();
+}
+
+/* Write protect the pages, and let all writes through. */
+static void track(const struct target *target)
+{
+	struct uffd uffd;
+
+	if (uffd_open(&uffd, target->ptr, WRITTEN, UFFDIO_REGISTER_MODE_WP) || uffd_start(&uffd))
+		abort();
+	uffd_protect(&uffd, target->ptr, WRITTEN, true);
+	sched_yield();
+	uffd_protect(&uffd, target->ptr, WRITTEN, false);
+	uffd_stop(&uffd);
+}
+
+static void track_soft_dirty(const struct target *target)
+{
+	file_write("/proc/self/clear_refs", "4");
+}
+
+static void merge(const struct target *target)
+{
+	madvise(target->ptr, TARGET_SIZE, MADV_MERGEABLE);
+	sched_yield();
+	madvise(target->ptr, TARGET_SIZE, MADV_UNMERGEABLE);
+}
+
+static void lock(const struct target *target)
+{
+	mlock(target->ptr, TARGET_SIZE);
+	munlock(target->ptr, TARGET_SIZE);
+}
+
+static void share(const struct target *target)
+{
+	child_run(wrong(target->ptr, 0, WRITTEN) < 0);
+}
+
+static void advise(const struct target *target)
+{
+	static const int advices[] = {
+		MADV_COLLAPSE, MADV_PAGEOUT, MADV_COLD, MADV_HUGEPAGE, MADV_NOHUGEPAGE,
+	};
+	unsigned int i;
+
+	for (i = 0; i < sizeof(advices) / sizeof(*advices); i++) {
+		madvise(target->ptr, TARGET_SIZE, advices[i]);
+		sched_yield();
+	}
+}
+
+static void move(const struct target *target)
+{
+	to_device(target->fd, target->ptr, WRITTEN);
+	to_ram(target->fd, target->ptr, WRITTEN);
+}
+
+static void evict(const struct target *target)
+{
+	device_evict_all(target->fd);
+}
+
+static void fault_on_peer(const struct target *target)
+{
+	device_fault(target->peer, target->ptr, HMM_DEVMEM_TEST_FAULT_MIGRATE, PEER_PAGES);
+}
+
+/* What a process, the kernel and other devices do to memory; none of it changes a byte. */
+static void (*const disturbances[])(const struct target *target) = {
+	forbid_writes, forbid_all, move_away, track, track_soft_dirty, merge, lock, share,
+	advise, move, evict, fault_on_peer,
+};
+
+#define NR_DISTURBANCES	(sizeof(disturbances) / sizeof(*disturbances))
+
+/*
+ * Verifies that nothing that the device writes is lost, and no fault fails for good, whatever
+ * happens to the memory meanwhile.
+ */
+TEST_F(devmem, no_write_is_lost)
+{
+	static struct writer writers[WRITERS];
+	char *ptr = area_map(WRITTEN, variant->thp);
+	const struct target target = {
+		.ptr = ptr,
+		.fd = self->fd,
+		.peer = device_open(variant->peer),
+	};
+	const int rounds = rounds_of(ROUNDS) * NR_DISTURBANCES;
+	unsigned long page;
+	int i, stop = 0;
+	long before;
+
+	ASSERT_LE(0, target.peer);
+	ASSERT_EQ(0, swap_begin(SWAP_PAGES));
+	for (page = 0; page < WRITTEN; page++)
+		fill_from(ptr + page * PAGE, 0, page, 1);
+	memset(writers, 0, sizeof(writers));
+	for (i = 0; i < WRITERS; i++) {
+		writers[i].index = i;
+		writers[i].fd = self->fd;
+		writers[i].ptr = ptr;
+		writers[i].stop = &stop;
+		ASSERT_EQ(0, pthread_create(&writers[i].thread, NULL, writer_main, &writers[i]));
+	}
+	for (i = 0; i < rounds; i++) {
+		before = __atomic_load_n(&writers[0].count, __ATOMIC_RELAXED);
+		disturbances[i % NR_DISTURBANCES](&target);
+		EXPECT_TRUE(soon(__atomic_load_n(&writers[0].count, __ATOMIC_RELAXED) > before));
+	}
+	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+	for (i = 0; i < WRITERS; i++) {
+		pthread_join(writers[i].thread, NULL);
+		EXPECT_EQ(0, writers[i].errors);
+	}
+	for (page = 0; page < WRITTEN; page++)
+		EXPECT_EQ(0, wrong_from(ptr + page * PAGE,
+					writers[page % WRITERS].written[page], page, 1));
+	areas_unmap();
+	EXPECT_EQ(0, device_used_soon(target.peer, 0));
+	close(target.peer);
+	EXPECT_EQ(0, swapoff(SWAP_DISK));
 }
 
 /* What a fault waits for, which does not come. */
