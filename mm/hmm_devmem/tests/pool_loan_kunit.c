@@ -153,9 +153,12 @@ static void other_blocks_are_cached_meanwhile(struct kunit *test)
 	hmm_devmem_pool_withhold(pool, loan_pfn(0));
 	pfn = get(test, pool, 0);
 	hmm_devmem_pool_drain(pool);
+	/* Each CPU has a cache of its own. */
+	migrate_disable();
 	hmm_devmem_pool_free(pool, pfn, 0);
 	KUNIT_EXPECT_EQ(test, get_stats(pool).cached, 1);
 	KUNIT_EXPECT_EQ(test, get(test, pool, 0), pfn);
+	migrate_enable();
 }
 
 static void retired_page_keeps_its_block(struct kunit *test)
