@@ -17,15 +17,6 @@
 
 #define NPAGES			32UL
 
-static const unsigned long all_flags[] = {
-	0,
-	HMM_DEVMEM_TEST_FAULT_WRITE,
-	HMM_DEVMEM_TEST_FAULT_MIGRATE,
-	HMM_DEVMEM_TEST_FAULT_WRITE | HMM_DEVMEM_TEST_FAULT_MIGRATE,
-};
-
-#define NR_FLAGS	(sizeof(all_flags) / sizeof(*all_flags))
-
 /* Number of ways to access a page that do not fail as expected. */
 static int not_refused(int fd, const char *ptr, int error)
 {

@@ -22,15 +22,6 @@
 /* Fewer pages than a batch has room for. */
 #define FEW		10
 
-static int run_on(int cpu)
-{
-	cpu_set_t cpus;
-
-	CPU_ZERO(&cpus);
-	CPU_SET(cpu, &cpus);
-	return sched_setaffinity(0, sizeof(cpus), &cpus) ? -errno : 0;
-}
-
 /* Returns a few mlocked pages that are on the device, or NULL. */
 static char *few_on_device(int fd, unsigned int seed)
 {
@@ -51,10 +42,10 @@ TEST_F(devmem, mlocked_on_another_cpu)
 	pid_t pid = child_fork();
 
 	if (!pid)
-		_exit(run_on(0) || mlock2(ptr, FEW * PAGE, MLOCK_ONFAULT) ||
+		_exit(!run_on(0) || mlock2(ptr, FEW * PAGE, MLOCK_ONFAULT) ||
 		      munmap(ptr, FEW * PAGE) || raise(SIGSTOP));
 	ASSERT_TRUE(child_stopped(pid));
-	ASSERT_EQ(0, run_on(1));
+	ASSERT_TRUE(run_on(1));
 	EXPECT_EQ(FEW, to_device(self->fd, ptr, FEW));
 	EXPECT_EQ(0, wrong(ptr, 1, FEW));
 	kill(pid, SIGCONT);
@@ -113,7 +104,7 @@ TEST_F(devmem, flags_of_the_last_user)
 	char *ptr;
 	int lock;
 
-	ASSERT_EQ(0, run_on(0));
+	ASSERT_TRUE(run_on(0));
 	ASSERT_EQ(0, plug_as(self, variant->coherent ? 0 : FEW * PAGE, 0, 0));
 	for (lock = 0; lock < 2; lock++) {
 		ptr = few_active(1);
@@ -199,9 +190,9 @@ TEST_F(devmem, given_up_on_full_device)
 	ASSERT_EQ(0, device_inject(self->ctl, HMM_DEVMEM_TEST_FAIL_TO_RAM, 0,
 				   ALWAYS));
 	/* Drop the pages on another CPU: an eviction empties the batch of its own */
-	ASSERT_EQ(0, run_on(1));
+	ASSERT_TRUE(run_on(1));
 	ASSERT_EQ(0, give_up(ptr, 0));
-	ASSERT_EQ(0, run_on(0));
+	ASSERT_TRUE(run_on(0));
 	EXPECT_EQ(FEW, all_moved(self->fd, more, FEW));
 	device_inject(self->ctl, HMM_DEVMEM_TEST_FAIL_NONE, 0, 0);
 	EXPECT_EQ(0, wrong(more, 4, FEW));
@@ -244,12 +235,12 @@ TEST_F(devmem, fault_of_page_in_batch)
 	pid = child_fork();
 	if (!pid) {
 		/* Wait until the parent has unmapped the page on the other CPU */
-		if (run_on(1) || raise(SIGSTOP))
+		if (!run_on(1) || raise(SIGSTOP))
 			_exit(1);
 		_exit(wrong(ptr, 1, FEW) ? 2 : 0);
 	}
 	ASSERT_TRUE(child_stopped(pid));
-	ASSERT_EQ(0, run_on(0));
+	ASSERT_TRUE(run_on(0));
 	ASSERT_EQ(0, give_up(ptr, 0));
 	kill(pid, SIGCONT);
 	for (i = 0; SINCE(faults) < MANY_TRIES * FEW; i++) {
@@ -416,7 +407,7 @@ TEST_F(devmem, count)
 
 	ASSERT_LE(0, before);
 	/* On one CPU: a page in the batch of another CPU is busy and stays in RAM */
-	ASSERT_EQ(0, run_on(0));
+	ASSERT_TRUE(run_on(0));
 	for (fate = 0; fate < NR_FATES; fate++) {
 		ptr = area_filled(self->npages, variant->thp, fate);
 		ASSERT_EQ(0, mlock(ptr, self->npages * PAGE));

@@ -12,15 +12,6 @@
 
 #define NPAGES		32UL
 
-static const unsigned long all_flags[] = {
-	0,
-	HMM_DEVMEM_TEST_FAULT_WRITE,
-	HMM_DEVMEM_TEST_FAULT_MIGRATE,
-	HMM_DEVMEM_TEST_FAULT_WRITE | HMM_DEVMEM_TEST_FAULT_MIGRATE,
-};
-
-#define NR_FLAGS	(sizeof(all_flags) / sizeof(*all_flags))
-
 /* How many faults the device takes to write a page, or to read it; -1 for an error. */
 static long faults_of_access(int fd, char *ptr, void *data, bool write)
 {
@@ -33,15 +24,6 @@ static long faults_of_access(int fd, char *ptr, void *data, bool write)
 }
 
 /* NUMA balancing. */
-
-static bool run_on(int cpu)
-{
-	cpu_set_t cpus;
-
-	CPU_ZERO(&cpus);
-	CPU_SET(cpu, &cpus);
-	return !sched_setaffinity(0, sizeof(cpus), &cpus);
-}
 
 static long hint_faults(void)
 {

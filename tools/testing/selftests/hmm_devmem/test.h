@@ -103,6 +103,16 @@ static inline long device_write(int fd, const void *addr, void *data,
 	return device_pages(fd, HMM_DEVMEM_TEST_WRITE, addr, data, npages);
 }
 
+/* All ways to ask for a page fault of the device. */
+static const unsigned long all_flags[] = {
+	0,
+	HMM_DEVMEM_TEST_FAULT_WRITE,
+	HMM_DEVMEM_TEST_FAULT_MIGRATE,
+	HMM_DEVMEM_TEST_FAULT_WRITE | HMM_DEVMEM_TEST_FAULT_MIGRATE,
+};
+
+#define NR_FLAGS	(sizeof(all_flags) / sizeof(*all_flags))
+
 /* Page faults of the device for a range; @flags are HMM_DEVMEM_TEST_FAULT_*. */
 static inline long device_fault(int fd, const void *addr, unsigned long flags,
 				unsigned long npages)
@@ -227,6 +237,16 @@ static inline long device_used_soon(int fd, long expected)
 static inline bool is_debug_kernel(void)
 {
 	return !access("/sys/kernel/debug/kmemleak", F_OK);
+}
+
+/* Keep the calling thread to a CPU; returns whether that is possible. */
+static inline bool run_on(int cpu)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	return !sched_setaffinity(0, sizeof(cpus), &cpus);
 }
 
 /*

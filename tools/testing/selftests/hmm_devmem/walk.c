@@ -22,18 +22,9 @@
 #define NR_ARRAYS	8
 #define STEP		16
 
-static bool keep_to_cpu(int cpu)
-{
-	cpu_set_t cpus;
-
-	CPU_ZERO(&cpus);
-	CPU_SET(cpu, &cpus);
-	return !sched_setaffinity(0, sizeof(cpus), &cpus);
-}
-
 static bool keep_to_one_cpu(void)
 {
-	return keep_to_cpu(sched_getcpu());
+	return run_on(sched_getcpu());
 }
 
 /* Touch one page; returns whether its content is wrong. */
@@ -152,11 +143,11 @@ TEST_F(devmem, walk_that_changes_cpu)
 	long bad = 0;
 
 	ASSERT_NE(NULL, ptr);
-	if (!keep_to_cpu(!here))
+	if (!run_on(!here))
 		SKIP(return, "there is only one CPU");
 	for (page = 0; page < self->npages / 2; page++) {
 		if (page % turn == 0)
-			ASSERT_TRUE(keep_to_cpu(page / turn % 2 ? here : !here));
+			ASSERT_TRUE(run_on(page / turn % 2 ? here : !here));
 		bad += check_page(ptr, 15, page);
 	}
 	EXPECT_EQ(0, bad);
