@@ -150,7 +150,8 @@ static bool must_stay_in_ram(const struct vm_area_struct *vma)
  * @keep_holes: Core has not filled in a page, for want of memory or because of the limit of
  *	the cgroup. To try other holes would be in vain, and reclaim memory each time.
  * @small_holes: Holes get no large folio: core has refused one, maybe without reclaim.
- * @again: Core has not filled in a large folio. One page that the process has is enough.
+ * @again: Core has filled in no page of a large hole, as if the process has got one of them
+ *	meanwhile. So the range is to be tried once more, with base pages for holes.
  * @recount: @done may be wrong: pages have been evicted, or moved in an unfinished window.
  * @moved: How many pages moved in the present window before it was tried again. Added
  *	to @done if the mmap lock could not be taken again for a recount.

@@ -59,6 +59,7 @@ static mempool_t *large_pool __read_mostly;
 
 static_assert(sizeof(struct hmm_devmem_map_entry) <=
 	      sizeof(struct hmm_devmem_run));
+static_assert(sizeof(struct folio *) <= sizeof(struct hmm_devmem_run));
 
 /* Allocate a transaction of @pool_data pages. */
 VISIBLE_IF_KUNIT void *hmm_devmem_txn_pool_alloc(gfp_t gfp, void *pool_data)
@@ -583,7 +584,7 @@ static noinline unsigned int txn_hold_retired(struct hmm_devmem_txn *txn, struct
  */
 unsigned long hmm_devmem_txn_commit(struct hmm_devmem_txn *txn)
 {
-	/* A run is larger than a pointer, and runs are not needed any more. */
+	/* In the memory of the runs, which are not needed any more; see static_assert(). */
 	struct folio **held = (void *)txn->runs;
 	unsigned int nr_held = 0;
 	unsigned long moved;
